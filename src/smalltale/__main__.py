@@ -1,0 +1,3 @@
+from smalltale.cli import main
+
+main()

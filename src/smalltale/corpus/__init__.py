@@ -1,0 +1,1 @@
+"""Text in, a clean corpus folder out: sources, cleaning, duplicates, vocabulary, report."""

@@ -1,0 +1,31 @@
+"""What goes wrong for a user, in one line: what was found, where, and the mend.
+
+Every error a user can cause is a SmalltaleError; the command prints its message without a traceback
+and exits with code 2. Anything else that escapes is a bug of ours.
+"""
+
+
+class SmalltaleError(Exception):
+    """A user's mistake or a machine's limit. The message says what was found, where, and the mend."""
+
+
+class FileProblem(SmalltaleError):
+    """A file or folder is missing, empty, unreadable, of another format, or cannot be written."""
+
+
+class RecipeError(SmalltaleError):
+    """A recipe has an unknown key, a value of the wrong type or out of range, or parts that do not fit."""
+
+
+class OverBudget(SmalltaleError):
+    """A model has more counted parameters than its weight class allows."""
+
+
+class MissingExtra(SmalltaleError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed; "
+            f"install it with: pip install 'smalltale[{extra}]'"
+        )

@@ -1,0 +1,183 @@
+"""Files, read with clear errors and written whole or not at all.
+
+In: paths a user gave. Out: text, JSON, hashes, and the provenance that every artefact's meta.json carries.
+Beware: a folder made with `new_folder` appears under its final name only when its block ends without an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from smalltale import __version__
+from smalltale.errors import FileProblem
+
+END_OF_STORY = "<|endoftext|>"
+"""The mark between stories in text files, as the TinyStories files have it."""
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError on `path` into a FileProblem that says what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileProblem(f"{path} does not exist; check the path") from error
+    except IsADirectoryError as error:
+        raise FileProblem(f"{path} is a folder, but a file is needed; name a file inside it") from error
+    except (NotADirectoryError, FileExistsError) as error:
+        raise FileProblem(f"{path} is a file where a folder is needed; choose another folder") from error
+    except PermissionError as error:
+        raise FileProblem(f"{path} may not be read or written by this user; change its permissions or choose another place") from error
+    except OSError as error:
+        raise FileProblem(f"{path}: {error.strerror or error}; free some space or choose another place") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a non-empty UTF-8 file. Raises FileProblem for anything else."""
+    with explained(path):
+        raw = path.read_bytes()
+    if not raw.strip():
+        raise FileProblem(f"{path} is empty; give a file with text in it")
+    if b"\x00" in raw[:65536]:
+        raise FileProblem(f"{path} is a binary file (it has NUL bytes); give a text file in UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise FileProblem(
+            f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} at line {line}; "
+            f"convert it, for example with: iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
+
+
+def read_stories(path: Path) -> list[str]:
+    """The stories of a text file: the raw text between end-of-story marks, white space at both ends removed."""
+    stories = [story.strip() for story in read_text(path).split(END_OF_STORY)]
+    stories = [story for story in stories if story]
+    if not stories:
+        raise FileProblem(f"{path} holds no story; separate stories with {END_OF_STORY}")
+    return stories
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises FileProblem where it is missing or cut short."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise FileProblem(f"{path} is not whole JSON (line {error.lineno}: {error.msg}); make it anew") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """One value a line. Raises FileProblem with the line number where a line is broken."""
+    values = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            try:
+                values.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise FileProblem(f"{path} line {number} is not JSON ({error.msg}); mend or remove the line") from error
+    return values
+
+
+def write_jsonl(path: Path, values: Iterable[Any]) -> None:
+    """Write one JSON value a line, whole or not at all."""
+    with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
+        for value in values:
+            out.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; it takes the final name when the block ends well, else it is removed."""
+    with explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with explained(path):
+            yield temporary
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`; it replaces `path` when the block ends well, else it is removed.
+
+    Only a folder that smalltale wrote (it holds meta.json) or an empty one is replaced.
+    """
+    refuse_foreign_folder(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        with explained(path):
+            temporary.chmod(0o755)
+            yield temporary
+            if path.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+                path.replace(old / path.name)
+                temporary.replace(path)
+                shutil.rmtree(old)
+            else:
+                temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_foreign_folder(path: Path) -> None:
+    """Raise FileProblem where `path` holds something smalltale did not write."""
+    with explained(path):
+        if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "meta.json").exists())):
+            raise FileProblem(f"{path} exists and was not written by smalltale; choose a new or empty folder")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with explained(path), path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def provenance(
+    *, recipe: Any = None, inputs: dict[str, str] | None = None, counts: dict[str, int] | None = None, seconds: float
+) -> dict[str, Any]:
+    """What every artefact's meta.json carries: recipe, versions, commit, input hashes, counts, time taken."""
+    return {
+        "recipe": recipe,
+        "smalltale_version": __version__,
+        "git_commit": git_commit(),
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": inputs or {},
+        "counts": counts or {},
+        "seconds": round(seconds, 3),
+    }
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit this code was checked out at, None for an installed package."""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() if asked.returncode == 0 else None

@@ -1,0 +1,1 @@
+"""One module for each outside framework: prepared data out, checkpoint in."""

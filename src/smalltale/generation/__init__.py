@@ -1,0 +1,1 @@
+"""A checkpoint and prompts in, different completions out."""

@@ -1,0 +1,1 @@
+"""Teams, hand-ins, durable judging work and leaderboards."""

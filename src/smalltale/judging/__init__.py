@@ -1,0 +1,1 @@
+"""A submission in, judgements that can be trusted out."""

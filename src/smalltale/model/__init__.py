@@ -1,0 +1,1 @@
+"""The transformer, and the count of its parameters under the rule."""

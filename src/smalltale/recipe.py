@@ -1,0 +1,103 @@
+"""Recipes: a TOML file and `--set section.key=value` overrides become the stages' config dataclasses.
+
+In: the name of a recipe that ships with smalltale, or a path, and overrides. Out: a Recipe whose sections are
+asked for one by one, so that a verb imports only the stages it runs.
+Beware: a default value lives in the dataclass beside what it configures; a recipe holds only what differs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from smalltale.errors import RecipeError
+from smalltale.files import read_text
+
+SECTIONS = ("corpus", "tokenizer", "model", "training", "generation", "judging")
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe as read: its name, the weight class it aims at, and a table a section."""
+
+    name: str
+    weight_class: str
+    tables: Mapping[str, Mapping[str, Any]]
+
+    def section(self, name: str, config: type[Config]) -> Config:
+        """The section as its dataclass. Raises RecipeError with the nearest known key for an unknown one."""
+        table = dict(self.tables.get(name, {}))
+        known = [each.name for each in fields(config)]  # type: ignore[arg-type]
+        for key in table:
+            if key not in known:
+                raise RecipeError(unknown(f"key {key!r} in [{name}] of recipe {self.name}", key, known))
+        try:
+            return TypeAdapter(config).validate_python(table)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in (name, *first["loc"]))
+            raise RecipeError(f"recipe {self.name}: {where} = {first['input']!r}: {first['msg']}; mend that value") from error
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain data, for meta.json."""
+        return {"name": self.name, "weight_class": self.weight_class, **{key: dict(value) for key, value in self.tables.items()}}
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with smalltale."""
+    return sorted(each.name.removesuffix(".toml") for each in package_files("smalltale.recipes").iterdir() if each.name.endswith(".toml"))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe by name or any by path, with `section.key=value` overrides (values are TOML, or plain text).
+
+    Raises RecipeError for an unknown recipe, section or a broken override; FileProblem for a missing file.
+    """
+    if name.endswith(".toml") or "/" in name:
+        text, shown = read_text(Path(name)), Path(name).stem
+    elif name in recipe_names():
+        text, shown = (package_files("smalltale.recipes") / f"{name}.toml").read_text(encoding="utf-8"), name
+    else:
+        raise RecipeError(unknown(f"recipe {name!r}", name, recipe_names()))
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {shown} is not TOML: {error}; mend that line") from error
+    weight_class = table.pop("weight_class", "small")
+    table.pop("description", None)
+    for section, content in table.items():
+        if section not in SECTIONS or not isinstance(content, dict):
+            raise RecipeError(unknown(f"section [{section}] in recipe {shown}", section, SECTIONS))
+    for override in overrides:
+        apply_override(table, override)
+    return Recipe(name=shown, weight_class=weight_class, tables=table)
+
+
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in `table`."""
+    path, equals, value = override.partition("=")
+    section, dot, key = path.strip().partition(".")
+    if not (equals and dot and key):
+        raise RecipeError(f"--set {override!r} is not of the form section.key=value, for example training.minutes=5")
+    if section not in SECTIONS:
+        raise RecipeError(unknown(f"section {section!r} in --set {override!r}", section, SECTIONS))
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    table.setdefault(section, {})[key] = parsed
+
+
+def unknown(what: str, found: str, known: Sequence[str]) -> str:
+    """The message for an unknown name, with the nearest known one."""
+    near = difflib.get_close_matches(found, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {what}; {hint}known: {', '.join(known)}"

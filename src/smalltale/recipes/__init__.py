@@ -1,0 +1,1 @@
+"""Recipes that ship with smalltale, one TOML file a run."""

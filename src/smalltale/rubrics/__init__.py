@@ -1,0 +1,1 @@
+"""Judge rubrics as versioned YAML, and our gold set."""
