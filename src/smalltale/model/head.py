@@ -1,0 +1,78 @@
+"""The decoder's end: soft-capped logits, and their cross-entropy without ever holding all of them.
+
+In: features (N, C), the tied embedding (V, C), targets (N,). Out: the summed loss in nats.
+Beware: the gradient is made in the forward pass, a chunk of rows at a time while its logits are in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NO_TARGET = -100
+"""The target of a position that is not to be predicted."""
+
+
+def soft_cap(logits: Tensor, cap: float) -> Tensor:
+    """Logits kept within ± cap by x / sqrt(1 + (x / cap)²); 0 turns it off.
+
+    Gemma 2 (arXiv 2408.00118) uses a tanh; this curve has the same slope and limits at half the cost on a CPU.
+    """
+    return logits * torch.rsqrt(1 + (logits / cap).square()) if cap else logits
+
+
+def loss_and_gradient(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """logits: (n, V) before the cap. Returns the summed loss and its gradient (n, V) in the logits' type."""
+    raw = logits.float()
+    slope = torch.rsqrt(1 + (raw / cap).square()) if cap else torch.ones_like(raw)
+    capped = raw * slope
+    shifted = capped if 0 < cap <= 60 else capped - capped.amax(-1, keepdim=True)
+    exponential = torch.exp(shifted)
+    total = exponential.sum(-1, keepdim=True)
+    wanted = targets != NO_TARGET
+    index = targets.clamp_min(0)[:, None]
+    loss = ((total.log() - shifted.gather(1, index))[:, 0] * wanted).sum()
+    is_target = torch.arange(raw.shape[1], device=raw.device)[None] == index
+    keep = wanted[:, None].float()
+    gradient = (exponential * (keep / total) - torch.where(is_target, keep, 0.0)) * slope**3
+    return loss, gradient.to(logits.dtype)
+
+
+_compiled_loss_and_gradient = torch.compile(loss_and_gradient, dynamic=False)
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Σ −ln p(target) of soft-capped logits features @ weightᵀ."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, cap: float, chunk: int, compiled: bool
+    ) -> Tensor:
+        kernel = _compiled_loss_and_gradient if compiled else loss_and_gradient
+        matrix = weight.to(features.dtype)
+        d_features = torch.empty_like(features)
+        d_weight = torch.zeros_like(weight)
+        loss = torch.zeros((), device=features.device)
+        for start in range(0, features.shape[0], chunk):
+            rows = features[start : start + chunk]
+            part, gradient = kernel(rows @ matrix.t(), targets[start : start + chunk], cap)
+            loss += part
+            torch.mm(gradient, matrix, out=d_features[start : start + chunk])
+            d_weight += gradient.t() @ rows
+        ctx.save_for_backward(d_features, d_weight)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        d_features, d_weight = ctx.saved_tensors
+        return d_features * upstream[0], d_weight * upstream[0], None, None, None, None
+
+
+def chunked_cross_entropy(
+    features: Tensor, weight: Tensor, targets: Tensor, *, cap: float, chunk: int, compiled: bool
+) -> Tensor:
+    """features: (N, C) in the compute type, weight: (V, C), targets: (N,). Returns the summed loss, float32 scalar."""
+    loss: Tensor = ChunkedCrossEntropy.apply(features, weight, targets, cap, chunk, compiled)  # type: ignore[no-untyped-call]
+    return loss

@@ -1,0 +1,50 @@
+"""How far a run is, and what share of the full learning rate that means.
+
+In: steps done and seconds spent training. Out: progress from 0 to 1, and a multiplier.
+Beware: with a time budget the schedule follows the clock, so the run ends on time and decayed on any machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smalltale.errors import RecipeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Warm-up, a constant stretch, a long linear decay (arXiv 2405.18392)."""
+
+    minutes: float = 0.0
+    """Time budget: the sum of the training steps, start-up, evaluation and saving apart. 0: none."""
+    steps: int = 0
+    """Step budget. 0: none. With both budgets the run ends at the first to be spent."""
+    warmup_fraction: float = 0.02
+    """Share of the run spent warming up, 0 <= f < 1."""
+    decay_fraction: float = 0.7
+    """Share of the run spent decaying, 0 <= f <= 1."""
+    final_fraction: float = 0.02
+    """The multiplier at the end."""
+
+    def __post_init__(self) -> None:
+        if self.minutes < 0 or self.steps < 0 or not (self.minutes or self.steps):
+            raise RecipeError(
+                "a run needs an end: set training.schedule.minutes or training.schedule.steps above 0"
+            )
+        if not (0 <= self.warmup_fraction < 1 and 0 <= self.decay_fraction <= 1):
+            raise RecipeError(
+                "training.schedule: warmup_fraction must be in [0, 1) and decay_fraction in [0, 1]"
+            )
+
+    def progress(self, step: int, seconds: float) -> float:
+        """The larger share of the two budgets that is spent, at most 1."""
+        by_step = step / self.steps if self.steps else 0.0
+        by_clock = seconds / (60 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(by_step, by_clock))
+
+    def multiplier(self, progress: float) -> float:
+        """Share of the full learning rate at `progress`."""
+        if progress < self.warmup_fraction:
+            return max(progress, 0.1 * self.warmup_fraction) / self.warmup_fraction
+        left = (1 - progress) / self.decay_fraction if self.decay_fraction else 1.0
+        return self.final_fraction + (1 - self.final_fraction) * min(1.0, left)
