@@ -1,0 +1,128 @@
+"""fable: children's stories from a grammar of our own, for tests, trials and machines without a network.
+
+In: a seed and a count. Out: so many different stories of 60 to 250 words, the same bytes on every platform.
+Beware: these are not TinyStories; whatever is made from them is to be called by the name fable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from random import Random
+
+from smalltale.corpus import fable_plots as plots
+from smalltale.corpus import fable_words as lists
+
+FABLE_VERSION = 1
+SLOT = re.compile(r"\{(\w+)\}")
+SENTENCE = re.compile(r'(^|[.!?] |\." )("?)([a-z])')
+PLOT_NAMES = tuple(sorted(plots.PLOTS))
+NUMBERS = lists.words("two three four five six seven eight nine ten eleven twelve twenty")
+FRESH = {
+    "ADJ": lists.ADJECTIVES,
+    "ANIMAL": lists.ANIMALS,
+    "THING": lists.THINGS,
+    "PLACE": lists.PLACES,
+    "COLOUR": lists.COLOURS,
+    "FOOD": lists.FOODS,
+    "FEELING": lists.FEELINGS,
+    "JOB": lists.JOBS,
+    "ADVERB": lists.ADVERBS,
+    "WEATHER": lists.WEATHER,
+    "SEASON": lists.SEASONS,
+    "TIME": lists.TIMES,
+    "PLANT": lists.PLANTS,
+    "SOUND": lists.SOUNDS,
+    "KIN": lists.KIN,
+    "MATERIAL": lists.MATERIALS,
+    "VERB": lists.VERBS,
+    "number": NUMBERS,
+}
+KEPT = {
+    "adj": lists.ADJECTIVES,
+    "adj2": lists.ADJECTIVES,
+    "animal": lists.ANIMALS,
+    "animal2": lists.ANIMALS,
+    "thing": lists.THINGS,
+    "place": lists.PLACES,
+    "place2": lists.PLACES,
+    "food": lists.FOODS,
+    "job": lists.JOBS,
+    "kin": lists.KIN,
+    "time": lists.TIMES[:8],
+    "weather": lists.WEATHER,
+    "season": lists.SEASONS,
+    "plant": lists.PLANTS,
+}
+HER = {"child": "girl", "he": "she", "him": "her", "his": "her", "himself": "herself"}
+HIM = {"child": "boy", "he": "he", "him": "him", "his": "his", "himself": "himself"}
+
+
+def stories(seed: int, count: int, start: int = 0) -> Iterator[str]:
+    """Stories `start` to `start + count` of the endless row that `seed` names; no two of a row are the same draw."""
+    for number in range(start, start + count):
+        yield story(seed, number)
+
+
+def story(seed: int, number: int) -> str:
+    """Story `number` of the row that `seed` names."""
+    # Seeding by text goes through SHA-512 and random() is specified, so the bytes are equal on every platform.
+    return Telling(Random(f"fable {FABLE_VERSION} {seed} {number}")).tell()
+
+
+class Telling:
+    """One story while it is told: its source of chance and what its kept slots hold."""
+
+    def __init__(self, chance: Random) -> None:
+        self.chance = chance
+        self.kept = {slot: self.pick(options) for slot, options in KEPT.items()}
+        girl = chance.random() < 0.5
+        self.kept |= HER if girl else HIM
+        self.kept["hero"] = self.pick(lists.GIRLS if girl else lists.BOYS)
+        self.kept["friend"] = self.pick(lists.BOYS if chance.random() < 0.5 else lists.GIRLS)
+        while self.kept["place2"] == self.kept["place"]:
+            self.kept["place2"] = self.pick(lists.PLACES)
+        while self.kept["friend"] == self.kept["hero"]:
+            self.kept["friend"] = self.pick(lists.GIRLS)
+
+    def pick(self, options: tuple[str, ...]) -> str:
+        return options[int(self.chance.random() * len(options))]
+
+    def tell(self) -> str:
+        lesson, beats = plots.PLOTS[self.pick(PLOT_NAMES)]
+        self.kept["lesson"] = lesson
+        problem, attempt, solution = beats
+        paragraphs = [
+            [plots.OPENINGS, plots.SCENES, plots.SCENES],
+            [problem, plots.FEELS],
+            [plots.MEETINGS, plots.TALKS, attempt],
+            [solution, plots.ENDINGS, plots.MORALS],
+        ]
+        if self.chance.random() < 0.4:
+            paragraphs[2].append(plots.TALKS)
+        between = "\n\n" if self.chance.random() < 0.5 else "\n"
+        said: set[str] = set()
+        return between.join(
+            " ".join(filter(None, (self.say(beat, said) for beat in each))) for each in paragraphs
+        )
+
+    def say(self, beat: plots.Beat, said: set[str]) -> str:
+        """One way to say a beat, its slots filled, each sentence with its capital; none is said twice in a story."""
+        way = self.pick(beat)
+        while way in said and way:
+            way = self.pick(beat)
+        said.add(way)
+        filled = SLOT.sub(lambda slot: self.fill(slot[1]), way)
+        return SENTENCE.sub(lambda start: start[1] + start[2] + start[3].upper(), filled)
+
+    def fill(self, slot: str) -> str:
+        article = ""
+        if slot[:2] in ("a_", "A_"):
+            article, slot = slot[0], slot[2:]
+        if slot in FRESH:
+            word = self.pick(FRESH[slot])
+        elif slot in self.kept:
+            word = self.kept[slot]
+        else:  # {He}, {His}: the pronoun with a capital
+            word = self.kept[slot.lower()].capitalize()
+        return f"{article}{'n' if word[0] in 'aeiou' else ''} {word}" if article else word

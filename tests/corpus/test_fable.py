@@ -1,0 +1,67 @@
+"""fable: what its stories promise."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from itertools import pairwise
+
+import pytest
+
+from smalltale.corpus.fable import stories, story
+from smalltale.corpus.fable_plots import PLOTS
+
+SAMPLE = 4000
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[str]:
+    return list(stories(7, SAMPLE))
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"[a-z']+", text.lower())
+    return set(zip(*(words[i:] for i in range(5)), strict=False))
+
+
+def test_the_grammar_has_thirty_templates_or_more() -> None:
+    assert len(PLOTS) >= 30
+
+
+def test_every_story_has_60_to_250_words_and_no_open_slot(sample: list[str]) -> None:
+    for text in sample:
+        assert 60 <= len(text.split()) <= 250
+        assert "{" not in text
+        assert "  " not in text
+        assert text == text.strip()
+
+
+def test_stories_differ_and_use_1500_words_or_more(sample: list[str]) -> None:
+    assert len(set(sample)) == SAMPLE
+    assert len(set(re.findall(r"[a-z]+", " ".join(sample).lower()))) >= 1500
+
+
+def test_random_pairs_share_less_than_half_of_their_shingles(sample: list[str]) -> None:
+    chance = random.Random(0)
+    sets = [shingles(text) for text in sample]
+    pairs = [chance.sample(sets, 2) for _ in range(10_000)]
+    alike = sum(len(a & b) >= 0.5 * min(len(a), len(b)) for a, b in pairs)
+    assert alike <= 10
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    digest = hashlib.sha256("\0".join(stories(1, 100)).encode()).hexdigest()
+    assert digest == "e3b5a7d2090f88fd0a7c601a6882f531a004543dd1d23991c172d8dd3792e6f8"
+
+
+def test_a_story_can_be_told_alone_and_seeds_differ() -> None:
+    row = list(stories(3, 5))
+    assert row[2] == story(3, 2) == next(stories(3, 1, start=2))
+    assert all(a != b for a, b in pairwise([story(1, 0), story(2, 0), story(3, 0)]))
+
+
+def test_sentences_begin_with_capitals_and_speech_tags_do_not(sample: list[str]) -> None:
+    text = "\n".join(sample)
+    assert not re.search(r"[.!?] [a-z]", text)
+    assert not re.search(r'[!?]" (Asked|Called|Shouted|Said)', text)
