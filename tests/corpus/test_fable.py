@@ -9,8 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from smalltale.corpus.fable import stories, story
-from smalltale.corpus.fable_plots import PLOTS
+from smalltale.corpus.fable import PLOTS, stories, story
 
 SAMPLE = 4000
 

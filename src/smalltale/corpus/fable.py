@@ -7,16 +7,21 @@ Beware: these are not TinyStories; whatever is made from them is to be called by
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
+from importlib.resources import files as package_files
 from random import Random
 
-from smalltale.corpus import fable_plots as plots
 from smalltale.corpus import fable_words as lists
 
 FABLE_VERSION = 1
 SLOT = re.compile(r"\{(\w+)\}")
 SENTENCE = re.compile(r'(^|[.!?] |\." )("?)([a-z])')
-PLOT_NAMES = tuple(sorted(plots.PLOTS))
+GRAMMAR = tomllib.loads((package_files("smalltale.corpus") / "fable.toml").read_text(encoding="utf-8"))
+SHARED: dict[str, list[str]] = GRAMMAR["shared"]
+PLOTS: dict[str, dict[str, list[str]]] = GRAMMAR["plots"]
+LESSONS: dict[str, str] = {name: plot["lesson"] for name, plot in GRAMMAR["plots"].items()}
+PLOT_NAMES = tuple(sorted(PLOTS))
 NUMBERS = lists.words("two three four five six seven eight nine ten eleven twelve twenty")
 FRESH = {
     "ADJ": lists.ADJECTIVES,
@@ -85,28 +90,28 @@ class Telling:
         while self.kept["friend"] == self.kept["hero"]:
             self.kept["friend"] = self.pick(lists.GIRLS)
 
-    def pick(self, options: tuple[str, ...]) -> str:
+    def pick(self, options: Sequence[str]) -> str:
         return options[int(self.chance.random() * len(options))]
 
     def tell(self) -> str:
-        lesson, beats = plots.PLOTS[self.pick(PLOT_NAMES)]
-        self.kept["lesson"] = lesson
-        problem, attempt, solution = beats
+        name = self.pick(PLOT_NAMES)
+        plot = PLOTS[name]
+        self.kept["lesson"] = LESSONS[name]
         paragraphs = [
-            [plots.OPENINGS, plots.SCENES, plots.SCENES],
-            [problem, plots.FEELS],
-            [plots.MEETINGS, plots.TALKS, attempt],
-            [solution, plots.ENDINGS, plots.MORALS],
+            [SHARED["openings"], SHARED["scenes"], SHARED["scenes"]],
+            [plot["problem"], SHARED["feels"]],
+            [SHARED["meetings"], SHARED["talks"], plot["attempt"]],
+            [plot["solution"], SHARED["endings"], SHARED["morals"]],
         ]
         if self.chance.random() < 0.4:
-            paragraphs[2].append(plots.TALKS)
+            paragraphs[2].append(SHARED["talks"])
         between = "\n\n" if self.chance.random() < 0.5 else "\n"
         said: set[str] = set()
         return between.join(
             " ".join(filter(None, (self.say(beat, said) for beat in each))) for each in paragraphs
         )
 
-    def say(self, beat: plots.Beat, said: set[str]) -> str:
+    def say(self, beat: Sequence[str], said: set[str]) -> str:
         """One way to say a beat, its slots filled, each sentence with its capital; none is said twice in a story."""
         way = self.pick(beat)
         while way in said and way:
