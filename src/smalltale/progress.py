@@ -1,7 +1,7 @@
 """Log set-up and progress display: a live one on a terminal, plain lines in a pipe.
 
 In: logging records of the stages. A record with `extra={"done": n, "total": m, "unit": "stories"}` moves a bar
-(m is None where it is not known); any other is a line. Out: what a person sees, on standard error.
+(m is None where it is not known; `figures` replaces the count shown); any other is a line. Out: what a person sees, on standard error.
 """
 
 from __future__ import annotations
@@ -40,23 +40,28 @@ class ProgressHandler(logging.Handler):
         if done is None:
             self.console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
             return
-        self.advance(record.getMessage(), float(done), getattr(record, "total", None), getattr(record, "unit", ""))
+        total, unit = getattr(record, "total", None), getattr(record, "unit", "")
+        self.advance(record.getMessage(), float(done), total, unit, getattr(record, "figures", None))
 
-    def advance(self, stage: str, done: float, total: float | None, unit: str) -> None:
+    def advance(self, stage: str, done: float, total: float | None, unit: str, figures: str | None) -> None:
         """Move the bar of `stage`; a new stage name begins a new bar."""
         now = time.monotonic()
         if stage != self.stage:
             self.close()
             self.stage, self.started, self.shown = stage, now, 0.0
-        rate = done / (now - self.started) if now > self.started else 0.0
+        if figures is None:
+            rate = done / (now - self.started) if now > self.started else 0.0
+            of = f"/{total:,.0f}" if total is not None else ""
+            figures = f"{done:,.0f}{of} {unit}  {rate:,.0f}/s"
         finished = total is not None and done >= total
         if not self.console.is_terminal:
             if finished or now - self.shown >= PLAIN_SECONDS:
                 self.shown = now
-                of = f"/{total:,.0f}" if total is not None else ""
-                self.console.print(f"{stage}: {done:,.0f}{of} {unit} ({rate:,.0f}/s)", markup=False, highlight=False)
+                share = f"{100 * done / total:3.0f} %  " if total else ""
+                self.console.print(
+                    f"{stage}: {share}{figures}", markup=False, highlight=False, soft_wrap=True
+                )
             return
-        figures = f"{done:,.0f}{f'/{total:,.0f}' if total is not None else ''} {unit}  {rate:,.0f}/s"
         if self.task is None:
             self.bar.start()
             self.task = self.bar.add_task(stage, total=total, figures=figures)
@@ -66,7 +71,7 @@ class ProgressHandler(logging.Handler):
         if self.task is not None:
             self.bar.stop()
             self.bar.remove_task(self.task)
-            self.task, self.stage = None, ""
+        self.task, self.stage = None, ""
         super().close()
 
 

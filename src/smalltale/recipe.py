@@ -10,10 +10,10 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,26 +34,33 @@ class Recipe:
 
     def section(self, name: str, config: type[Config]) -> Config:
         """The section as its dataclass. Raises RecipeError with the nearest known key for an unknown one."""
-        table = dict(self.tables.get(name, {}))
-        known = [each.name for each in fields(config)]  # type: ignore[arg-type]
-        for key in table:
-            if key not in known:
-                raise RecipeError(unknown(f"key {key!r} in [{name}] of recipe {self.name}", key, known))
+        table = self.tables.get(name, {})
+        check_keys(table, config, f"[{name}] of recipe {self.name}")
         try:
             return TypeAdapter(config).validate_python(table)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in (name, *first["loc"]))
-            raise RecipeError(f"recipe {self.name}: {where} = {first['input']!r}: {first['msg']}; mend that value") from error
+            raise RecipeError(
+                f"recipe {self.name}: {where} = {first['input']!r}: {first['msg']}; mend that value"
+            ) from error
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain data, for meta.json."""
-        return {"name": self.name, "weight_class": self.weight_class, **{key: dict(value) for key, value in self.tables.items()}}
+        return {
+            "name": self.name,
+            "weight_class": self.weight_class,
+            **{key: dict(value) for key, value in self.tables.items()},
+        }
 
 
 def recipe_names() -> list[str]:
     """The recipes that ship with smalltale."""
-    return sorted(each.name.removesuffix(".toml") for each in package_files("smalltale.recipes").iterdir() if each.name.endswith(".toml"))
+    return sorted(
+        each.name.removesuffix(".toml")
+        for each in package_files("smalltale.recipes").iterdir()
+        if each.name.endswith(".toml")
+    )
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -81,19 +88,37 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return Recipe(name=shown, weight_class=weight_class, tables=table)
 
 
+def check_keys(table: Mapping[str, Any], config: Any, where: str) -> None:
+    """Raise RecipeError for a key that `config` or a dataclass inside it does not have."""
+    types = get_type_hints(config)
+    known = [each.name for each in fields(config)]
+    for key, value in table.items():
+        if key not in known:
+            raise RecipeError(unknown(f"key {key!r} in {where}", key, known))
+        if is_dataclass(types[key]) and isinstance(value, dict):
+            check_keys(value, types[key], f"{key} in {where}")
+
+
 def apply_override(table: dict[str, Any], override: str) -> None:
     """Set one `section.key=value` in `table`."""
     path, equals, value = override.partition("=")
-    section, dot, key = path.strip().partition(".")
-    if not (equals and dot and key):
-        raise RecipeError(f"--set {override!r} is not of the form section.key=value, for example training.minutes=5")
+    section, *keys = path.strip().split(".")
+    if not (equals and keys and all(keys)):
+        raise RecipeError(
+            f"--set {override!r} is not of the form section.key=value, for example training.minutes=5"
+        )
     if section not in SECTIONS:
         raise RecipeError(unknown(f"section {section!r} in --set {override!r}", section, SECTIONS))
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    table.setdefault(section, {})[key] = parsed
+    inner = table.setdefault(section, {})
+    for key in keys[:-1]:
+        inner = inner.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override!r}: {key} is a value, not a table; leave out what follows it")
+    inner[keys[-1]] = parsed
 
 
 def unknown(what: str, found: str, known: Sequence[str]) -> str:

@@ -1,0 +1,55 @@
+"""`smalltale doctor`: what this machine has, what it can train, what to install next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register `doctor`."""
+
+    @app.command("doctor")
+    def doctor_verb(
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    ) -> None:
+        """Print Python, torch, devices, memory, extras, and what an hour here trains."""
+        from smalltale.doctor import examine
+
+        report = examine()
+        if as_json:
+            typer.echo(json.dumps(asdict(report)))
+            return
+        console = Console()
+        machine = Table("this machine", "", show_header=False, box=None, padding=(0, 2))
+        for name, value in report.machine.items():
+            machine.add_row(name, value)
+        console.print(machine)
+        extras = Table("extra", "state", "what it brings", title="extras", title_justify="left")
+        for extra in report.extras:
+            missing = f"missing {', '.join(extra.missing)}" if extra.missing else "installed"
+            extras.add_row(extra.name, missing, extra.purpose)
+        console.print(extras)
+        hour = Table(
+            "class",
+            "model",
+            "tokens/s (estimate)",
+            "tokens in an hour",
+            title="an hour of training here",
+            title_justify="left",
+        )
+        for row in report.hour:
+            hour.add_row(
+                row.weight_class,
+                f"{row.parameters / 1e6:.0f} M",
+                f"{row.tokens_per_second:,.0f}",
+                f"{row.tokens_per_hour / 1e6:,.0f} M",
+            )
+        console.print(hour)
+        for step in report.next_steps:
+            console.print(f"→ {step}", markup=False, highlight=False, soft_wrap=True)
