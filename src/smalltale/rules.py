@@ -6,15 +6,22 @@ Beware: days are counted Anywhere on Earth (AOE, UTC-12), not in the server's zo
 
 from __future__ import annotations
 
+import difflib
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from smalltale.errors import RecipeError, SmalltaleError
 from smalltale.files import read_text
 
 AOE = timezone(timedelta(hours=-12), "AOE")
+SERVER_TABLES = {"edition", "prompt_set"}
+"""Tables of an edition's file that are not rules (hackathon/editions.py reads them)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +35,27 @@ class WeightClass:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HardwareClass:
+    """Words that, found in a team's declared hardware, slot it into a weight class."""
+
+    weight_class: str
+    words: tuple[str, ...]
+    """Compared without regard to case."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """One edition's rules; the defaults are the first edition's."""
 
     weight_classes: tuple[WeightClass, ...] = (
-        WeightClass(name="small", max_parameters=30_000_000, hardware="low to mid-range laptop GPUs, Apple Silicon"),
-        WeightClass(name="medium", max_parameters=60_000_000, hardware="mid-range GPUs, high-end laptops and Apple Silicon"),
+        WeightClass(
+            name="small", max_parameters=30_000_000, hardware="low to mid-range laptop GPUs, Apple Silicon"
+        ),
+        WeightClass(
+            name="medium",
+            max_parameters=60_000_000,
+            hardware="mid-range GPUs, high-end laptops and Apple Silicon",
+        ),
         WeightClass(name="large", max_parameters=120_000_000, hardware="high-end GPUs, several GPUs"),
     )
     criteria: tuple[str, ...] = ("grammar", "creativity", "consistency", "plot")
@@ -46,6 +68,47 @@ class Rules:
     final_hand_ins: int = 1
     max_completion_characters: int = 8_000
     max_submission_bytes: int = 10_000_000
+    hardware: tuple[HardwareClass, ...] = (
+        HardwareClass(
+            weight_class="large",
+            words=(
+                "h200",
+                "h100",
+                "a100",
+                "l40",
+                "mi300",
+                "5090",
+                "4090",
+                "3090",
+                "a6000",
+                "2x",
+                "4x",
+                "8x",
+                "several",
+                "multi",
+            ),
+        ),
+        HardwareClass(
+            weight_class="medium",
+            words=(
+                "5080",
+                "5070",
+                "4080",
+                "4070",
+                "3080",
+                "3070",
+                "2080",
+                "t4",
+                "v100",
+                "7900",
+                "7800",
+                " pro",
+                " max",
+                " ultra",
+            ),
+        ),
+    )
+    """Which declared hardware slots into which class: the first row with a word in it decides, else the smallest class."""
     start: date = field(default=date(2025, 3, 1))
     end: date = field(default=date(2025, 4, 7))
     """The last day, Anywhere on Earth."""
@@ -65,9 +128,32 @@ class Rules:
                 return weight_class
         return None
 
+    def class_for_hardware(self, declared: str) -> WeightClass:
+        """The class that a team's hardware slots it into; organisers confirm it."""
+        padded = f" {declared.casefold()} "
+        for row in self.hardware:
+            if any(word.casefold() in padded for word in row.words):
+                return self.weight_class(row.weight_class)
+        return min(self.weight_classes, key=lambda each: each.max_parameters)
+
+    def classes_open_to(self, slotted: str) -> list[WeightClass]:
+        """The classes a team of that slot may enter: its own, and every larger one."""
+        floor = self.weight_class(slotted).max_parameters
+        return [each for each in self.weight_classes if each.max_parameters >= floor]
+
+    def opens(self) -> datetime:
+        """The instant the edition begins, in UTC: the first moment of `start` Anywhere on Earth."""
+        return datetime(self.start.year, self.start.month, self.start.day, tzinfo=AOE).astimezone(UTC)
+
+    def teams_lock(self) -> datetime:
+        """The instant from which teams no longer change."""
+        return self.opens() + timedelta(days=self.team_lock_days)
+
     def deadline(self) -> datetime:
         """The instant the edition ends, in UTC: the last moment of `end` Anywhere on Earth."""
-        return datetime(self.end.year, self.end.month, self.end.day, tzinfo=AOE).astimezone(UTC) + timedelta(days=1)
+        return datetime(self.end.year, self.end.month, self.end.day, tzinfo=AOE).astimezone(UTC) + timedelta(
+            days=1
+        )
 
 
 def aoe_day(instant: datetime) -> date:
@@ -76,20 +162,54 @@ def aoe_day(instant: datetime) -> date:
 
 
 def read_rules(path: Path) -> Rules:
-    """An edition's rules from TOML; keys are the fields of Rules, weight classes are tables. Raises RecipeError."""
+    """An edition's rules from TOML; keys are the fields of Rules, weight classes and hardware are tables. Raises RecipeError."""
     try:
-        table = tomllib.loads(read_text(path))
+        return rules_from(tomllib.loads(read_text(path)), str(path))
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not TOML: {error}; mend that line") from error
+
+
+def rules_from(table: Mapping[str, Any], where: str) -> Rules:
+    """Rules from an edition's table; [edition] and [[prompt_set]] are the server's and are left alone. Raises RecipeError."""
     known = {each.name for each in fields(Rules)}
     for key in table:
-        if key not in known:
-            raise RecipeError(f"{path}: unknown rule {key!r}; the rules are: {', '.join(sorted(known))}")
+        if key not in known | SERVER_TABLES:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise RecipeError(
+                f"{where}: unknown rule {key!r}; {hint}the rules are: {', '.join(sorted(known))}"
+            )
     try:
-        if "weight_classes" in table:
-            table["weight_classes"] = tuple(WeightClass(**each) for each in table["weight_classes"])
-        if "criteria" in table:
-            table["criteria"] = tuple(table["criteria"])
-        return Rules(**table)
-    except TypeError as error:
-        raise RecipeError(f"{path}: {error}; see docs/rules.md for the form of each rule") from error
+        rules = TypeAdapter(Rules).validate_python(
+            {key: value for key, value in table.items() if key in known}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(
+            f"{where}: {place} = {first['input']!r}: {first['msg']}; see docs/rules.md for its form"
+        ) from error
+    check_rules(rules, where)
+    return rules
+
+
+def check_rules(rules: Rules, where: str) -> None:
+    """Raise RecipeError for rules that contradict themselves."""
+    if rules.end < rules.start:
+        raise RecipeError(f"{where}: end {rules.end} is before start {rules.start}; give a later end")
+    if not rules.weight_classes or not rules.criteria:
+        raise RecipeError(f"{where}: there must be at least one weight class and one criterion; add one")
+    for name in (
+        "team_size",
+        "completions_per_prompt",
+        "hand_ins_per_day",
+        "final_hand_ins",
+        "max_completion_characters",
+    ):
+        if getattr(rules, name) < 1:
+            raise RecipeError(f"{where}: {name} = {getattr(rules, name)}; it must be at least 1")
+    for row in rules.hardware:
+        if row.weight_class not in {each.name for each in rules.weight_classes}:
+            raise RecipeError(
+                f"{where}: the hardware table names {row.weight_class!r}, which is no weight class; use one of them"
+            )

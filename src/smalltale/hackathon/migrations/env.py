@@ -1,0 +1,16 @@
+"""Alembic's entry: runs on the connection that store.py hands over."""
+
+from alembic import context
+
+from smalltale.hackathon.tables import Base, Instant
+
+
+def render(kind: str, thing: object, _: object) -> str | bool:
+    """Our column type by its plain name in new migrations."""
+    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(thing, Instant) else False
+
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_item=render
+)
+context.run_migrations()
