@@ -115,8 +115,22 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
+        if config.residual_scalars:
+            self.residual_scale = nn.Parameter(torch.ones(()))
+            self.embedding_scale = nn.Parameter(torch.zeros(()))
+        self.residual_scalars = config.residual_scalars
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], story: Tensor | None) -> Tensor:
+    def enter(self, x: Tensor, first: Tensor) -> Tensor:
+        """The residual stream as this layer takes it: scaled, with the embedding `first` fed in again."""
+        if not self.residual_scalars:
+            return x
+        return self.residual_scale * x + self.embedding_scale * first
+
+    def forward(
+        self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], story: Tensor | None
+    ) -> Tensor:
+        """x, first: (B, T, C). Returns the residual stream after this layer."""
+        x = self.enter(x, first)
         x = x + self.attention(norm(x), rotation, story)
         x = x + self.feed_forward(norm(x))
         return x
@@ -130,9 +144,6 @@ class Transformer(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        if config.residual_scalars:
-            self.residual_scale = nn.Parameter(torch.ones(config.layers))
-            self.embedding_scale = nn.Parameter(torch.zeros(config.layers))
         cosine, sine = rotation_table(config.context, config.head_width, config.rope_base)
         self.register_buffer("cosine", cosine, persistent=False)
         self.register_buffer("sine", sine, persistent=False)
@@ -158,10 +169,8 @@ class Transformer(nn.Module):
         """embedded: (B, T, C) rows of the embedding. Returns normalised features (B, T, C)."""
         rotation = self.rotation(0, embedded.shape[1])
         x = first = norm(embedded)
-        for layer, block in enumerate(self.blocks):
-            if self.config.residual_scalars:
-                x = self.residual_scale[layer] * x + self.embedding_scale[layer] * first
-            x = block(x, rotation, story)
+        for block in self.blocks:
+            x = block(x, first, rotation, story)
         return norm(x)
 
     def head(self, features: Tensor) -> Tensor:

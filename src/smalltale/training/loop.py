@@ -134,7 +134,11 @@ class Run:
         )
         self.state = RunState(step=0, tokens=0, seconds=0.0, fingerprint=fingerprint(config, shape, data))
         self.compiled = config.compile and self.device.compiles
-        self.trunk = torch.compile(self.model.trunk, dynamic=False) if self.compiled else self.model.trunk
+        if self.compiled:
+            # Layer by layer, all alike: 9 s to compile instead of 45 s for the whole trunk, at the same speed
+            # (6 layers, 2 cores with AMX, 2026-11-23).
+            for block in self.model.blocks:
+                block.compile(dynamic=False)
         self.metrics: list[dict[str, Any]] = []
 
     def go(
@@ -206,7 +210,7 @@ class Run:
         for batch in batches:
             with self.device.autocast():
                 # The look-up stays outside the compiled part: its gradient would be summed in a changing order.
-                features = self.trunk(self.model.embedding(batch.ids), batch.story)
+                features = self.model.trunk(self.model.embedding(batch.ids), batch.story)
                 loss = chunked_cross_entropy(
                     features.flatten(0, 1).to(self.device.dtype),
                     self.model.embedding.weight,

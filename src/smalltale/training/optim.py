@@ -56,7 +56,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     for a, b, c in POLAR_EXPRESS:
         A = X @ X.mT
         X = a * X + (b * A + c * A @ A) @ X
-    return X.mT if tall else X
+    out: Tensor = X.mT if tall else X
+    return out
 
 
 class Muon(torch.optim.Optimizer):
@@ -98,7 +99,7 @@ class Optimizers:
     def __init__(self, model: Transformer, config: OptimConfig) -> None:
         matrices, parts, scalars = [], [], []
         for name, parameter in model.named_parameters():
-            if name.startswith("blocks."):
+            if parameter.ndim == 2 and name.startswith("blocks."):
                 matrices.append(parameter)
                 parts.append(3 if name.endswith("qkv.weight") else 1)
             elif name != "embedding.weight":
@@ -112,7 +113,7 @@ class Optimizers:
             adam_groups, betas=(config.beta1, config.beta2), eps=1e-10, weight_decay=0.0, fused=fused
         )
         self.full_rates = [[group["lr"] for group in each.param_groups] for each in (self.muon, self.adam)]
-        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
 
     def set_multiplier(self, multiplier: float) -> None:
         """Set every learning rate to its full strength times `multiplier`."""
