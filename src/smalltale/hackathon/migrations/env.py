@@ -1,11 +1,13 @@
 """Alembic's entry: runs on the connection that store.py hands over."""
 
+from typing import Any, Literal
+
 from alembic import context
 
 from smalltale.hackathon.tables import Base, Instant
 
 
-def render(kind: str, thing: object, _: object) -> str | bool:
+def render(kind: str, thing: object, _: Any) -> str | Literal[False]:
     """Our column type by its plain name in new migrations."""
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(thing, Instant) else False
 

@@ -1,0 +1,328 @@
+"""Taking a hand-in: the gate, the declaration, the daily limit, the queue.
+
+In: a team's file and what it declares. Out: a HandIn that waits to be judged, or every problem at once.
+Beware: the limit is a unique key (team, slot), so of two simultaneous uploads one wins; a refused or failed one uses up nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from smalltale.hackathon.editions import prompts_for, rules_of
+from smalltale.hackathon.jobs import queue_judging
+from smalltale.hackathon.people import clean_name, visible
+from smalltale.hackathon.problems import FieldProblem, Problem
+from smalltale.hackathon.store import Store, audit
+from smalltale.hackathon.tables import Completion, Edition, HandIn, Person, PromptSet, Team, Upload
+from smalltale.hackathon.teams import team_of
+from smalltale.rules import AOE, Rules, aoe_day
+from smalltale.submission import Verdict, check_submission
+
+SUFFIXES = (".csv", ".parquet", ".jsonl")
+HAND_IN_KINDS = ("daily", "final")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What a team says of the model behind its stories."""
+
+    weight_class: str = ""
+    counted_parameters: str = ""
+    model_hash: str = ""
+    data: str = ""
+    sampling: str = ""
+    from_scratch: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What the gate found."""
+
+    verdict: Verdict
+    prompts: PromptSet = field(repr=False)
+
+
+def check_upload(store: Store, edition: Edition, kind: str, file_name: str, content: bytes) -> Checked:
+    """Run the gate on a file against the edition's prompts; nothing is kept. Raises Problem where the file cannot even be tried."""
+    rules = rules_of(edition)
+    suffix = Path(file_name).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise Problem(
+            422,
+            "this was not accepted",
+            [
+                FieldProblem(
+                    "file",
+                    f"{visible(file_name) or 'a file without a name'} is none of {', '.join(SUFFIXES)}",
+                    "save it as one of them",
+                )
+            ],
+        )
+    if len(content) > rules.max_submission_bytes:
+        raise Problem(
+            413,
+            "this was not accepted",
+            [
+                FieldProblem(
+                    "file",
+                    f"it has {len(content):,} bytes",
+                    f"at most {rules.max_submission_bytes:,} are taken",
+                )
+            ],
+        )
+    with store.read() as session:
+        prompts = prompts_for(session, edition, kind, store.now())
+        texts = [each.text for each in prompts.prompts]
+    with tempfile.TemporaryDirectory(prefix="smalltale-") as folder:
+        path = Path(folder) / f"hand-in{suffix}"
+        path.write_bytes(content)
+        return Checked(verdict=check_submission(path, texts, rules), prompts=prompts)
+
+
+def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[FieldProblem]:
+    """Everything wrong with a declaration."""
+    problems = []
+    open_classes = rules.classes_open_to(team.weight_class)
+    chosen = next((each for each in open_classes if each.name == declared.weight_class), None)
+    if chosen is None:
+        names = ", ".join(each.name for each in open_classes)
+        found = visible(declared.weight_class) or "nothing"
+        problems.append(
+            FieldProblem(
+                "weight_class",
+                f"{found} is not open to {team.name}, whose hardware is {team.weight_class}",
+                f"choose one of: {names}",
+            )
+        )
+    digits = re.sub(r"[ ,_.]", "", declared.counted_parameters)
+    if not (digits.isascii() and digits.isdigit()) or not 0 < int(digits[:15]) < 10**12:
+        problems.append(
+            FieldProblem(
+                "counted_parameters",
+                f"{visible(declared.counted_parameters) or 'nothing'} is not a number of parameters",
+                "run: smalltale count CHECKPOINT",
+            )
+        )
+    elif chosen is not None and int(digits) > chosen.max_parameters:
+        problems.append(
+            FieldProblem(
+                "counted_parameters",
+                f"{int(digits):,} is more than {chosen.name} allows ({chosen.max_parameters:,})",
+                "choose a larger class or a smaller model",
+            )
+        )
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", declared.model_hash.strip()):
+        problems.append(
+            FieldProblem(
+                "model_hash",
+                f"{visible(declared.model_hash) or 'nothing'} is not a SHA-256",
+                "run: sha256sum model.safetensors",
+            )
+        )
+    if not declared.from_scratch:
+        problems.append(
+            FieldProblem(
+                "from_scratch",
+                "it is not declared",
+                "only models trained from scratch may be handed in; tick the box",
+            )
+        )
+    for name in ("data", "sampling"):
+        value = getattr(declared, name)
+        if len(value) > 1000:
+            problems.append(FieldProblem(name, f"it has {len(value)} characters", "at most 1,000"))
+    if not declared.data.strip():
+        problems.append(
+            FieldProblem("data", "nothing is named", "name the training data, for example TinyStories")
+        )
+    return problems
+
+
+def hand_in(
+    store: Store,
+    edition: Edition,
+    person: Person,
+    kind: str,
+    file_name: str,
+    content: bytes,
+    declared: Declaration,
+) -> HandIn:
+    """Take a hand-in and queue it. Raises Problem with everything wrong with it; then nothing is used up."""
+    received = store.now()
+    rules = rules_of(edition)
+    if kind not in HAND_IN_KINDS:
+        raise Problem(
+            422,
+            "this was not accepted",
+            [
+                FieldProblem(
+                    "kind",
+                    f"{visible(kind) or 'nothing'} cannot be handed in",
+                    f"choose one of: {', '.join(HAND_IN_KINDS)}",
+                )
+            ],
+        )
+    refuse_closed(edition, received)
+    with store.read() as session:
+        team = team_of(session, edition, person)
+        if team is None:
+            raise Problem(409, "you are in no team of this edition; make one or accept an invitation first")
+        if team.disqualified:
+            raise Problem(403, f"{team.name} is disqualified: {team.disqualified}")
+        refuse_used_up(session, rules, team, kind, received)
+    problems = check_declaration(rules, team, declared)
+    try:
+        checked = check_upload(store, edition, kind, file_name, content)
+    except Problem as problem:
+        if problem.status == 404:
+            raise
+        raise Problem(problem.status, problem.title, [*problem.fields, *problems]) from problem
+    problems = [*(FieldProblem("file", each) for each in checked.verdict.errors), *problems]
+    if problems:
+        raise Problem(422, "this was not accepted; nothing was used up", problems)
+    return keep(store, edition, team, person, kind, received, file_name, content, declared, checked)
+
+
+def keep(
+    store: Store,
+    edition: Edition,
+    team: Team,
+    person: Person,
+    kind: str,
+    received: datetime,
+    file_name: str,
+    content: bytes,
+    declared: Declaration,
+    checked: Checked,
+) -> HandIn:
+    """Write an accepted hand-in, its stories and its job in one transaction."""
+    rules = rules_of(edition)
+    with store.write() as session:
+        row = None
+        for slot in slots(rules, kind, received):
+            attempt = HandIn(
+                edition_id=edition.id,
+                team_id=team.id,
+                person_id=person.id,
+                prompt_set_id=checked.prompts.id,
+                kind=kind,
+                slot=slot,
+                received=received,
+                sha256=hashlib.sha256(content).hexdigest(),
+                weight_class=declared.weight_class,
+                counted_parameters=int(re.sub(r"\D", "", declared.counted_parameters)),
+                model_hash=declared.model_hash.strip().lower(),
+                declaration={
+                    "data": declared.data.strip(),
+                    "sampling": declared.sampling.strip(),
+                    "from_scratch": True,
+                },
+                warnings=[str(each) for each in checked.verdict.warnings],
+                state="queued",
+            )
+            try:
+                with session.begin_nested():
+                    session.add(attempt)
+                row = attempt
+                break
+            except IntegrityError:
+                continue
+        if row is None:
+            raise used_up(rules, kind, received)
+        session.execute(insert(Completion), completions(row.id, checked))
+        safe = clean_file_name(file_name)
+        session.add(Upload(hand_in_id=row.id, name=safe, content=content))
+        queue_judging(session, store, row, edition.panel)
+        audit(
+            session,
+            received,
+            person.handle,
+            "handed in",
+            f"hand-in {row.id}",
+            team=team.name,
+            kind=kind,
+            sha256=row.sha256,
+        )
+        return row
+
+
+def completions(hand_in_id: int, checked: Checked) -> list[dict[str, Any]]:
+    """The rows of the completion table."""
+    ids = {each.text: each.id for each in checked.prompts.prompts}
+    seen: Counter[str] = Counter()
+    rows = []
+    for each in checked.verdict.rows:
+        rows.append(
+            {
+                "hand_in_id": hand_in_id,
+                "prompt_id": ids[each.prompt],
+                "sample": seen[each.prompt],
+                "text": each.completion,
+            }
+        )
+        seen[each.prompt] += 1
+    return rows
+
+
+def slots(rules: Rules, kind: str, received: datetime) -> list[str]:
+    """What a hand-in may use up: places of the AOE day, or of the final."""
+    if kind == "final":
+        return [f"final#{n}" for n in range(rules.final_hand_ins)]
+    return [f"{aoe_day(received)}#{n}" for n in range(rules.hand_ins_per_day)]
+
+
+def refuse_closed(edition: Edition, now: datetime) -> None:
+    """Raise Problem outside the edition's dates."""
+    if now < edition.starts:
+        raise Problem(409, f"{edition.title} opens at {edition.starts:%Y-%m-%d %H:%M} UTC")
+    if now >= edition.ends:
+        raise Problem(
+            409,
+            f"{edition.title} closed at {edition.ends:%Y-%m-%d %H:%M} UTC, the last moment of its last day Anywhere on Earth",
+        )
+
+
+def refuse_used_up(session: Session, rules: Rules, team: Team, kind: str, now: datetime) -> None:
+    """Raise Problem early where the limit is reached (the unique key decides races)."""
+    taken = session.scalar(
+        select(func.count())
+        .select_from(HandIn)
+        .where(HandIn.team_id == team.id, HandIn.slot.in_(slots(rules, kind, now)))
+    )
+    if (taken or 0) >= len(slots(rules, kind, now)):
+        raise used_up(rules, kind, now)
+
+
+def used_up(rules: Rules, kind: str, now: datetime) -> Problem:
+    """The answer to one hand-in too many."""
+    if kind == "final":
+        return Problem(
+            409,
+            f"your team has handed in its final entry ({rules.final_hand_ins} allowed); it cannot be replaced",
+        )
+    day = aoe_day(now) + timedelta(days=1)
+    opens = datetime(day.year, day.month, day.day, tzinfo=AOE).astimezone(UTC)
+    return Problem(
+        429,
+        f"your team has used its {rules.hand_ins_per_day} hand-in(s) of {aoe_day(now)} (AOE); the next day begins at {opens:%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def clean_file_name(name: str) -> str:
+    """A file's own name without folders or odd characters."""
+    last = re.split(r"[/\\]", name)[-1]
+    try:
+        return clean_name(last, "file", 120)
+    except Problem:
+        return f"hand-in{Path(last).suffix[:10]}" if Path(last).suffix.isascii() else "hand-in"
