@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ SHORTEST_LEAK_WORDS = 13
 """A prompt with fewer words is the opening of too many stories to look for."""
 KEPT, DUPLICATE, NEAR_DUPLICATE, LEAK = range(4)
 REASONS = {DUPLICATE: "duplicate", NEAR_DUPLICATE: "near-duplicate", LEAK: "leak"}
-FILTER_BITS = 27
 COMPARED_AT_ONCE = 200_000
 
 
@@ -75,13 +75,14 @@ def judge(
     keys: Hashes,
     lengths: NDArray[np.int64],
     held_out: NDArray[np.bool_],
+    first: NDArray[np.int64],
     sketches: Sketches | None,
     threshold: float,
 ) -> Verdicts:
-    """Keep one story of each group of copies: a held-out one, else the longest, else the first."""
+    """Keep one story of each group of copies: a held-out one, else the longest, else the first read."""
     count = len(keys)
     rank = np.empty(count, np.int64)
-    rank[np.lexsort((np.arange(count), -lengths, ~held_out))] = np.arange(count)
+    rank[np.lexsort((first, -lengths, ~held_out))] = np.arange(count)
     winner = np.arange(count)
     order = np.lexsort((rank, keys))
     begins = np.concatenate([[True], keys[order][1:] != keys[order][:-1]]) if count else np.zeros(0, bool)
@@ -149,7 +150,7 @@ class Leaks:
     """Runs of words that must not stand in a training story, by their length."""
 
     by_length: dict[int, tuple[Hashes, NDArray[np.int32], NDArray[np.uint8]]]
-    """Sorted hashes, the text each came from, and a filter of 2 ** FILTER_BITS bits."""
+    """Sorted hashes, the text each came from, and a filter of bits."""
 
     def find(self, words: Words) -> dict[int, int]:
         """For each story that holds such a run, the number of the text it came from."""
@@ -158,7 +159,7 @@ class Leaks:
             if len(words.hashes) < length:
                 continue
             seen = mixed(rolling(words.hashes, length))
-            bit = seen >> np.uint64(64 - FILTER_BITS)
+            bit = seen >> np.uint64(64 - filter_bits(len(hashes)))
             maybe = np.flatnonzero((sieve[bit >> np.uint64(3)] >> (bit & np.uint64(7)).astype(np.uint8)) & 1)
             place = np.minimum(np.searchsorted(hashes, seen[maybe]), len(hashes) - 1)
             sure = hashes[place] == seen[maybe]
@@ -171,11 +172,11 @@ class Leaks:
                 found.setdefault(number, owner)
         return found
 
-    def save(self, path: Path) -> None:
-        arrays = {}
+    def save(self, out: BinaryIO) -> None:
+        arrays: dict[str, NDArray[Any]] = {}
         for length, (hashes, owners, _) in self.by_length.items():
             arrays[f"hashes_{length}"], arrays[f"owners_{length}"] = hashes, owners
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+        np.savez(out, **arrays)  # type: ignore[arg-type]
 
     @staticmethod
     def load(path: Path) -> Leaks:
@@ -212,11 +213,17 @@ def with_filter(
     hashes: Hashes, owners: NDArray[np.int32]
 ) -> tuple[Hashes, NDArray[np.int32], NDArray[np.uint8]]:
     order = np.argsort(hashes, kind="stable")
-    sieve = np.zeros(1 << (FILTER_BITS - 3), np.uint8)
-    bit = hashes >> np.uint64(64 - FILTER_BITS)
+    bits = filter_bits(len(hashes))
+    sieve = np.zeros(1 << (bits - 3), np.uint8)
+    bit = hashes >> np.uint64(64 - bits)
     np.bitwise_or.at(
         sieve,
         (bit >> np.uint64(3)).astype(np.int64),
         np.left_shift(np.uint8(1), (bit & np.uint64(7)).astype(np.uint8)),
     )
     return hashes[order], owners[order], sieve
+
+
+def filter_bits(count: int) -> int:
+    """Bits of the filter's index: 16 to 32 bits of filter a hash, so that one in 20 of the others passes."""
+    return min(max(count.bit_length() + 4, 10), 28)

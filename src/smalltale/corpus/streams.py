@@ -16,7 +16,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from smalltale.corpus.sources import (
     LINE,
@@ -42,7 +42,7 @@ RATIO_COUNTS_FROM = 256_000_000
 class Guarded(io.RawIOBase):
     """A decompressed stream that refuses to swell without end and explains where it breaks off."""
 
-    def __init__(self, path: Path, inner: IO[bytes], compressed: int) -> None:
+    def __init__(self, path: Path, inner: Any, compressed: int) -> None:
         self.path, self.inner, self.limit, self.read_bytes = (
             path,
             inner,
