@@ -6,6 +6,8 @@ Beware: the gradient is made in the forward pass, a chunk of rows at a time whil
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,7 +42,10 @@ def loss_and_gradient(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tens
     return loss, gradient.to(logits.dtype)
 
 
-_compiled_loss_and_gradient = torch.compile(loss_and_gradient, dynamic=False)
+@cache
+def compiled_kernel() -> Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]:
+    """`loss_and_gradient` as one compiled pass; made when first asked for, because the compiler is slow to import."""
+    return torch.compile(loss_and_gradient, dynamic=False)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -50,7 +55,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, cap: float, chunk: int, compiled: bool
     ) -> Tensor:
-        kernel = _compiled_loss_and_gradient if compiled else loss_and_gradient
+        kernel = compiled_kernel() if compiled else loss_and_gradient
         matrix = weight.to(features.dtype)
         d_features = torch.empty_like(features)
         d_weight = torch.zeros_like(weight)

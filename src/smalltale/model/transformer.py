@@ -10,6 +10,7 @@ because it only sees differences of positions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -152,7 +153,7 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Small embedding, uniform input matrices of unit gain, zero output matrices (muP-like)."""
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=0.005)
         bound = math.sqrt(3.0 / self.config.width)
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -165,11 +166,19 @@ class Transformer(nn.Module):
         """Cosines and sines of positions start to end, each (T, D / 2), in float32."""
         return self.cosine[start:end], self.sine[start:end]  # type: ignore[index]
 
-    def trunk(self, embedded: Tensor, story: Tensor | None = None) -> Tensor:
-        """embedded: (B, T, C) rows of the embedding. Returns normalised features (B, T, C)."""
+    def trunk(
+        self,
+        embedded: Tensor,
+        story: Tensor | None = None,
+        layers: Sequence[Callable[..., Tensor]] | None = None,
+    ) -> Tensor:
+        """embedded: (B, T, C) rows of the embedding. Returns normalised features (B, T, C).
+
+        `layers`: compiled forms of `blocks`, one each, to run in their place.
+        """
         rotation = self.rotation(0, embedded.shape[1])
         x = first = norm(embedded)
-        for block in self.blocks:
+        for block in layers or self.blocks:
             x = block(x, first, rotation, story)
         return norm(x)
 

@@ -31,13 +31,13 @@ class OptimConfig:
 
     matrix_rate: float = 0.02
     """Muon's, for the layers' matrices."""
-    embedding_rate: float = 0.006
+    embedding_rate: float = 0.01
     """AdamW's, for the tied embedding."""
     scalar_rate: float = 0.01
-    momentum: float = 0.95
+    momentum: float = 0.92
     beta1: float = 0.8
     beta2: float = 0.95
-    weight_decay: float = 0.05
+    weight_decay: float = 0.2
     """On matrices, where the update already moves towards zero (cautious, arXiv 2411.16085)."""
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ class ScheduleConfig:
     """Step budget. 0: none. With both budgets the run ends at the first to be spent."""
     warmup_fraction: float = 0.02
     """Share of the run spent warming up, 0 <= f < 1."""
-    decay_fraction: float = 0.7
+    decay_fraction: float = 0.6
     """Share of the run spent decaying, 0 <= f <= 1."""
     final_fraction: float = 0.02
     """The multiplier at the end."""
