@@ -9,7 +9,9 @@ from smalltale.corpus.shingles import hash_words, mixed, rolling, runs, shares, 
 
 
 def test_case_punctuation_and_space_do_not_count() -> None:
-    keys = story_keys(hash_words(['"Oh no!" said\n Tom.', "oh no said tom", "oh no said tim", "no oh said tom", ""]))
+    keys = story_keys(
+        hash_words(['"Oh no!" said\n Tom.', "oh no said tom", "oh no said tim", "no oh said tom", ""])
+    )
     assert keys[0] == keys[1]
     assert len(set(keys.tolist())) == 4
 
@@ -19,7 +21,9 @@ def test_a_story_hashes_alone_as_in_a_batch() -> None:
     together = hash_words(texts)
     for i, text in enumerate(texts):
         alone = hash_words([text])
-        assert alone.hashes.tolist() == together.hashes[together.offsets[i] : together.offsets[i + 1]].tolist()
+        assert (
+            alone.hashes.tolist() == together.hashes[together.offsets[i] : together.offsets[i + 1]].tolist()
+        )
     assert together.counts.tolist() == [3, 0, 7, 0, 2]
 
 

@@ -134,7 +134,7 @@ def plan(
 
 def gather(
     work: Path, parts: int, held: Sequence[str], how: Preparation
-) -> tuple[Everything, Sketches | None]:
+) -> tuple[Everything, StoredSketches | None]:
     """The keys of all stories, and their sketches where near-duplicates are asked for."""
     words = hash_words(held)
     numbers = range(parts)
@@ -168,13 +168,26 @@ def gather(
         return every, None
     own = sketch(words)
     signatures = np.empty((total, own.signatures.shape[1]), np.uint8)
-    bands = np.empty((own.bands.shape[0], total), np.uint32)
-    signatures[: len(held)], bands[:, : len(held)] = own.signatures, own.bands
+    signatures[: len(held)] = own.signatures
     for start, size, part in zip(starts, sizes, load_keys(work, numbers, "signatures"), strict=True):
         signatures[start : start + size] = part
-    for start, size, part in zip(starts, sizes, load_keys(work, numbers, "bands"), strict=True):
-        bands[:, start : start + size] = part
-    return every, Sketches(bands, signatures)
+    return every, StoredSketches(work, parts, own, signatures)
+
+
+@dataclass(frozen=True)
+class StoredSketches:
+    """Sketches of all stories, their bands read from the parts one at a time."""
+
+    work: Path
+    parts: int
+    held: Sketches
+    signatures: NDArray[np.uint8]
+
+    def band(self, number: int) -> NDArray[np.uint32]:
+        stored = ((self.work / part_name(part)).with_suffix(".bands.npy") for part in range(self.parts))
+        return np.concatenate(
+            [self.held.band(number), *(np.load(path, mmap_mode="r")[number] for path in stored)]
+        )
 
 
 def summary_of(

@@ -49,7 +49,7 @@ from smalltale.files import (
 
 log = logging.getLogger(__name__)
 FORMAT = 1
-WORK_VERSION = 1
+WORK_VERSION = 2
 """Raised when a change of the code changes what a build writes, so that no older work is gone on with."""
 ONE_PROCESS_BYTES = 20_000_000
 """Below this, starting workers costs more than it saves."""

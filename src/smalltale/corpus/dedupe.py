@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,20 @@ class Sketches:
     """(BANDS, N); 0 where a story is too short for a shingle."""
     signatures: NDArray[np.uint8]
     """(N, BANDS * BAND_ROWS), 8 bits of each minimum."""
+
+    def band(self, number: int) -> NDArray[np.uint32]:
+        """One band of all stories (N,)."""
+        found: NDArray[np.uint32] = self.bands[number]
+        return found
+
+
+class HasBands(Protocol):
+    """Sketches whose bands may lie on disk."""
+
+    @property
+    def signatures(self) -> NDArray[np.uint8]: ...
+
+    def band(self, number: int) -> NDArray[np.uint32]: ...
 
 
 def sketch(words: Words) -> Sketches:
@@ -76,7 +90,7 @@ def judge(
     lengths: NDArray[np.int64],
     held_out: NDArray[np.bool_],
     first: NDArray[np.int64],
-    sketches: Sketches | None,
+    sketches: HasBands | None,
     threshold: float,
 ) -> Verdicts:
     """Keep one story of each group of copies: a held-out one, else the longest, else the first read."""
@@ -103,7 +117,7 @@ def judge(
 
 
 def near_groups(
-    sketches: Sketches, alive: NDArray[np.int64], rank: NDArray[np.int64], threshold: float
+    sketches: HasBands, alive: NDArray[np.int64], rank: NDArray[np.int64], threshold: float
 ) -> dict[int, int]:
     """For each near-duplicate that goes, the best-ranked story of its group."""
     parent: dict[int, int] = {}
@@ -114,7 +128,7 @@ def near_groups(
         return story
 
     for band in range(BANDS):
-        values = sketches.bands[band][alive]
+        values = sketches.band(band)[alive]
         order = np.argsort(values, kind="stable")
         ordered = values[order]
         same = np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != 0))

@@ -161,7 +161,13 @@ def write_part(stem: Path, source: str, kept: Sequence[Read], words_of: Any, how
     }
     if how.near:
         sketches = sketch(words_of)
-        arrays |= {"bands": sketches.bands[:, order], "signatures": sketches.signatures[order]}
+        arrays |= {"signatures": sketches.signatures[order]}
+        with (
+            new_file(stem.with_suffix(".bands.npy")) as temporary,
+            explained(stem),
+            temporary.open("wb") as opened,
+        ):
+            np.save(opened, sketches.bands[:, order])
     with new_file(stem.with_suffix(".npz")) as temporary, explained(stem), temporary.open("wb") as opened:
         np.savez(opened, **arrays)  # type: ignore[arg-type]
 

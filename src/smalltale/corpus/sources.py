@@ -34,6 +34,8 @@ OPENINGS = b"Once upon a time|Once,? there|Once,? (?:a|in|on)\\b|There once|Ther
 UNMARKED = re.compile(b"\\n[ \\t\\r]*\\n\\s*(?=(?:" + OPENINGS + b"))")
 """Where a text has no marks, a paragraph that opens a tale begins a story."""
 LINE = re.compile(b"\\n")
+HEAD_BYTES = 16_000_000
+CHUNK = 65_536
 MARGIN = 256
 """Bytes read around a piece so that a separator across its edge is seen whole."""
 
@@ -231,10 +233,14 @@ def read_piece(piece: Piece, mark: str = END_OF_STORY, seed: int = 1) -> Iterato
 
 
 def separator_of(path: Path, mark: str) -> re.Pattern[bytes]:
-    """The mark where the text has it, else the openings of tales."""
-    with explained(path), path.open("rb") as opened:
-        head = opened.read(2 * PIECE_BYTES)
-    return re.compile(re.escape(mark.encode())) if mark.encode() in head else UNMARKED
+    """The mark where the beginning of the text has it, else the openings of tales."""
+    sought, head = mark.encode(), b""
+    with path.open("rb") as opened:
+        while len(head) < HEAD_BYTES and (more := opened.read(CHUNK)):
+            head += more
+            if sought in head:
+                return re.compile(re.escape(sought))
+    return UNMARKED
 
 
 def between(

@@ -132,7 +132,11 @@ def read_tar(path: Path, stream: Stream, mark: str, parts: Sequence[str]) -> Ite
                 inside: Any = archive.extractfile(member)
                 if inside is not None and safe.suffix in (".json", ".jsonl", ".ndjson", ".txt", ".csv"):
                     yield from read_member(
-                        io.BufferedReader(inside, CHUNK), safe.name.lower(), safe.name, mark, parts
+                        io.BufferedReader(Guarded(path, inside, 1 << 50), CHUNK),
+                        safe.name.lower(),
+                        safe.name,
+                        mark,
+                        parts,
                     )
     except tarfile.TarError as error:
         raise FileProblem(
