@@ -208,7 +208,7 @@ def rotation_table(length: int, head_width: int, base: float) -> tuple[Tensor, T
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """x: (B, T, H, D); rotation: (T, D / 2) each. Halves of a head are the two coordinates."""
-    cosine, sine = (part[:, None, :].to(x.dtype) for part in rotation)
+    """x: (B, T, H, D); rotation: (T, D / 2) or (B, T, D / 2) each. Halves of a head are the two coordinates."""
+    cosine, sine = (part[..., None, :].to(x.dtype) for part in rotation)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
