@@ -48,8 +48,8 @@ def read_tokens(folder: Path) -> TokenFolder:
 
 
 def read_array(path: Path, dtype: str) -> NDArray[Any]:
-    """A flat array in a file, memory-mapped."""
+    """A flat array in a file, memory-mapped; a write to it stays in memory."""
     with explained(path):
         if path.stat().st_size == 0:
             return np.zeros(0, dtype=dtype)
-        return np.memmap(path, dtype=dtype, mode="r")
+        return np.memmap(path, dtype=dtype, mode="c")

@@ -61,7 +61,7 @@ class Tokenizer:
         text = read_text(path)
         try:
             engine = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # noqa: BLE001 - the library raises Exception itself
+        except Exception as error:
             raise FileProblem(
                 f"{path} is not a tokenizer ({error}); train one with `smalltale tokens train`"
             ) from error
