@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from smalltale.corpus.build import CorpusConfig, build_corpus
+from smalltale.errors import FileProblem, SmalltaleError
+from smalltale.model.transformer import ModelConfig
+from smalltale.tokens.encode import encode_corpus
+from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
+from smalltale.training.checkpoint import load_model, newest_state
+from smalltale.training.evaluate import evaluate, windows_of
+from smalltale.training.loop import TrainingConfig, read_metrics, train
+from smalltale.training.optim import OptimConfig
+from smalltale.training.schedule import ScheduleConfig
+
+SHAPE = ModelConfig(vocabulary=300, layers=2, width=32, heads=2, context=64)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus of 200 fables, a tokenizer and tokens."""
+    folder = tmp_path_factory.mktemp("prepared")
+    build_corpus(CorpusConfig(stories=200, validation_share=0.1), folder / "corpus")
+    from smalltale.corpus.build import read_corpus
+
+    texts = (each.text for each in read_corpus(folder / "corpus", "train"))
+    train_tokenizer(texts, TokenizerConfig(vocabulary=300)).save(folder / "tokenizer", {"made": "for a test"})
+    encode_corpus(folder / "corpus", folder / "tokenizer", folder / "tokens")
+    return folder
+
+
+def config(steps: int, **changes: object) -> TrainingConfig:
+    settings: dict[str, object] = {
+        "schedule": ScheduleConfig(steps=steps),
+        "row_length": 64,
+        "batch_tokens": 512,
+        "micro_batch_tokens": 256,
+        "device": "cpu",
+        "compile": False,
+        "validation_stories": 4,
+        "evaluations": 2,
+    }
+    return TrainingConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def run(prepared: Path, out: Path, settings: TrainingConfig, **more: object) -> None:
+    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    train(settings, SHAPE, prepared / "tokens", tokenizer, out, **more)  # type: ignore[arg-type]
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(prepared: Path, tmp_path: Path) -> None:
+    run(prepared, tmp_path / "unbroken", config(12))
+
+    def kill(_model: object, _state: object) -> None:
+        raise Killed
+
+    # Saved after every step, killed in the middle by the watcher.
+    with pytest.raises(Killed):
+        run(prepared, tmp_path / "broken", config(12, checkpoint_seconds=0.0), watch=kill)
+    assert newest_state(tmp_path / "broken") is not None
+    run(prepared, tmp_path / "broken", config(12))
+    losses = [[each["loss"] for each in read_metrics(tmp_path / name)] for name in ("unbroken", "broken")]
+    assert len(losses[0]) == 12
+    assert losses[0] == losses[1]
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "unbroken" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+
+
+def test_training_lowers_the_loss_and_leaves_a_whole_checkpoint(prepared: Path, tmp_path: Path) -> None:
+    out = tmp_path / "checkpoint"
+    run(prepared, out, config(40), record={"counted_parameters": 7})
+    losses = [each["loss"] for each in read_metrics(out)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+    loaded = load_model(out)
+    assert loaded.meta["finished"] is True
+    assert loaded.meta["counts"]["steps"] == 40
+    assert json.loads((out / "config.json").read_text())["counted_parameters"] == 7
+    measured = [each["bits_per_byte"] for each in read_metrics(out) if "bits_per_byte" in each]
+    assert len(measured) == 2
+    assert measured[-1] < measured[0]
+
+
+def test_a_clock_budget_ends_on_time(prepared: Path, tmp_path: Path) -> None:
+    run(prepared, tmp_path / "timed", config(1, schedule=ScheduleConfig(minutes=0.02)))
+    last = read_metrics(tmp_path / "timed")[-1]
+    assert 1.2 <= last["seconds"] < 1.2 + 1.0
+
+
+def test_another_recipe_does_not_go_on_in_the_same_folder(prepared: Path, tmp_path: Path) -> None:
+    run(prepared, tmp_path / "run", config(2))
+    with pytest.raises(FileProblem, match="another recipe, data or seed"):
+        run(prepared, tmp_path / "run", config(3))
+
+
+def test_tokens_of_another_tokenizer_are_refused(prepared: Path, tmp_path: Path) -> None:
+    other = train_tokenizer(["a story of one word"], TokenizerConfig(vocabulary=280))
+    with pytest.raises(SmalltaleError, match="encode the corpus again"):
+        train(config(2), SHAPE, prepared / "tokens", other, tmp_path / "out")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(
+    prepared: Path, tmp_path: Path
+) -> None:
+    wild = config(50, optim=OptimConfig(embedding_rate=1e38), checkpoint_seconds=0.0)
+    with pytest.raises(SmalltaleError, match="the last good state is kept"):
+        run(prepared, tmp_path / "wild", wild)
+
+
+def test_windows_score_every_token_once_with_the_longest_left_context() -> None:
+    ids = list(range(1, 25))
+    windows = windows_of(ids, 0, 10)
+    scored = [target for window in windows for target in window.targets if target >= 0]
+    assert scored == [*ids, 0]
+    for window in windows[1:]:
+        masked = sum(target < 0 for target in window.targets)
+        assert masked == 5
+    assert all(len(window.ids) == len(window.targets) <= 10 for window in windows)
+    assert [len(each.ids) for each in windows_of(ids[:5], 0, 10)] == [6]
+
+
+def test_bits_per_byte_equal_the_sum_over_stories_computed_by_hand(prepared: Path, tmp_path: Path) -> None:
+    run(prepared, tmp_path / "run", config(3))
+    loaded = load_model(tmp_path / "run")
+    stories = ["A cat sat on the mat.", "“Oh,” said Mia — and ran home."]
+    nats = 0.0
+    for story in stories:
+        ids = loaded.tokenizer.encode(story)
+        with torch.no_grad():
+            logits = loaded.model(torch.tensor([[loaded.tokenizer.end_id, *ids]]))[0].log_softmax(-1)
+        nats -= sum(
+            float(logits[place, token]) for place, token in enumerate([*ids, loaded.tokenizer.end_id])
+        )
+    expected = nats / math.log(2) / sum(len(story.encode()) for story in stories)
+    assert evaluate(loaded.model, loaded.tokenizer, stories).bits_per_byte == pytest.approx(
+        expected, rel=1e-5
+    )
