@@ -82,7 +82,7 @@ def plan(
     names = list(dict.fromkeys(each.source for each in counts))
     every, sketches = gather(work, len(counts), held, how)
     log.info(f"looking for copies among {len(every.keys):,} stories")
-    verdicts = judge(every.keys, every.lengths, every.held_out, every.first, sketches, threshold)
+    verdicts = judge(every.keys, every.lengths, every.part < 0, every.first, sketches, threshold)
     del sketches
     code, winner = verdicts.code, verdicts.winner
     source_of_part = np.array([names.index(each.source) for each in counts], np.int64)
