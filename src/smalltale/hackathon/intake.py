@@ -10,6 +10,7 @@ import hashlib
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +28,8 @@ from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import Completion, Edition, HandIn, Person, PromptSet, Team, Upload
 from smalltale.hackathon.teams import team_of
 from smalltale.rules import AOE, Rules, aoe_day
-from smalltale.submission import Verdict, check_submission
+from smalltale.submission import Completion as Row
+from smalltale.submission import check_submission, normal
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 HAND_IN_KINDS = ("daily", "final")
@@ -47,9 +49,11 @@ class Declaration:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What the gate found."""
+    """What the gate found, in words without the server's own paths."""
 
-    verdict: Verdict
+    errors: list[str]
+    warnings: list[str]
+    rows: Sequence[Row]
     prompts: PromptSet = field(repr=False)
 
 
@@ -87,12 +91,35 @@ def check_upload(store: Store, edition: Edition, kind: str, file_name: str, cont
     with tempfile.TemporaryDirectory(prefix="smalltale-") as folder:
         path = Path(folder) / f"hand-in{suffix}"
         path.write_bytes(content)
-        return Checked(verdict=check_submission(path, texts, rules), prompts=prompts)
+        verdict = check_submission(path, texts, rules)
+    errors = [str(each).replace(str(path), "the file") for each in verdict.errors]
+    # JSON can spell half a character (a lone surrogate), which no database takes.
+    broken = [number for number, row in enumerate(verdict.rows, 1) if not whole(row.prompt + row.completion)]
+    errors += [
+        f"row {number}, column completion: it has half a character (a lone surrogate); write it as UTF-8"
+        for number in broken
+    ]
+    return Checked(
+        errors=errors, warnings=[str(each) for each in verdict.warnings], rows=verdict.rows, prompts=prompts
+    )
+
+
+def whole(text: str) -> bool:
+    """Whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[FieldProblem]:
     """Everything wrong with a declaration."""
-    problems = []
+    problems = [
+        FieldProblem(name, "it has a NUL character or half a character", "write plain text")
+        for name in ("data", "sampling")
+        if "\x00" in getattr(declared, name) or not whole(getattr(declared, name))
+    ]
     open_classes = rules.classes_open_to(team.weight_class)
     chosen = next((each for each in open_classes if each.name == declared.weight_class), None)
     if chosen is None:
@@ -188,7 +215,7 @@ def hand_in(
         if problem.status == 404:
             raise
         raise Problem(problem.status, problem.title, [*problem.fields, *problems]) from problem
-    problems = [*(FieldProblem("file", each) for each in checked.verdict.errors), *problems]
+    problems = [*(FieldProblem("file", each) for each in checked.errors), *problems]
     if problems:
         raise Problem(422, "this was not accepted; nothing was used up", problems)
     return keep(store, edition, team, person, kind, received, file_name, content, declared, checked)
@@ -228,7 +255,7 @@ def keep(
                     "sampling": declared.sampling.strip(),
                     "from_scratch": True,
                 },
-                warnings=[str(each) for each in checked.verdict.warnings],
+                warnings=checked.warnings,
                 state="queued",
             )
             try:
@@ -259,19 +286,20 @@ def keep(
 
 def completions(hand_in_id: int, checked: Checked) -> list[dict[str, Any]]:
     """The rows of the completion table."""
-    ids = {each.text: each.id for each in checked.prompts.prompts}
+    ids = {normal(each.text): each.id for each in checked.prompts.prompts}
     seen: Counter[str] = Counter()
     rows = []
-    for each in checked.verdict.rows:
+    for each in checked.rows:
+        prompt = normal(each.prompt)
         rows.append(
             {
                 "hand_in_id": hand_in_id,
-                "prompt_id": ids[each.prompt],
-                "sample": seen[each.prompt],
+                "prompt_id": ids[prompt],
+                "sample": seen[prompt],
                 "text": each.completion,
             }
         )
-        seen[each.prompt] += 1
+        seen[prompt] += 1
     return rows
 
 

@@ -125,7 +125,7 @@ def over_time(points: Sequence[tuple[datetime, float, float | None, float | None
         ).format(y(value), y(value) + 4, f"{value:.1f}")
         for value in (bottom + 0.2, (bottom + top) / 2, top - 0.2)
     ]
-    for instant, mean, low, high in points:
+    for instant, _, low, high in points:
         if low is not None and high is not None:
             parts.append(
                 Markup('<line class="range" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/>').format(

@@ -1,0 +1,143 @@
+"""`smalltale serve` and `smalltale worker`: the hackathon's server and its judges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from smalltale.hackathon.store import Store
+
+Database = Annotated[
+    str, typer.Option(help="sqlite:///FILE or postgresql://USER@HOST/NAME.", envvar="SMALLTALE_DATABASE")
+]
+DEFAULT = "sqlite:///hackathon.db"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs."""
+    app.command("serve")(serve)
+    app.command("worker")(worker)
+
+
+def open_store(database: str) -> Store:
+    """The database, up to date. Raises MissingExtra without the packages of the web."""
+    from smalltale.errors import MissingExtra
+
+    try:
+        from smalltale.hackathon.store import Store
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "web", "the hackathon's server") from error
+    store = Store(database)
+    store.migrate()
+    return store
+
+
+def serve(
+    rules: Annotated[Path | None, typer.Option(help="The edition's TOML file.")] = None,
+    database: Database = DEFAULT,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Fill a sample edition and judge by a script.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8000,
+    public_url: Annotated[
+        str,
+        typer.Option(
+            help="The address people type; https makes cookies secure.", envvar="SMALLTALE_PUBLIC_URL"
+        ),
+    ] = "",
+    workers: Annotated[
+        int, typer.Option(help="Judging threads in this process; 0 where `smalltale worker` runs beside it.")
+    ] = 1,
+) -> None:
+    """Run the hackathon's server."""
+    import threading
+
+    store = open_store(database)
+
+    import uvicorn
+
+    from smalltale.errors import SmalltaleError
+    from smalltale.hackathon import worker as working
+    from smalltale.hackathon.app import create_app
+    from smalltale.hackathon.editions import import_edition, read_edition
+    from smalltale.hackathon.panels import panel_of
+
+    if demo:
+        from smalltale.hackathon.sample import fill
+
+        fill(store)
+    elif rules is not None:
+        import_edition(store, read_edition(rules))
+    invite_first(store, public_url or f"http://{host}:{port}")
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=working.work, args=(store, panel_of, stop), daemon=True)
+        for _ in range(workers)
+    ]
+    for each in threads:
+        each.start()
+    app = create_app(store, secure=public_url.startswith("https://"), demo=demo)
+    print(
+        f"serving {public_url or f'http://{host}:{port}'} from {store.url.render_as_string()}; Ctrl-C stops it",
+        flush=True,
+    )
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=15,
+        h11_max_incomplete_event_size=32_768,
+        proxy_headers=bool(public_url),
+    )
+    try:
+        uvicorn.Server(config).run()
+    except SystemExit as error:
+        raise SmalltaleError(f"{host}:{port} cannot be listened on; choose another --port") from error
+    finally:
+        stop.set()
+        for each in threads:
+            each.join(timeout=5)
+        store.close()
+
+
+def invite_first(store: Store, url: str) -> None:
+    """On an empty database, print one invitation that makes the first organiser."""
+    from sqlalchemy import select
+
+    from smalltale.hackathon.people import invite_account
+    from smalltale.hackathon.tables import Person
+
+    with store.read() as session:
+        if session.scalar(select(Person.id).where(Person.admin).limit(1)) is not None:
+            return
+    print(
+        f"the first organiser joins here, once: {url}/join/{invite_account(store, 'server', admin=True)}",
+        flush=True,
+    )
+
+
+def worker(
+    database: Database = DEFAULT,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="Leave when nothing waits.")] = False,
+) -> None:
+    """Judge what waits in the queue. Start as many as you like, on as many machines as reach the database."""
+    import signal
+    import threading
+
+    store = open_store(database)
+
+    from smalltale.hackathon import worker as working
+    from smalltale.hackathon.panels import panel_of
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    done = working.work(store, panel_of, stop, until_idle=until_idle)
+    print(f"judged {done} hand-ins")
+    store.close()

@@ -1,0 +1,316 @@
+"""The API: the same acts as the pages, with tokens, JSON, and problem+json for everything that goes wrong.
+
+In: requests with `Authorization: Bearer smalltale_…`. Out: JSON.
+Beware: a cookie is never taken here, so no other site can act through a visitor's browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+from sqlalchemy import select
+
+from smalltale.hackathon.editions import find_edition, prompts_for, rules_of
+from smalltale.hackathon.export import board_rows
+from smalltale.hackathon.intake import Declaration, check_upload, hand_in
+from smalltale.hackathon.jobs import place_in_queue
+from smalltale.hackathon.looking import score_of, sight, stories
+from smalltale.hackathon.people import person_of_token
+from smalltale.hackathon.problems import Problem, forbidden, missing
+from smalltale.hackathon.tables import Edition, HandIn, Person
+from smalltale.hackathon.teams import team_of
+from smalltale.hackathon.visit import Site
+
+api = APIRouter(prefix="/api/v1")
+bearer = HTTPBearer(auto_error=False, description="An API token from your account page")
+Slug = Annotated[str, Path(min_length=1, max_length=64)]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Kind = Literal["daily", "final"]
+
+
+class ProblemDetail(BaseModel):
+    """RFC 9457, with every field's problem."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    errors: list[dict[str, str]] = []
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem answers of an operation, for the OpenAPI document."""
+    return {
+        status: {
+            "description": "a problem",
+            "content": {"application/problem+json": {"schema": ProblemDetail.model_json_schema()}},
+        }
+        for status in (400, 422, *statuses)
+    }
+
+
+def site_of(request: Request) -> Site:
+    site: Site = request.app.state.site
+    return site
+
+
+SiteOf = Annotated[Site, Depends(site_of)]
+
+
+def holder(scope: str) -> Callable[..., Person]:
+    """A dependency: the person whose token has this scope."""
+
+    def found(
+        site: SiteOf, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+    ) -> Person:
+        if credentials is None:
+            raise Problem(401, "this needs a token: Authorization: Bearer smalltale_…")
+        return person_of_token(site.store, credentials.credentials, scope)
+
+    return found
+
+
+Reader = Annotated[Person, Depends(holder("read"))]
+Sender = Annotated[Person, Depends(holder("hand-in"))]
+
+
+def edition_json(edition: Edition) -> dict[str, Any]:
+    """An edition as JSON."""
+    rules = rules_of(edition)
+    return {
+        "slug": edition.slug,
+        "title": edition.title,
+        "starts": edition.starts,
+        "ends": edition.ends,
+        "teams_lock": rules.teams_lock(),
+        "panel": edition.panel,
+        "rubric": edition.rubric,
+        "completions_per_prompt": rules.completions_per_prompt,
+        "hand_ins_per_day": rules.hand_ins_per_day,
+        "weight_classes": [
+            {"name": each.name, "max_parameters": each.max_parameters} for each in rules.weight_classes
+        ],
+    }
+
+
+@api.get("/editions")
+def editions(site: SiteOf) -> list[dict[str, Any]]:
+    """All editions, the latest first."""
+    with site.store.read() as session:
+        return [
+            edition_json(each) for each in session.scalars(select(Edition).order_by(Edition.starts.desc()))
+        ]
+
+
+@api.get("/editions/{slug}", responses=problems(404))
+def edition(site: SiteOf, slug: Slug) -> dict[str, Any]:
+    """One edition."""
+    with site.store.read() as session:
+        return edition_json(find_edition(session, slug))
+
+
+@api.get("/editions/{slug}/prompts/{kind}", responses=problems(404))
+def prompts(site: SiteOf, slug: Slug, kind: Literal["practice", "daily", "final"]) -> dict[str, Any]:
+    """A prompt set that has appeared."""
+    with site.store.read() as session:
+        found = prompts_for(session, find_edition(session, slug), kind, site.store.now())
+        return {"kind": kind, "appears": found.appears, "prompts": [each.text for each in found.prompts]}
+
+
+@api.get("/editions/{slug}/leaderboard", responses=problems(403, 404))
+def leaderboard(
+    site: SiteOf,
+    slug: Slug,
+    weight_class: Annotated[str | None, Query(alias="class", max_length=20)] = None,
+    kind: Kind = "daily",
+    side: Literal["public", "private", "all"] = "public",
+) -> dict[str, Any]:
+    """A leaderboard; the private side and the final when the edition is over."""
+    with site.store.read() as session:
+        edition = find_edition(session, slug)
+    if weight_class is not None and weight_class not in {
+        each.name for each in rules_of(edition).weight_classes
+    }:
+        raise missing("weight class")
+    if site.store.now() < edition.ends and (side != "public" or kind == "final"):
+        raise forbidden("this leaderboard is shown when the edition is over")
+    board = site.boards.get(edition, kind=kind, side=side, weight_class=weight_class)
+    return {
+        "edition": slug,
+        "class": weight_class,
+        "kind": kind,
+        "side": side,
+        "criteria": board.criteria,
+        "standings": board_rows(board),
+    }
+
+
+def hand_in_json(row: HandIn, place: int | None) -> dict[str, Any]:
+    """A hand-in as its own team sees it."""
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "state": row.state,
+        "reason": row.reason,
+        "received": row.received,
+        "place_in_queue": place,
+        "weight_class": row.weight_class,
+        "counted_parameters": row.counted_parameters,
+        "verified_parameters": row.verified_parameters,
+        "sha256": row.sha256,
+        "warnings": row.warnings,
+    }
+
+
+@api.get("/editions/{slug}/hand-ins", responses=problems(401, 403, 404))
+def hand_ins(site: SiteOf, slug: Slug, person: Reader) -> list[dict[str, Any]]:
+    """One's team's hand-ins."""
+    with site.store.read() as session:
+        team = team_of(session, find_edition(session, slug), person)
+        rows = (
+            session.scalars(select(HandIn).where(HandIn.team_id == team.id).order_by(HandIn.id.desc())).all()
+            if team
+            else []
+        )
+        return [
+            hand_in_json(each, place_in_queue(session, each.id) if each.state == "queued" else None)
+            for each in rows
+        ]
+
+
+@api.post("/editions/{slug}/check/{kind}", responses=problems(401, 403, 404, 413))
+def check(
+    site: SiteOf,
+    slug: Slug,
+    kind: Literal["practice", "daily", "final"],
+    person: Sender,
+    file: Annotated[UploadFile, File()],
+) -> dict[str, Any]:
+    """Try a file at the gate; it is not kept and uses up nothing."""
+    with site.store.read() as session:
+        edition = find_edition(session, slug)
+    checked = check_upload(site.store, edition, kind, file.filename or "", file.file.read())
+    return {
+        "accepted": not checked.errors,
+        "errors": checked.errors,
+        "warnings": checked.warnings,
+    }
+
+
+@api.post(
+    "/editions/{slug}/hand-ins/{kind}", status_code=201, responses=problems(401, 403, 404, 409, 413, 429)
+)
+def take(
+    site: SiteOf,
+    slug: Slug,
+    kind: Kind,
+    person: Sender,
+    response: Response,
+    file: Annotated[UploadFile, File()],
+    weight_class: Annotated[str, Form()] = "",
+    counted_parameters: Annotated[str, Form()] = "",
+    model_hash: Annotated[str, Form()] = "",
+    data: Annotated[str, Form()] = "",
+    sampling: Annotated[str, Form()] = "",
+    from_scratch: Annotated[bool, Form()] = False,
+) -> dict[str, Any]:
+    """Hand in. Everything wrong is answered at once, and then nothing is used up."""
+    with site.store.read() as session:
+        edition = find_edition(session, slug)
+    declared = Declaration(
+        weight_class=weight_class,
+        counted_parameters=counted_parameters,
+        model_hash=model_hash,
+        data=data,
+        sampling=sampling,
+        from_scratch=from_scratch,
+    )
+    row = hand_in(site.store, edition, person, kind, file.filename or "", file.file.read(), declared)
+    response.headers["Location"] = f"/api/v1/hand-ins/{row.id}"
+    with site.store.read() as session:
+        return hand_in_json(row, place_in_queue(session, row.id))
+
+
+@api.get("/hand-ins/{number}", responses=problems(401, 403, 404))
+def one_hand_in(site: SiteOf, number: Number, person: Reader) -> dict[str, Any]:
+    """A hand-in that one may see: its state, and its score when it is judged."""
+    with site.store.read() as session:
+        view = sight(session, number, person, site.store.now())
+        score = score_of(session, view)
+        body = (
+            hand_in_json(view.hand_in, place_in_queue(session, number))
+            if view.own or view.organiser
+            else {"id": number, "state": view.hand_in.state}
+        )
+    if score is not None:
+        body["score"] = {
+            name: getattr(score, name)
+            for name in (
+                "side",
+                "panel",
+                "mean",
+                "low",
+                "high",
+                "criteria",
+                "judged",
+                "expected",
+                "qualified",
+                "disagreement",
+            )
+        }
+    return {**body, "team": view.team.name}
+
+
+@api.get("/hand-ins/{number}/stories", responses=problems(401, 403, 404))
+def hand_in_stories(
+    site: SiteOf,
+    number: Number,
+    person: Reader,
+    order: Literal["prompt", "best", "worst"] = "prompt",
+    search: Annotated[str, Query(max_length=200)] = "",
+    page: Annotated[int, Query(ge=1, le=100_000)] = 1,
+) -> dict[str, Any]:
+    """A page of a hand-in's stories with what was said of them."""
+    with site.store.read() as session:
+        found = stories(
+            session,
+            sight(session, number, person, site.store.now()),
+            order=order,
+            search=search.replace("\x00", ""),
+            page=page,
+        )
+    return {
+        "page": found.page,
+        "pages": found.pages,
+        "total": found.total,
+        "stories": [
+            {
+                "prompt": each.prompt,
+                "sample": each.sample,
+                "completion": each.text,
+                "mean": each.mean,
+                "said": [
+                    {
+                        "judge": one.judge,
+                        "state": one.state,
+                        "overall": one.overall,
+                        "scores": one.scores,
+                        "age": one.age,
+                        "words": one.words,
+                    }
+                    for one in each.said
+                ],
+            }
+            for each in found.stories
+        ],
+    }
+
+
+@api.get("/clock")
+def clock(site: SiteOf) -> dict[str, datetime]:
+    """The server's clock, by which deadlines are kept."""
+    return {"now": site.store.now()}

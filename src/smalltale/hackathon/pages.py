@@ -1,0 +1,276 @@
+"""The pages anybody may look at: home, leaderboards, rules, prompts, queue, hand-ins, comparisons.
+
+In: requests. Out: HTML that works without JavaScript, or files.
+Beware: what may be seen is decided in looking.py, never here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import HTMLResponse, Response
+from sqlalchemy import func, select
+
+from smalltale.hackathon.board import Board
+from smalltale.hackathon.editions import find_edition, prompts_for, rules_of
+from smalltale.hackathon.export import FORMATS, board_rows, written
+from smalltale.hackathon.jobs import live_workers
+from smalltale.hackathon.looking import ORDERS, compare, medians, score_of, sight, stories
+from smalltale.hackathon.problems import Problem, forbidden, missing
+from smalltale.hackathon.tables import Appeal, Edition, HandIn, Job, PromptSet, Score, Team
+from smalltale.hackathon.visit import Visit, visit
+
+pages = APIRouter(include_in_schema=False)
+Visitor = Annotated[Visit, Depends(visit)]
+PageNumber = Annotated[int, Query(ge=1, le=100_000)]
+HandInNumber = Annotated[int, Query(ge=1, le=2**31 - 1)]
+LINES = 50
+
+
+@pages.get("/")
+def home(v: Visitor) -> HTMLResponse:
+    """The current edition at a glance."""
+    if v.edition is None:
+        return v.render("empty.html")
+    tops = {
+        each.name: v.site.boards.get(v.edition, weight_class=each.name).lines[:5]
+        for each in rules_of(v.edition).weight_classes
+    }
+    with v.store.read() as session:
+        teams = session.scalar(select(func.count()).select_from(Team).where(Team.edition_id == v.edition.id))
+        hand_ins = session.scalar(
+            select(func.count()).select_from(HandIn).where(HandIn.edition_id == v.edition.id)
+        )
+        sets = session.scalars(
+            select(PromptSet).where(PromptSet.edition_id == v.edition.id).order_by(PromptSet.appears)
+        ).all()
+        editions = session.scalars(select(Edition).order_by(Edition.starts.desc())).all()
+    return v.render("home.html", tops=tops, teams=teams, hand_ins=hand_ins, sets=sets, editions=editions)
+
+
+def board_for(v: Visit, slug: str, weight_class: str, kind: str, side: str) -> tuple[Edition, Board]:
+    """The leaderboard asked for, where this visitor may see it. Raises Problem."""
+    with v.store.read() as session:
+        edition = find_edition(session, slug)
+    names = {each.name for each in rules_of(edition).weight_classes}
+    if weight_class and weight_class not in names:
+        raise missing("weight class")
+    if kind not in {"daily", "final"} or side not in {"public", "private", "all"}:
+        raise missing("leaderboard")
+    early = v.now < edition.ends and not (v.person and v.person.admin)
+    if early and (side != "public" or kind == "final"):
+        raise forbidden("this leaderboard is shown when the edition is over")
+    return edition, v.site.boards.get(edition, kind=kind, side=side, weight_class=weight_class or None)
+
+
+@pages.get("/e/{slug}/leaderboard")
+def leaderboard(
+    v: Visitor,
+    slug: str,
+    weight_class: Annotated[str, Query(alias="class")] = "",
+    kind: str = "daily",
+    side: str = "public",
+    page: PageNumber = 1,
+) -> HTMLResponse:
+    """One leaderboard, fifty lines a page."""
+    edition, board = board_for(v, slug, weight_class, kind, side)
+    page_count = max(1, -(-len(board.lines) // LINES))
+    page = min(page, page_count)
+    lines = board.lines[(page - 1) * LINES : page * LINES]
+    revealed = v.now >= edition.ends or bool(v.person and v.person.admin)
+    return v.render(
+        "leaderboard.html",
+        edition=edition,
+        board=board,
+        lines=lines,
+        page=page,
+        pages=page_count,
+        weight_class=weight_class,
+        kind=kind,
+        side=side,
+        revealed=revealed,
+        formats=list(FORMATS),
+    )
+
+
+@pages.get("/e/{slug}/leaderboard.{form}")
+def leaderboard_file(
+    v: Visitor,
+    slug: str,
+    form: str,
+    weight_class: Annotated[str, Query(alias="class")] = "",
+    kind: str = "daily",
+    side: str = "public",
+) -> Response:
+    """A leaderboard as CSV, JSON or Parquet."""
+    if form not in FORMATS:
+        raise missing(f"form; take one of {', '.join(FORMATS)}")
+    _, board = board_for(v, slug, weight_class, kind, side)
+    return as_file(
+        written(board_rows(board), form), f"leaderboard-{slug}-{weight_class or 'all'}.{form}", FORMATS[form]
+    )
+
+
+def as_file(content: bytes, name: str, media: str) -> Response:
+    """A download."""
+    return Response(
+        content, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+    )
+
+
+@pages.get("/e/{slug}/rules")
+def rules_page(v: Visitor, slug: str) -> HTMLResponse:
+    """An edition's rules and dates."""
+    with v.store.read() as session:
+        edition = find_edition(session, slug)
+        sets = session.scalars(
+            select(PromptSet).where(PromptSet.edition_id == edition.id).order_by(PromptSet.appears)
+        ).all()
+    return v.render("rules.html", edition=edition, sets=sets)
+
+
+@pages.get("/e/{slug}/prompts/{kind}.csv")
+def prompts_file(v: Visitor, slug: str, kind: str) -> Response:
+    """A prompt set that has appeared, in the form that a hand-in has."""
+    with v.store.read() as session:
+        edition = find_edition(session, slug)
+        found = prompts_for(session, edition, kind, v.now)
+        texts = [each.text for each in found.prompts]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["prompt", "completion"])
+    writer.writerows([each, ""] for each in texts for _ in range(rules_of(edition).completions_per_prompt))
+    return as_file(text.getvalue().encode(), f"{slug}-{kind}-prompts.csv", "text/csv; charset=utf-8")
+
+
+@pages.get("/e/{slug}/queue")
+def queue(v: Visitor, slug: str) -> HTMLResponse:
+    """What waits, what is being judged, which workers live."""
+    with v.store.read() as session:
+        edition = find_edition(session, slug)
+        base = (
+            select(Job, HandIn, Team)
+            .join(HandIn, HandIn.id == Job.hand_in_id)
+            .join(Team, Team.id == HandIn.team_id)
+            .where(HandIn.edition_id == edition.id)
+        )
+        waiting = session.execute(base.where(Job.state == "waiting").order_by(Job.id).limit(100)).all()
+        running = session.execute(base.where(Job.state == "running").order_by(Job.id)).all()
+        done = session.execute(
+            base.where(Job.state.in_(["done", "failed"])).order_by(Job.id.desc()).limit(10)
+        ).all()
+        total = session.scalar(
+            select(func.count())
+            .select_from(Job)
+            .join(HandIn, HandIn.id == Job.hand_in_id)
+            .where(HandIn.edition_id == edition.id, Job.state == "waiting")
+        )
+        workers = [
+            each for each in live_workers(session, v.store) if (v.now - each.seen).total_seconds() < 60
+        ]
+    return v.render(
+        "queue.html",
+        edition=edition,
+        waiting=waiting,
+        running=running,
+        done=done,
+        total=total,
+        workers=len(workers),
+    )
+
+
+@pages.get("/hand-ins/{number}")
+def hand_in_page(
+    v: Visitor,
+    number: int,
+    order: str = "prompt",
+    search: Annotated[str, Query(max_length=200)] = "",
+    page: PageNumber = 1,
+    panel: str = "",
+) -> HTMLResponse:
+    """A hand-in with its stories and what the judges said."""
+    if not 0 < number < 2**31:
+        raise missing("hand-in")
+    with v.store.read() as session:
+        view = sight(session, number, v.person, v.now)
+        panels = session.scalars(
+            select(Score.panel).where(Score.hand_in_id == number).distinct().order_by(Score.panel)
+        ).all()
+        chosen = panel if panel in panels else view.edition.panel
+        score = score_of(session, view, chosen)
+        found = stories(
+            session,
+            view,
+            order=order if order in ORDERS else "prompt",
+            search=search,
+            page=page,
+            panel=chosen,
+        )
+        middle = medians(session, view)
+        appeal = (
+            session.scalar(select(Appeal).where(Appeal.hand_in_id == number))
+            if view.own or view.organiser
+            else None
+        )
+    rows = [(name, value, middle.get(name)) for name, value in (score.criteria if score else {}).items()]
+    return v.render(
+        "hand_in.html",
+        edition=view.edition,
+        view=view,
+        score=score,
+        rows=rows,
+        found=found,
+        order=order if order in ORDERS else "prompt",
+        search=search,
+        appeal=appeal,
+        panels=list(panels),
+        panel=chosen,
+    )
+
+
+@pages.get("/teams/{number}")
+def team_page(v: Visitor, number: int) -> HTMLResponse:
+    """A team: hardware, class, scores over time."""
+    if not 0 < number < 2**31:
+        raise missing("team")
+    with v.store.read() as session:
+        team = session.get(Team, number)
+        if team is None:
+            raise missing("team")
+        edition = session.get_one(Edition, team.edition_id)
+        own_or_over = v.now >= edition.ends or bool(v.person and v.person.admin)
+        side = "all" if own_or_over else "public"
+        rows = session.execute(
+            select(HandIn, Score)
+            .join(
+                Score, (Score.hand_in_id == HandIn.id) & (Score.side == side) & (Score.panel == edition.panel)
+            )
+            .where(
+                HandIn.team_id == number,
+                HandIn.state == "judged",
+                HandIn.disqualified.is_(None),
+                HandIn.kind == "daily" if not own_or_over else HandIn.kind != "",
+            )
+            .order_by(HandIn.received)
+        ).all()
+    points = [
+        (row[0].received, row[1].mean, row[1].low, row[1].high) for row in rows if row[1].mean is not None
+    ]
+    return v.render("team_public.html", edition=edition, team=team, rows=rows, points=points)
+
+
+@pages.get("/compare")
+def compare_page(v: Visitor, a: HandInNumber, b: HandInNumber, page: PageNumber = 1) -> HTMLResponse:
+    """Two hand-ins side by side on the same prompts."""
+    with v.store.read() as session:
+        left, right = sight(session, a, v.person, v.now), sight(session, b, v.person, v.now)
+        made = compare(session, left, right, page)
+    return v.render("compare.html", edition=left.edition, made=made)
+
+
+def problem_context(problem: Problem) -> dict[str, Any]:
+    """What a form needs to show a problem above its fields."""
+    return {"status": problem.status, "problems": problem.fields, "trouble": problem.title}
