@@ -41,6 +41,7 @@ class DemoResult:
     class_budget: int
     count_rows: list[tuple[str, str, int, int, int]]
     """Module, shape, unique weights, uses, counted."""
+    hardware: str
     samples: list[Sample]
     scores: list[tuple[str, float, float, float]] = field(default_factory=list)
     """Criterion, mean, low, high."""
