@@ -18,7 +18,19 @@ EXIT_USER_ERROR = 2
 
 def build_app() -> typer.Typer:
     """The whole command tree."""
-    from smalltale.cli import corpus, count, demo, doctor, generate, judge, leaderboard, submission, tokens, train
+    from smalltale.cli import (
+        corpus,
+        count,
+        demo,
+        doctor,
+        generate,
+        judge,
+        leaderboard,
+        serve,
+        submission,
+        tokens,
+        train,
+    )
 
     app = typer.Typer(
         name="smalltale",
@@ -27,7 +39,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for stage in (demo, doctor, corpus, tokens, count, train, generate, submission, judge, leaderboard):
+    for stage in (demo, doctor, corpus, tokens, count, train, generate, submission, judge, leaderboard, serve):
         stage.add_to(app)
     return app
 

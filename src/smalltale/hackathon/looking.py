@@ -250,9 +250,7 @@ def compare(session: Session, left: Sight, right: Sight, page: int) -> Compariso
     means = [each.prompt_means if each else {} for each in scores]
     shared = [means[0][key] - means[1][key] for key in means[0] if key in means[1]]
     difference, low, high = interval(shared)
-    query: Select[tuple[Prompt]] = (
-        select(Prompt).where(Prompt.prompt_set_id == left.hand_in.prompt_set_id).order_by(Prompt.position)
-    )
+    query = select(Prompt).where(Prompt.prompt_set_id == left.hand_in.prompt_set_id).order_by(Prompt.position)
     if hidden_stories:
         query = query.where(Prompt.public)
     everything = session.scalars(query).all()

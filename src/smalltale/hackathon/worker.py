@@ -67,8 +67,11 @@ class Opinion:
 class Panel(Protocol):
     """The judges of an edition."""
 
-    judges: Sequence[str]
-    qualified: bool
+    @property
+    def judges(self) -> Sequence[str]: ...
+
+    @property
+    def qualified(self) -> bool: ...
 
     def judge(self, stories: Sequence[Story], judge: str) -> Iterable[Opinion]:
         """One opinion for each story. Raises SmalltaleError where the judge cannot be reached at all."""
