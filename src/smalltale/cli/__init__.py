@@ -39,7 +39,19 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for stage in (demo, doctor, corpus, tokens, count, train, generate, submission, judge, leaderboard, serve):
+    for stage in (
+        demo,
+        doctor,
+        corpus,
+        tokens,
+        count,
+        train,
+        generate,
+        submission,
+        judge,
+        leaderboard,
+        serve,
+    ):
         stage.add_to(app)
     return app
 
@@ -51,13 +63,24 @@ def main() -> None:
         build_app()()
     except SmalltaleError as error:
         stop(handler.close, str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as left:
+        if not from_interrupt(left):
+            raise
         stop(handler.close, "interrupted; what was finished is kept, and the same command goes on from there")
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         stop(handler.close, f"{where}{error.strerror}; free some space or choose another place")
+
+
+def from_interrupt(left: BaseException | None) -> bool:
+    """Whether an exit began with Ctrl-C; typer turns that into an exit code of its own."""
+    while left is not None:
+        if isinstance(left, KeyboardInterrupt):
+            return True
+        left = left.__cause__ or left.__context__
+    return False
 
 
 def stop(close: object, message: str) -> None:

@@ -30,6 +30,7 @@ from smalltale.training.device import Device, choose_device
 from smalltale.training.evaluate import evaluate
 from smalltale.training.optim import OptimConfig, Optimizers
 from smalltale.training.schedule import ScheduleConfig
+from smalltale.training.stopping import StopRequests
 
 log = logging.getLogger(__name__)
 
@@ -152,16 +153,20 @@ class Run:
         bits: float | None = None
         next_look = self.look_after(schedule.progress(first.step, first.seconds))
         loss = self.metrics[-1]["loss"] if self.metrics else math.nan
-        while (progress := schedule.progress(self.state.step, self.state.seconds)) < 1:
-            loss = self.step(progress)
-            self.show(loss, progress)
-            progress = schedule.progress(self.state.step, self.state.seconds)
-            if progress >= next_look:
-                next_look = self.look_after(progress)
-                bits = self.look(tokenizer, validation, watch)
-            if time.monotonic() - saved > self.config.checkpoint_seconds:
-                self.save()
-                saved = time.monotonic()
+        with StopRequests() as stop:
+            while (progress := schedule.progress(self.state.step, self.state.seconds)) < 1:
+                loss = self.step(progress)
+                self.show(loss)
+                progress = schedule.progress(self.state.step, self.state.seconds)
+                if progress >= next_look:
+                    next_look = self.look_after(progress)
+                    bits = self.look(tokenizer, validation, watch)
+                if stop.asked:
+                    self.save()
+                    raise KeyboardInterrupt
+                if time.monotonic() - saved > self.config.checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
         self.save()
         finish()
         seconds, trained = self.state.seconds - first.seconds, self.state.tokens - first.tokens
@@ -254,7 +259,7 @@ class Run:
         )
         return loss
 
-    def show(self, loss: float, progress: float) -> None:
+    def show(self, loss: float) -> None:
         """Move the display."""
         speed = self.metrics[-1]["tokens_per_second"]
         after = self.config.schedule.progress(self.state.step, self.state.seconds)

@@ -1,0 +1,125 @@
+"""What every verb says to a user's mistake: one line, exit code 2, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+GOOD = "Once upon a time there was a cat who sat on a mat and looked at the rain all day long. " * 4
+
+
+def smalltale(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "smalltale", *words], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 8)
+    (tmp_path / "latin.txt").write_bytes("Zoë ran home. It was late.".encode("latin-1"))
+    (tmp_path / "good.txt").write_text(f"{GOOD}\n<|endoftext|>\n{GOOD} The end.\n", encoding="utf-8")
+    (tmp_path / "a-file").write_text("not a folder", encoding="utf-8")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine", encoding="utf-8")
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "config.json").write_text(
+        '{"architecture": "smalltale", "format": 99, "model": {}}', encoding="utf-8"
+    )
+    return tmp_path
+
+
+VERBS: dict[str, tuple[str, ...]] = {
+    "corpus build": ("corpus", "build", "demo", "--source", "{}", "--out", "made"),
+    "demo": ("demo", "--stories", "{}", "--out", "made"),
+    "tokens train": ("tokens", "train", "{}", "--out", "made"),
+    "tokens encode": ("tokens", "encode", "{}", "--tokenizer", "{}", "--out", "made"),
+    "train": ("train", "demo", "--tokens", "{}", "--tokenizer", "{}", "--out", "made"),
+    "evaluate": ("evaluate", "old", "--text", "{}"),
+    "generate": ("generate", "old", "--prompts", "{}", "--out", "made.csv"),
+    "submission check": ("submission", "check", "{}", "--prompts", "good.txt"),
+    "judge run": ("judge", "run", "{}", "--judge", "local", "--out", "made"),
+    "leaderboard": ("leaderboard", "{}"),
+    "count": ("count", "{}"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("found", ["missing.txt", "empty.txt", "binary.txt", "latin.txt"])
+def test_a_file_that_cannot_be_read_is_one_clear_line(folder: Path, verb: str, found: str) -> None:
+    done = smalltale(*(word.replace("{}", found) for word in VERBS[verb]), folder=folder)
+    assert_one_clear_line(done)
+    assert not (folder / "made").exists() or verb == "demo"
+    assert not (folder / "made.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("corpus", "build", "demo", "--source", "good.txt", "--out", "a-file"), "a-file"),
+        (("corpus", "build", "demo", "--source", "good.txt", "--out", "a-file/below"), "a-file"),
+        (("corpus", "build", "demo", "--source", "good.txt", "--out", "other"), "not written by smalltale"),
+        (("corpus", "build", "demo", "--source", "good.txt", "--out", "/proc/none"), "/proc"),
+        (("demo", "--out", "other"), "holds no demo"),
+        (("demo", "--set", "training.minuts=3"), "batch_tokens"),
+        (("demo", "--set", "modle.width=3"), "did you mean 'model'"),
+        (("demo", "--recipe", "dmeo"), "did you mean 'demo'"),
+        (("evaluate", "old", "--text", "good.txt"), "format 99"),
+        (("count", "old"), "format 99"),
+        (("generate", "old", "--prompts", "good.txt", "--out", "made.csv"), "format 99"),
+    ],
+)
+def test_a_mistake_names_what_was_found(folder: Path, words: tuple[str, ...], says: str) -> None:
+    done = smalltale(*words, folder=folder)
+    assert_one_clear_line(done)
+    assert says in done.stderr
+    assert (folder / "other" / "notes.txt").read_text() == "mine"
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(folder: Path) -> None:
+    words = (sys.executable, "-m", "smalltale", "demo", "--out", "stopped", "--no-judge", "--minutes", "1")
+    small = (
+        "corpus.stories=300",
+        "tokenizer.vocabulary=400",
+        "model.layers=1",
+        "model.width=32",
+        "training.compile=false",
+    )
+    settings = [word for each in small for word in ("--set", each)]
+    # A group of its own: Ctrl-C in a terminal reaches every process of the command.
+    running = subprocess.Popen(
+        [*words, *settings],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for _ in range(600):
+        if (folder / "stopped" / "checkpoint" / "meta.json").exists():
+            break
+        time.sleep(0.1)
+    time.sleep(1.5)
+    os.killpg(running.pid, signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 2, err
+    assert "Traceback" not in err
+    assert "the same command goes on" in err
+    assert (folder / "stopped" / "checkpoint" / "training_state").exists()
+    assert not list((folder / "stopped").rglob("*.tmp"))
+
+
+def assert_one_clear_line(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("smalltale: "), done.stderr
+    assert ";" in last, "the line says no mend: " + last
