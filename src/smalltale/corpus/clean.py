@@ -77,7 +77,7 @@ THE_END = re.compile("(?:(?<=[.!?\"'])[ ]|\n|\\A)\\s*[\"'(\\[*-]*the end[.!?)\\]
 ECHO = re.compile(
     "(?:^|\n)\\W{0,3}(?:(?:random |required )?words?|features?|summary|instructions?|prompts?|random sentence|story|dialogue|task|output|response|assistant|user|title)\\W{0,2}:"
     "|\\A\\W{0,3}(?:(?:sure|certainly|of course|okay)\\b\\W{0,3})?(?:here(?:'s| is) (?:a|the|your) |write (?:a|an|the) )(?:\\w+ ){0,3}story\\b"
-    "|\\b(?:using|use|contains?|includes?) (?:all )?(?:of )?the (?:\\w+ )?words? ?[\"':]",
+    "|\\b(?:using|use|contains?|includes?) (?:all )?(?:of )?the (?:following words?\\b|words? ?:)",
     re.IGNORECASE,
 )
 REFUSAL_SIGNS = (" ai", "language model", "openai", "gpt", "sorry, ", "unable to", "i cannot ", "i can't ")
