@@ -109,7 +109,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(folder: Path
         time.sleep(0.1)
     time.sleep(1.5)
     os.killpg(running.pid, signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=60)
     assert running.returncode == 2, err
     assert "Traceback" not in err
     assert "the same command goes on" in err
