@@ -88,7 +88,7 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 TROUBLE = re.compile("[\x00-\x09\x0b-\x1f\x7f<>&{}\\\\*#_`=|~^+;@\\[\\]]")
-TROUBLES = ("  ", " \n", "\n ", "\n\n\n", '""', "''", "www")
+TROUBLES = ("  ", " \n", "\n ", "\n\n\n", '""', "''", "www", "://", "\nimport ", "\nfrom ")
 """What no plain story holds; without them most rules have nothing to do."""
 NOT_ALLOWED = re.compile("[^\n -~\xa1-\u024f–—…€]")
 FOREIGN_LETTER = re.compile("[\u0370-\u1fff\u2e80-\ud7ff\uf900-\ufdff]")
