@@ -86,6 +86,8 @@ class Door:
             await send(message)
 
         try:
+            if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
+                raise TooMuch(400, "the address has a NUL character; remove it")
             length = dict(scope["headers"]).get(b"content-length", b"0")
             if length.isdigit() and int(length) > self.most:
                 raise TooMuch(413, f"the request is larger than {self.most:,} bytes")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import HTMLResponse, Response
@@ -19,7 +19,7 @@ from smalltale.hackathon.editions import find_edition, prompts_for, rules_of
 from smalltale.hackathon.export import FORMATS, board_rows, written
 from smalltale.hackathon.jobs import live_workers
 from smalltale.hackathon.looking import ORDERS, compare, medians, score_of, sight, stories
-from smalltale.hackathon.problems import Problem, forbidden, missing
+from smalltale.hackathon.problems import forbidden, missing
 from smalltale.hackathon.tables import Appeal, Edition, HandIn, Job, PromptSet, Score, Team
 from smalltale.hackathon.visit import Visit, visit
 
@@ -93,7 +93,14 @@ def leaderboard(
         side=side,
         revealed=revealed,
         formats=list(FORMATS),
+        scale=scale_of(board),
     )
+
+
+def scale_of(board: Board) -> tuple[float, float]:
+    """The ends of the drawn intervals, over the whole board, so that pages of it can be compared."""
+    ends = [value for line in board.lines for value in (line.standing.entry.low, line.standing.entry.high, line.standing.entry.mean) if value is not None]
+    return (min(ends) - 0.1, max(ends) + 0.1) if ends else (1.0, 10.0)
 
 
 @pages.get("/e/{slug}/leaderboard.{form}")
@@ -269,8 +276,3 @@ def compare_page(v: Visitor, a: HandInNumber, b: HandInNumber, page: PageNumber 
         left, right = sight(session, a, v.person, v.now), sight(session, b, v.person, v.now)
         made = compare(session, left, right, page)
     return v.render("compare.html", edition=left.edition, made=made)
-
-
-def problem_context(problem: Problem) -> dict[str, Any]:
-    """What a form needs to show a problem above its fields."""
-    return {"status": problem.status, "problems": problem.fields, "trouble": problem.title}

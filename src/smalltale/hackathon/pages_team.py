@@ -50,7 +50,7 @@ async def posted(request: Request) -> Posted:
     """Read and check a form. Raises Problem where it is not ours."""
     form = await request.form(max_files=1, max_fields=40)
     v = await run_in_threadpool(visit, request)
-    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    fields = {name: value.replace("\x00", "") for name, value in form.items() if isinstance(value, str)}
     lists = {name: [each for each in form.getlist(name) if isinstance(each, str)] for name in form}
     v.check_form(fields.pop("form_token", None))
     upload = next((value for value in form.values() if isinstance(value, UploadFile)), None)

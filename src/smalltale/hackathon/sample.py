@@ -59,10 +59,11 @@ TEAMS = (
 
 def story(rng: random.Random, skill: int) -> str:
     """A made-up continuation; with less skill it says the same things again."""
-    name, pool = rng.choice(NAMES), list(MORE)
+    name, pool, lines = rng.choice(NAMES), list(MORE), [""]
     rng.shuffle(pool)
-    lines = [rng.choice(pool[: max(1, skill)]) for _ in range(4)] if skill < 6 else pool[: 3 + skill // 3]
-    return " ".join(line.format(n=name) for line in lines)
+    for line in pool[:5]:
+        lines.append(line.format(n=name) if rng.random() < skill / 12 or not lines[-1] else lines[-1])
+    return " ".join(lines[1:])
 
 
 def fill(store: Store) -> None:

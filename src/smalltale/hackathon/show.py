@@ -62,7 +62,7 @@ def score(value: float | None) -> str:
 
 def millions(parameters: int) -> str:
     """Parameters for people."""
-    return f"{parameters / 1e6:.1f}M" if parameters >= 100_000 else f"{parameters:,}"
+    return f"{parameters / 1e6:.1f}M".replace(".0M", "M") if parameters >= 100_000 else f"{parameters:,}"
 
 
 def whisker(
@@ -121,7 +121,7 @@ def over_time(points: Sequence[tuple[datetime, float, float | None, float | None
 
     parts = [
         Markup(
-            '<line class="grid" x1="40" y1="{0}" x2="600" y2="{0}"/><text class="tick" x="34" y="{1}">{2}</text>'
+            '<line class="grid" x1="40" y1="{0}" x2="600" y2="{0}"/><text class="mark" x="34" y="{1}">{2}</text>'
         ).format(y(value), y(value) + 4, f"{value:.1f}")
         for value in (bottom + 0.2, (bottom + top) / 2, top - 0.2)
     ]
