@@ -58,7 +58,7 @@ def choose(logits: Tensor, uniform: Tensor, config: GenerationConfig) -> Tensor:
     if config.top_k:
         least = logits.topk(min(config.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))
-    probabilities, order = torch.softmax(logits, -1).sort(-1, descending=True, stable=True)
+    probabilities, order = torch.softmax(logits, -1).sort(dim=-1, descending=True, stable=True)
     cumulative = probabilities.cumsum(-1)
     kept = probabilities.masked_fill(cumulative - probabilities >= config.top_p, 0.0)
     reached = kept.cumsum(-1)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from smalltale.errors import SmalltaleError
+from smalltale.generation.complete import complete
+from smalltale.generation.decoder import Decoder
+from smalltale.generation.sampler import GenerationConfig, choose, draws
+from smalltale.model.transformer import ModelConfig, Transformer
+from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
+
+STORIES = ["Mia has a red kite. The kite flies up.", "A small dog ran home. It was happy."] * 5
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(STORIES, TokenizerConfig(vocabulary=290))
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer) -> Transformer:
+    """A tiny model with every weight off its start, so that all parts matter."""
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(vocabulary=tokenizer.vocabulary, layers=2, width=32, heads=2, context=48))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def test_decoding_with_kept_keys_equals_reading_the_whole_row(model: Transformer) -> None:
+    torch.manual_seed(1)
+    rows = [torch.randint(2, 290, (length,)).tolist() for length in (3, 9, 5)]
+    with torch.inference_mode():
+        decoder = Decoder(model, rows, 10)
+        logits = decoder.start()
+        for step in range(6):
+            for place, row in enumerate(rows):
+                torch.testing.assert_close(
+                    logits[place], model(torch.tensor([row]))[0, -1], atol=2e-4, rtol=1e-3
+                )
+            if step == 3:
+                decoder.keep([0, 2])
+                rows, logits = [rows[0], rows[2]], logits[[0, 2]]
+            chosen = logits.argmax(-1)
+            rows = [[*row, int(token)] for row, token in zip(rows, chosen, strict=True)]
+            logits = decoder.step(chosen)
+
+
+def test_a_completion_does_not_depend_on_what_else_is_in_the_batch(
+    model: Transformer, tokenizer: Tokenizer
+) -> None:
+    prompts = ["Mia has", "A small dog ran home. It", "The"]
+    config = GenerationConfig(samples=2, max_tokens=12, temperature=0.9)
+    together = complete(model, tokenizer, prompts, config)
+    alone = [row for prompt in reversed(prompts) for row in complete(model, tokenizer, [prompt], config)]
+    assert sorted(map(str, together)) == sorted(map(str, alone))
+    assert [row.prompt for row in together] == [prompt for prompt in prompts for _ in range(2)]
+
+
+def test_completions_of_a_prompt_differ_and_leave_the_prompt_out(
+    model: Transformer, tokenizer: Tokenizer
+) -> None:
+    rows = complete(model, tokenizer, ["Mia has"], GenerationConfig(samples=4, max_tokens=8, temperature=1.0))
+    assert len({row.completion for row in rows}) == 4
+    assert not any(row.completion.startswith("Mia has") for row in rows)
+
+
+def test_greedy_decoding_cannot_give_different_completions_and_says_so(
+    model: Transformer, tokenizer: Tokenizer
+) -> None:
+    with pytest.raises(SmalltaleError, match="raise generation"):
+        complete(model, tokenizer, ["Mia"], GenerationConfig(samples=2, max_tokens=4, temperature=0.0))
+
+
+def test_a_prompt_longer_than_the_context_is_named(model: Transformer, tokenizer: Tokenizer) -> None:
+    with pytest.raises(SmalltaleError, match="the model reads 48"):
+        complete(model, tokenizer, ["kite " * 60], GenerationConfig())
+
+
+def test_a_model_that_gives_nan_is_named(model: Transformer, tokenizer: Tokenizer) -> None:
+    broken = Transformer(model.config)
+    torch.nn.init.constant_(broken.embedding.weight, float("nan"))
+    with pytest.raises(SmalltaleError, match="NaN"):
+        complete(broken, tokenizer, ["Mia"], GenerationConfig(samples=1))
+
+
+def test_draws_follow_the_probabilities_that_top_p_and_top_k_leave() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).expand(20000, 4)
+    uniform = torch.from_numpy(draws(0, "a", 0, 20_000))
+
+    def shares(config: GenerationConfig) -> list[float]:
+        chosen = choose(logits, uniform, config)
+        return [round(float((chosen == each).double().mean()), 2) for each in range(4)]
+
+    assert shares(GenerationConfig(temperature=1.0, top_p=1.0)) == pytest.approx(
+        [0.5, 0.3, 0.15, 0.05], abs=0.02
+    )
+    assert shares(GenerationConfig(temperature=1.0, top_p=0.7)) == pytest.approx(
+        [0.625, 0.375, 0, 0], abs=0.02
+    )
+    assert shares(GenerationConfig(temperature=1.0, top_p=1.0, top_k=1)) == [1, 0, 0, 0]
+    assert shares(GenerationConfig(temperature=0.0)) == [1, 0, 0, 0]
+
+
+def test_draws_belong_to_seed_prompt_and_sample() -> None:
+    first = draws(1, "a", 0, 5).tolist()
+    assert first == draws(1, "a", 0, 9).tolist()[:5]
+    assert (
+        len({tuple(first), *(tuple(draws(*key, 5)) for key in ((2, "a", 0), (1, "b", 0), (1, "a", 1)))}) == 4
+    )
