@@ -135,6 +135,8 @@ class CorpusSummary:
     """UTF-8 bytes of all stories written, copies counted."""
     sources: dict[str, dict[str, Any]]
     """For each source, what was read, kept, mended and dropped."""
+    stages: dict[str, float]
+    """Seconds of each pass."""
     seconds: float
 
 
@@ -165,8 +167,10 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
     write_leaks(config, held, work)
     if any(each.kind == "wiki" for each in sources):
         write_guard(config, sources, work)
+    stages: dict[str, float] = {}
     with workers(config, sources) as start:
         counts = prepare_all(config, sources, how, start)
+        stages["read, clean, hash"] = round(time.monotonic() - began, 3)
         plan = assemble.plan(
             work,
             counts,
@@ -179,7 +183,9 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
         )
         if not plan.train_rows or not plan.val_rows:
             raise FileProblem(nothing_left(plan, counts))
+        stages["find copies, lay out"] = round(time.monotonic() - began - sum(stages.values()), 3)
         assemble.write_shards(plan, how, start)
+        stages["write"] = round(time.monotonic() - began - sum(stages.values()), 3)
     with new_folder(out) as folder:
         for name in ("text", "dropped"):
             (work / name).rename(folder / name)
@@ -193,6 +199,7 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
             mended=dict(sorted(sum((Counter(each.mends) for each in counts), Counter()).items())),
             bytes=plan.text_bytes,
             sources=plan.sources,
+            stages=stages,
             seconds=time.monotonic() - began,
         )
         totals = {"train_stories": plan.train_rows, "val_stories": plan.val_rows, "bytes": plan.text_bytes}
