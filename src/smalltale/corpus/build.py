@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, fields
@@ -217,6 +217,14 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
 
 def read_corpus(folder: Path, split: Literal["train", "val"]) -> Iterator[Document]:
     """The documents of a split in their order. Raises FileProblem where `folder` is no corpus folder."""
+    for batch in read_batches(folder, split, ["text", "source", "id"]):
+        yield from map(Document, *(column.to_pylist() for column in batch.columns))
+
+
+def read_batches(
+    folder: Path, split: Literal["train", "val"], columns: Sequence[str], rows: int = 10_000
+) -> Iterator[pa.RecordBatch]:
+    """Columns of a split in their order, at most `rows` documents at once, without making Python objects."""
     meta = read_json(folder / "meta.json")
     if not isinstance(meta, dict) or meta.get("kind") != "corpus":
         raise FileProblem(f"{folder} is not a corpus folder; build one with: smalltale corpus build")
@@ -232,8 +240,7 @@ def read_corpus(folder: Path, split: Literal["train", "val"]) -> Iterator[Docume
     for shard in shards:
         try:
             with explained(shard), pq.ParquetFile(shard) as opened:
-                for batch in opened.iter_batches(columns=["text", "source", "id"]):
-                    yield from map(Document, *(column.to_pylist() for column in batch.columns))
+                yield from opened.iter_batches(batch_size=rows, columns=list(columns))
         except pa.ArrowInvalid as error:
             raise FileProblem(f"{shard} is not whole Parquet ({error}); build the corpus anew") from error
 
