@@ -42,7 +42,9 @@ def add_to(app: typer.Typer) -> None:
     def demo(
         minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 3.0,
         out: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("runs/demo"),
-        stories: Annotated[Path | None, typer.Option(help="Real stories to train on, instead of our fables.")] = None,
+        stories: Annotated[
+            Path | None, typer.Option(help="Real stories to train on, instead of our fables.")
+        ] = None,
         valid: Annotated[Path | None, typer.Option(help="Held-out stories to measure on.")] = None,
         recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "demo",
         judge: Annotated[bool, typer.Option(help="Let the embedded judge score the stories.")] = True,
@@ -106,8 +108,12 @@ class Demo:
 
         record = self.out / "demo.json"
         with explained(self.out):
-            if self.out.exists() and (not self.out.is_dir() or (any(self.out.iterdir()) and not record.exists())):
-                raise FileProblem(f"{self.out} exists and holds no demo; choose a new or empty folder with --out")
+            if self.out.exists() and (
+                not self.out.is_dir() or (any(self.out.iterdir()) and not record.exists())
+            ):
+                raise FileProblem(
+                    f"{self.out} exists and holds no demo; choose a new or empty folder with --out"
+                )
             if record.exists():
                 if read_json(record) == self.told(finished=False):
                     log.info("going on with the demo in %s", self.out)
@@ -245,7 +251,8 @@ class Demo:
             judged = judge_hand_in(self.out / "submission.csv", ["local"], "paper", self.out / "judgements")
         except MissingExtra as error:
             return f"left out: {error}", False
-        return f"{judged} judgements; plumbing only, not fit to rank", True
+        states = ", ".join(f"{count} {state}" for state, count in sorted(judged.states.items()))
+        return f"{states}; plumbing only, not fit to rank", True
 
     def leaderboard(self) -> str:
         from smalltale.hackathon.judged import read_entry
@@ -314,7 +321,10 @@ class Demo:
 
 
 NEXT = [
-    ("Prepare the real stories, fetched from the Hugging Face Hub:", "smalltale corpus build small --out runs/corpus"),
+    (
+        "Prepare the real stories, fetched from the Hugging Face Hub:",
+        "smalltale corpus build small --out runs/corpus",
+    ),
     ("Look at what this machine trains in an hour, by weight class:", "smalltale doctor"),
     (
         "Train a real entry (after `tokens train` and `tokens encode`), on a GPU if there is one:",
@@ -333,6 +343,8 @@ def show(result: DemoResult, out: Path) -> None:
     console.print(table)
     sample = result.samples[0]
     console.print(Text.assemble((sample.prompt, "bold blue"), sample.completion), "")
-    console.print(f"Everything as a page: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"Everything as a page: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True
+    )
     for words, command in result.next_commands:
         console.print(f"{words}\n  {command}", markup=False, highlight=False, soft_wrap=True)
