@@ -302,7 +302,7 @@ def main() -> None:
     if asked.near:
         print(json.dumps(near_table(), indent=1))
         return
-    largest, shared = (24.0, 12.0) if asked.quick else (asked.megabytes, asked.peer_megabytes)
+    largest, shared = (24.0, 24.0) if asked.quick else (asked.megabytes, asked.peer_megabytes)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scaling = []

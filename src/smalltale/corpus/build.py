@@ -15,13 +15,11 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from multiprocessing import get_context
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +30,8 @@ from smalltale.corpus.document import Document
 from smalltale.corpus.mix import check_schedule
 from smalltale.corpus.prepare import PartCounts, Preparation
 from smalltale.corpus.sources import Piece, Source, find_sources, pieces, read_piece
-from smalltale.corpus.vocabulary import DEFAULT_SHARE, Guard, learn_words
+from smalltale.corpus.vocabulary import DEFAULT_SHARE, Guard, dial_table, learn_words
+from smalltale.corpus.workers import Workers
 from smalltale.errors import FileProblem, RecipeError
 from smalltale.files import (
     END_OF_STORY,
@@ -53,9 +52,9 @@ WORK_VERSION = 2
 """Raised when a change of the code changes what a build writes, so that no older work is gone on with."""
 ONE_PROCESS_BYTES = 20_000_000
 """Below this, starting workers costs more than it saves."""
+DIAL_ARTICLES = 1_000
 LEARN_BYTES = 64_000_000
 """From so much story text the children's vocabulary is learned."""
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +167,7 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
     if any(each.kind == "wiki" for each in sources):
         write_guard(config, sources, work)
     stages: dict[str, float] = {}
-    with workers(config, sources) as start:
+    with Workers(processes_for(config, sources)) as start:
         counts = prepare_all(config, sources, how, start)
         stages["read, clean, hash"] = round(time.monotonic() - began, 3)
         plan = assemble.plan(
@@ -204,10 +203,13 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
         )
         totals = {"train_stories": plan.train_rows, "val_stories": plan.val_rows, "bytes": plan.text_bytes}
         meta = provenance(recipe=recipe, inputs=inputs, counts=totals, seconds=summary.seconds)
+        table = work / "guard_table.json"
         report = {
             "sources": summary.sources,
             "dropped": summary.dropped,
             "mended": summary.mended,
+            "stages": stages,
+            "guard": read_json(table) if table.exists() else None,
             "config": plain(config),
         }
         write_json(folder / "meta.json", {**meta, "kind": "corpus", "format": FORMAT, **report})
@@ -320,8 +322,13 @@ def write_guard(config: CorpusConfig, sources: list[Source], work: Path) -> None
         raise RecipeError(
             "simplewiki alone has no children's vocabulary to learn; add a source of stories or set corpus.vocabulary"
         )
+    guard = Guard(known, config.vocabulary_share)
+    first = next(source for source in sources if source.kind == "wiki")
+    piece = next(pieces(first, config.mark), None)
+    articles = [read.text for read in islice(read_piece(piece, config.mark), DIAL_ARTICLES)] if piece else []
+    write_json(work / "guard_table.json", dial_table(guard, articles))
     with new_file(work / "guard.json") as temporary:
-        Guard(known, config.vocabulary_share).save(temporary)
+        guard.save(temporary)
 
 
 def prepare_all(
@@ -363,53 +370,8 @@ def nothing_left(plan: assemble.Plan, counts: list[PartCounts]) -> str:
     )
 
 
-class workers:
-    """Runs jobs in processes, or here where that is faster; results come as they are finished."""
-
-    def __init__(self, config: CorpusConfig, sources: list[Source]) -> None:
-        small = sum(each.size for each in sources) <= ONE_PROCESS_BYTES
-        self.count = config.processes or (
-            1
-            if small
-            else len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
-        self.pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> assemble.Start:
-        if self.count > 1:
-            self.pool = ProcessPoolExecutor(self.count, mp_context=get_context("spawn"))
-        return self.run
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool:
-            self.pool.shutdown(wait=True, cancel_futures=True)
-
-    def run(
-        self, jobs: Iterable[tuple[int, Callable[..., Made], tuple[Any, ...]]]
-    ) -> Iterator[tuple[int, Made]]:
-        """(number, result) of every job; never more than two a process wait, so memory stays bounded."""
-        if self.pool is None:
-            for number, function, arguments in jobs:
-                yield number, function(*arguments)
-            return
-        waiting: dict[Future[Made], int] = {}
-        try:
-            for number, function, arguments in jobs:
-                waiting[self.pool.submit(function, *arguments)] = number
-                while len(waiting) >= 2 * self.count:
-                    yield from finished(waiting)
-            while waiting:
-                yield from finished(waiting)
-        except BrokenProcessPool as error:
-            raise FileProblem(
-                "a worker process was killed, most often for memory; build again with fewer corpus.processes, it goes on from there"
-            ) from error
-
-
-def finished(waiting: dict[Future[Made], int]) -> Iterator[tuple[int, Made]]:
-    """Wait for at least one job and hand over what is done."""
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        yield waiting.pop(future), future.result()
+def processes_for(config: CorpusConfig, sources: list[Source]) -> int:
+    """As many as asked for; else all cores, or one where the input is small."""
+    if config.processes or sum(each.size for each in sources) <= ONE_PROCESS_BYTES:
+        return config.processes or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -224,9 +224,10 @@ def read_piece(piece: Piece, mark: str = END_OF_STORY, seed: int = 1) -> Iterato
         yield from read_row_groups(piece)
     else:
         separator = LINE if source.form == "lines" else separator_of(Path(source.path), mark)
+        name = Path(source.path).name
         with explained(Path(source.path)):
             for start, raw, whole in between(Path(source.path), separator, piece.start, piece.stop):
-                where = f"{Path(source.path).name}:{start}"
+                where = f"{name}:{start}"
                 yield from (
                     read_line(raw, where, whole) if source.form == "lines" else read_raw(raw, where, whole)
                 )

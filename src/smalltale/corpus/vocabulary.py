@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wordfreq import zipf_frequency
 
@@ -36,6 +36,7 @@ SECTION_ENDS = re.compile(
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]?[A-Z])")
 SMALLEST_ARTICLE_WORDS = 25
 DEFAULT_SHARE = 0.95
+DIAL = (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7)
 
 
 class Guarded(NamedTuple):
@@ -104,6 +105,40 @@ class Guard:
     def load(path: Path) -> Guard:
         value = json.loads(path.read_text(encoding="utf-8"))
         return Guard(frozenset(value["known"]), value["share"], value["zipf"])
+
+
+def dial_table(guard: Guard, articles: Sequence[str]) -> dict[str, Any]:
+    """What each setting of the dial keeps of some articles, and a sentence that it lets in and the one above does not."""
+    sentences = [
+        sentence
+        for text in articles
+        for paragraph in prose(text)
+        for sentence in SENTENCE_END.split(paragraph)
+    ]
+    total = sum(len(sentence.split()) for sentence in sentences)
+    shares = []
+    for sentence in sentences:
+        unknown, count = guard.hard_words(sentence)
+        shares.append(1 - len(unknown) / count if count else 0.0)
+    settings, above = [], 1.01
+    for share in DIAL:
+        turned = replace(guard, share=share)
+        kept = [each for each in map(turned.article, articles) if each.reason is None]
+        new = [
+            s
+            for s, understood in zip(sentences, shares, strict=True)
+            if share <= understood < above and len(s) < 200
+        ]
+        settings.append(
+            {
+                "share": share,
+                "articles": round(len(kept) / max(1, len(articles)), 4),
+                "words": round(sum(len(each.text.split()) for each in kept) / max(1, total), 4),
+                "example": new[len(new) // 2] if new else "",
+            }
+        )
+        above = share
+    return {"articles": len(articles), "settings": settings}
 
 
 @lru_cache(maxsize=200_000)
