@@ -66,8 +66,18 @@ class Fair:
         teams.make_team(self.store, self.edition, person, name or f"Team {handle}", hardware)
         return person
 
-    def hand_in(self, person: Person, *, kind: str = "daily", content: bytes | None = None, file_name: str = "stories.csv", **declared: object) -> HandIn:
-        return hand_in(self.store, self.edition, person, kind, file_name, content or stories(), declaration(**declared))
+    def hand_in(
+        self,
+        person: Person,
+        *,
+        kind: str = "daily",
+        content: bytes | None = None,
+        file_name: str = "stories.csv",
+        **declared: object,
+    ) -> HandIn:
+        return hand_in(
+            self.store, self.edition, person, kind, file_name, content or stories(), declaration(**declared)
+        )
 
     def judge(self) -> int:
         return work(self.store, lambda _edition, _panel: self.panel, threading.Event(), until_idle=True)
@@ -77,7 +87,11 @@ class Fair:
 
     def signed_in(self, handle: str) -> TestClient:
         client = self.client()
-        answer = client.post("/sign-in", data={"form_token": token_on(client, "/sign-in"), "handle": handle, "password": PASSWORD}, follow_redirects=False)
+        answer = client.post(
+            "/sign-in",
+            data={"form_token": token_on(client, "/sign-in"), "handle": handle, "password": PASSWORD},
+            follow_redirects=False,
+        )
         assert answer.status_code == 303, answer.text
         return client
 
@@ -93,12 +107,25 @@ def stories(word: str = "and laughed", prompts: list[str] = PROMPTS) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["prompt", "completion"])
-    writer.writerows([prompt, f" {word} {n} times with friend number {n + i}."] for i, prompt in enumerate(prompts) for n in range(4))
+    writer.writerows(
+        [prompt, f" {word} {n} times with friend number {n + i}."]
+        for i, prompt in enumerate(prompts)
+        for n in range(4)
+    )
     return out.getvalue().encode()
 
 
 def declaration(**declared: object) -> Declaration:
-    return Declaration(**{"weight_class": "small", "counted_parameters": "29,000,000", "model_hash": "ab" * 32, "data": "TinyStories", "from_scratch": True, **declared})  # type: ignore[arg-type]
+    return Declaration(
+        **{
+            "weight_class": "small",
+            "counted_parameters": "29,000,000",
+            "model_hash": "ab" * 32,
+            "data": "TinyStories",
+            "from_scratch": True,
+            **declared,
+        }
+    )  # type: ignore[arg-type]
 
 
 def make_fair(url: str) -> Fair:
@@ -110,9 +137,23 @@ def make_fair(url: str) -> Fair:
     rules = rules_from(tomllib.loads(TOML), "test")
     sets = [
         PromptSetDraft(kind="daily", appears=START, prompts=PROMPTS, public_share=0.5),
-        PromptSetDraft(kind="final", appears=START + timedelta(days=30), prompts=[f"F {each}" for each in PROMPTS], public_share=0.0),
+        PromptSetDraft(
+            kind="final",
+            appears=START + timedelta(days=30),
+            prompts=[f"F {each}" for each in PROMPTS],
+            public_share=0.0,
+        ),
     ]
-    draft = EditionDraft(slug="first", title="The First", toml=TOML, rules=rules, judges=["scripted-a", "scripted-b"], rubric="scripted", panel="scripted-1", sets=sets)
+    draft = EditionDraft(
+        slug="first",
+        title="The First",
+        toml=TOML,
+        rules=rules,
+        judges=["scripted-a", "scripted-b"],
+        rubric="scripted",
+        panel="scripted-1",
+        sets=sets,
+    )
     return Fair(store, clock, import_edition(store, draft))
 
 
@@ -122,7 +163,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if url := os.environ.get("SMALLTALE_TEST_POSTGRES"):
         yield url
         return
-    found = shutil.which("pg_ctl") or next(iter(sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")), reverse=True)), None)
+    found = shutil.which("pg_ctl") or next(
+        iter(sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")), reverse=True)), None
+    )
     if found is None:
         pytest.skip("PostgreSQL is not installed; apt-get install postgresql")
     folder = tmp_path_factory.mktemp("postgres")
@@ -136,7 +179,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             each.chmod(0o755)
         shutil.chown(folder, "postgres")
     control = [*become, str(Path(found).resolve()), "-D", str(folder / "data"), "-w"]
-    subprocess.run([*control, "initdb", "-o", "-A trust -U postgres --no-sync"], check=True, capture_output=True, cwd="/")
+    subprocess.run(
+        [*control, "initdb", "-o", "-A trust -U postgres --no-sync"], check=True, capture_output=True, cwd="/"
+    )
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
     with (folder.parent / "postgres.log").open("wb") as log:
         subprocess.run([*control, "-o", options, "start"], check=True, stdout=log, stderr=log, cwd="/")

@@ -25,7 +25,15 @@ def test_a_right_hand_in_is_kept_whole_and_queued(fair: Fair) -> None:
 def test_a_wrong_file_and_a_wrong_declaration_are_answered_together(fair: Fair) -> None:
     person = fair.team("ada")
     with pytest.raises(Problem) as caught:
-        fair.hand_in(person, content=b"prompt,completion\nhello,there\n", counted_parameters="many", model_hash="", data="", from_scratch=False, weight_class="nano")
+        fair.hand_in(
+            person,
+            content=b"prompt,completion\nhello,there\n",
+            counted_parameters="many",
+            model_hash="",
+            data="",
+            from_scratch=False,
+            weight_class="nano",
+        )
     fields = [each.field for each in caught.value.fields]
     assert fields.count("file") == 7
     assert {"counted_parameters", "model_hash", "data", "from_scratch", "weight_class"} <= set(fields)
@@ -101,7 +109,10 @@ def test_a_team_may_enter_a_larger_class_and_not_a_smaller_one(fair: Fair) -> No
     owner = fair.team("big", hardware="one RTX 4090")
     with pytest.raises(Problem, match="choose one of: large"):
         fair.hand_in(owner, weight_class="small")
-    assert fair.hand_in(fair.team("ada"), weight_class="large", counted_parameters="119000000").weight_class == "large"
+    assert (
+        fair.hand_in(fair.team("ada"), weight_class="large", counted_parameters="119000000").weight_class
+        == "large"
+    )
 
 
 def test_more_parameters_than_the_class_allows_are_refused(fair: Fair) -> None:
@@ -111,7 +122,7 @@ def test_more_parameters_than_the_class_allows_are_refused(fair: Fair) -> None:
 
 @pytest.mark.parametrize("name", ["stories.exe", "", "../../etc/passwd", "stories.csv.zip"])
 def test_a_file_of_another_form_is_refused_by_its_name(fair: Fair, name: str) -> None:
-    with pytest.raises(Problem, match="none of .csv"):
+    with pytest.raises(Problem, match=r"none of \.csv"):
         fair.hand_in(fair.team("ada"), file_name=name)
 
 
@@ -125,6 +136,10 @@ def test_a_failed_hand_in_gives_its_slot_back(fair: Fair) -> None:
 
 
 def test_half_a_character_is_refused_with_its_row(fair: Fair) -> None:
-    lines = [f'{{"prompt": "{prompt}", "completion": "and {n}{chr(92)}ud800"}}' for prompt in [f"Once upon a time, number {i} went out. One day," for i in range(6)] for n in range(4)]
+    lines = [
+        f'{{"prompt": "{prompt}", "completion": "and {n}{chr(92)}ud800"}}'
+        for prompt in [f"Once upon a time, number {i} went out. One day," for i in range(6)]
+        for n in range(4)
+    ]
     with pytest.raises(Problem, match="row 1, column completion: it has half a character"):
         fair.hand_in(fair.team("ada"), content="\n".join(lines).encode(), file_name="a.jsonl")

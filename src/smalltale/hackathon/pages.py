@@ -99,7 +99,12 @@ def leaderboard(
 
 def scale_of(board: Board) -> tuple[float, float]:
     """The ends of the drawn intervals, over the whole board, so that pages of it can be compared."""
-    ends = [value for line in board.lines for value in (line.standing.entry.low, line.standing.entry.high, line.standing.entry.mean) if value is not None]
+    ends = [
+        value
+        for line in board.lines
+        for value in (line.standing.entry.low, line.standing.entry.high, line.standing.entry.mean)
+        if value is not None
+    ]
     return (min(ends) - 0.1, max(ends) + 0.1) if ends else (1.0, 10.0)
 
 

@@ -20,7 +20,6 @@ from smalltale.hackathon import people, teams
 from smalltale.hackathon.editions import prompts_for, rules_of
 from smalltale.hackathon.intake import Declaration, check_upload, hand_in
 from smalltale.hackathon.jobs import place_in_queue
-from smalltale.hackathon.limits import SignInLimit
 from smalltale.hackathon.looking import sight
 from smalltale.hackathon.pages import Visitor
 from smalltale.hackathon.problems import FieldProblem, Problem, refused
@@ -29,7 +28,6 @@ from smalltale.hackathon.tables import ApiToken, Appeal, Edition, HandIn, Person
 from smalltale.hackathon.visit import Visit, local_path, visit
 
 team_pages = APIRouter(include_in_schema=False)
-attempts = SignInLimit()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +46,23 @@ class Posted:
 
 async def posted(request: Request) -> Posted:
     """Read and check a form. Raises Problem where it is not ours."""
-    form = await request.form(max_files=1, max_fields=40)
-    v = await run_in_threadpool(visit, request)
-    fields = {name: value.replace("\x00", "") for name, value in form.items() if isinstance(value, str)}
-    lists = {name: [each for each in form.getlist(name) if isinstance(each, str)] for name in form}
-    v.check_form(fields.pop("form_token", None))
-    upload = next((value for value in form.values() if isinstance(value, UploadFile)), None)
-    content = await upload.read() if upload else b""
-    return Posted(
-        visit=v,
-        fields=fields,
-        lists=lists,
-        file_name=(upload.filename or "") if upload else "",
-        content=content,
-    )
+    async with request.form(max_files=1, max_fields=40) as form:
+        v = await run_in_threadpool(visit, request)
+        texts = [
+            (name, value.replace("\x00", "")) for name, value in form.multi_items() if isinstance(value, str)
+        ]
+        v.check_form(dict(texts).get("form_token"))
+        upload = next((value for value in form.values() if isinstance(value, UploadFile)), None)
+        content = await upload.read() if upload else b""
+        fields = {name: value for name, value in texts if name != "form_token"}
+        lists = {name: [value for other, value in texts if other == name] for name in fields}
+        return Posted(
+            visit=v,
+            fields=fields,
+            lists=lists,
+            file_name=(upload.filename or "") if upload else "",
+            content=content,
+        )
 
 
 Form = Annotated[Posted, Depends(posted)]
@@ -86,11 +87,11 @@ def sign_in(form: Form) -> Response:
     v, after = form.visit, local_path(form["next"] or "/")
     client = v.request.client.host if v.request.client else ""
     try:
-        attempts.refuse(client, form["handle"])
+        v.site.attempts.refuse(client, form["handle"])
         person = people.check_password(v.store, form["handle"], form["password"])
     except Problem as problem:
         if problem.status == 401:
-            attempts.failed(client, form["handle"])
+            v.site.attempts.failed(client, form["handle"])
         return v.render(
             "sign_in.html",
             status=problem.status,

@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from smalltale.hackathon import show
 from smalltale.hackathon.board import Boards
 from smalltale.hackathon.editions import current_edition, rules_of
+from smalltale.hackathon.limits import SignInLimit
 from smalltale.hackathon.people import SESSION_DAYS, person_of_session
 from smalltale.hackathon.problems import FieldProblem, Problem
 from smalltale.hackathon.store import Store
@@ -44,6 +45,7 @@ class Site:
     providers: Mapping[str, Any] = field(default_factory=dict)
     """Sign-in through others (oauth.py), by name."""
     demo: bool = False
+    attempts: SignInLimit = field(default_factory=SignInLimit)
     pages: Environment = field(default_factory=lambda: environment())
 
 

@@ -166,13 +166,10 @@ def judge_hand_in(
         hand_in = session.get_one(HandIn, job.hand_in_id)
         panel = panel_of(session.get_one(Edition, hand_in.edition_id), job.panel)
         stories = stories_of(session, hand_in.id)
-        said = set(
-            session.execute(
-                select(Judgement.completion_id, Judgement.judge).where(
-                    Judgement.hand_in_id == hand_in.id, Judgement.panel == job.panel
-                )
-            ).tuples()
+        answered = select(Judgement.completion_id, Judgement.judge).where(
+            Judgement.hand_in_id == hand_in.id, Judgement.panel == job.panel
         )
+        said = {(row[0], row[1]) for row in session.execute(answered)}
     unanswered = 0
     for judge in panel.judges:
         waiting = [each for each in stories if (each.id, judge) not in said]
