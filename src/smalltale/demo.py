@@ -72,7 +72,8 @@ def loss_curve(metrics: list[dict[str, Any]]) -> str:
     minutes = [each["seconds"] / 60 for each in metrics]
     losses = [each["loss"] for each in metrics]
     axes.plot(minutes, losses, color="#9ecae1", linewidth=0.8, label="each step")
-    axes.plot(minutes, smoothed(losses), color="#08519c", linewidth=1.8, label="smoothed")
+    weight = 1 - 1 / max(4.0, len(losses) / 50)
+    axes.plot(minutes, smoothed(losses, weight), color="#08519c", linewidth=1.8, label="smoothed")
     axes.set_xlabel("minutes of training")
     axes.set_ylabel("loss, nats per token")
     axes.grid(alpha=0.25)
@@ -80,6 +81,7 @@ def loss_curve(metrics: list[dict[str, Any]]) -> str:
     if looks:
         right = axes.twinx()
         right.plot(*zip(*looks, strict=True), "o-", color="#d95f0e", markersize=5, linewidth=1)
+        right.margins(y=0.18)
         right.set_ylabel("bits per byte, held-out stories", color="#d95f0e")
         for when, bits in looks:
             right.annotate(
@@ -93,12 +95,12 @@ def loss_curve(metrics: list[dict[str, Any]]) -> str:
             )
     axes.legend(loc="upper right", frameon=False)
     drawn = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})
+    FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})  # type: ignore[no-untyped-call]
     text = drawn.getvalue()
     return text[text.index("<svg") :]
 
 
-def smoothed(values: list[float], weight: float = 0.95) -> list[float]:
+def smoothed(values: list[float], weight: float) -> list[float]:
     """An exponential moving average that starts without bias."""
     out: list[float] = []
     mean = norm = 0.0
