@@ -30,7 +30,11 @@ FABLE_STORY_BYTES = 800
 TEXT_KEYS = ("text", "story", "content", "completion")
 PLAIN_FORMS = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
 STREAM_FORMS = (".csv", ".json", ".gz", ".tgz", ".tar")
-OPENINGS = b"Once upon a time|Once,? there|Once,? (?:a|in|on)\\b|There once|There was once|A long time ago|Long,? long ago|Long ago"
+OPENINGS = (
+    b"Once upon a time|Once,? there|Once,? (?:a|in|on)\\b|There once|There (?:was|lived) (?:once )?an? |A long time ago|Long,? long ago|Long ago"
+    b"|(?:One (?!day)|On a|It was a)\\b[^.\\n]{3,70} (?:named|called) [A-Z]"
+    b"|[A-Z][a-z]+ and [A-Z][a-z]+ (?:are|were) (?:\\w+ )?(?:friends|twins|siblings|brothers|sisters|brother)\\b"
+)
 UNMARKED = re.compile(b"\\n[ \\t\\r]*\\n\\s*(?=(?:" + OPENINGS + b"))")
 """Where a text has no marks, a paragraph that opens a tale begins a story."""
 LINE = re.compile(b"\\n")

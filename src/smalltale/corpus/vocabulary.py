@@ -57,7 +57,7 @@ class Guard:
     """The children's words and their word families' heads."""
     share: float = DEFAULT_SHARE
     """The dial: the share of a sentence's words that must be understood, 0 to 1."""
-    zipf: float = 5.0
+    zipf: float = 6.0
     """A word outside the children's vocabulary still counts as understood at this frequency (wordfreq) or above."""
     names: bool = False
     """Whether a capitalised word within a sentence counts as understood."""
