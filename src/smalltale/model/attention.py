@@ -1,28 +1,46 @@
 """Causal attention inside each story, by the fastest way the device has.
 
-In: queries, keys (both of unit mean square, as QK-norm leaves them), values (B, T, H, D), and the story number of
-each token. Out: mixed values (B, T, H, D).
+In: queries, keys (both of unit mean square, as QK-norm leaves them), values (B, T, H, D), and a plan of which story
+each token belongs to, made once a batch. Out: mixed values (B, T, H, D).
 Beware: the ways agree to rounding, not to the bit.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+TOKENS_A_STORY = 64
+"""The plan for a GPU has room for this many stories a row of tokens; it doubles where a batch has more."""
 
-def attend(q: Tensor, k: Tensor, v: Tensor, story: Tensor | None) -> Tensor:
-    """q, k, v: (B, T, H, D); story: (B, T) numbers, or None for one story a row."""
+
+def plan_attention(story: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `attend` needs to know of a batch. story: (B, T) numbers, dtype: that of the matrix products.
+
+    On a GPU with flash attention the bounds of the stories, int32, padded to a length that seldom changes;
+    elsewhere a mask (B, 1, T, T), true where a query may see a key.
+    """
+    if has_varlen(story.device, dtype):
+        return story_bounds(story)
+    return same_story(story)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, plan: Tensor | None) -> Tensor:
+    """q, k, v: (B, T, H, D); plan: what `plan_attention` gave, or None for one story a row."""
+    if plan is not None and plan.dtype == torch.int32:
+        return varlen_attention(q, k, v, plan)
     q, k, v = (each.transpose(1, 2) for each in (q, k, v))
-    if story is None:
+    if plan is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-    allowed = same_story(story)
     if q.device.type == "cpu":
-        return plain_attention(q, k, v, allowed).transpose(1, 2)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2)
+        return plain_attention(q, k, v, plan).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=plan).transpose(1, 2)
 
 
 def same_story(story: Tensor) -> Tensor:
@@ -30,6 +48,20 @@ def same_story(story: Tensor) -> Tensor:
     T = story.shape[1]
     causal = torch.ones(T, T, dtype=torch.bool, device=story.device).tril()
     return ((story[:, :, None] == story[:, None, :]) & causal)[:, None]
+
+
+def story_bounds(story: Tensor) -> Tensor:
+    """story: (B, T) -> where each story begins in the batch's B·T tokens, and their end, repeated as padding."""
+    B, T = story.shape
+    begins = torch.ones(B, T, dtype=torch.bool, device=story.device)
+    begins[:, 1:] = story[:, 1:] != story[:, :-1]
+    found = begins.flatten().nonzero()[:, 0]
+    room = B * (T // TOKENS_A_STORY + 1)
+    while room <= len(found):
+        room *= 2
+    bounds = torch.full((room,), B * T, dtype=torch.int32, device=story.device)
+    bounds[: len(found)] = found
+    return bounds
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
@@ -42,3 +74,30 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
     weights = (torch.exp(scores) * allowed).to(v.dtype)
     total = weights.float().sum(-1, keepdim=True)
     return (weights @ v) * (1 / total).to(v.dtype)
+
+
+def varlen_attention(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
+    """Flash attention over stories laid end to end; nothing is computed across them."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    B, T, H, D = q.shape
+    q, k, v = (each.reshape(B * T, H, D).to(v.dtype) for each in (q, k, v))
+    mixed: Any = varlen_attn(q, k, v, bounds, bounds, T, T, **causal_words())
+    return mixed.view(B, T, H, D)  # type: ignore[no-any-return]
+
+
+@cache
+def causal_words() -> dict[str, Any]:
+    """How this torch asks for causal attention: torch 2.10 has is_causal, later ones a window."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    if "is_causal" in inspect.signature(varlen_attn).parameters:
+        return {"is_causal": True}
+    return {"window_size": (-1, 0)}
+
+
+def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the device has flash attention for stories of different lengths, in this type."""
+    if device.type != "cuda" or dtype not in {torch.bfloat16, torch.float16}:
+        return False
+    return torch.cuda.get_device_capability(device)[0] >= 8

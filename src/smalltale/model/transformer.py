@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smalltale.errors import RecipeError
-from smalltale.model.attention import attend
+from smalltale.model.attention import attend, plan_attention
 from smalltale.model.head import soft_cap
 
 
@@ -89,9 +89,9 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, self.head_width).unbind(2)
         return rotate(norm(q), rotation), rotate(norm(k), rotation), v
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], story: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], plan: Tensor | None) -> Tensor:
         B, T, C = x.shape
-        mixed = attend(*self.project(x, rotation), story)
+        mixed = attend(*self.project(x, rotation), plan)
         out: Tensor = self.out(mixed.reshape(B, T, C))
         return out
 
@@ -128,11 +128,11 @@ class Block(nn.Module):
         return self.residual_scale * x + self.embedding_scale * first
 
     def forward(
-        self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], story: Tensor | None
+        self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], plan: Tensor | None
     ) -> Tensor:
         """x, first: (B, T, C). Returns the residual stream after this layer."""
         x = self.enter(x, first)
-        x = x + self.attention(norm(x), rotation, story)
+        x = x + self.attention(norm(x), rotation, plan)
         x = x + self.feed_forward(norm(x))
         return x
 
@@ -176,10 +176,11 @@ class Transformer(nn.Module):
 
         `layers`: compiled forms of `blocks`, one each, to run in their place.
         """
+        plan = None if story is None else plan_attention(story, compute_type(embedded))
         rotation = self.rotation(0, embedded.shape[1])
         x = first = norm(embedded)
         for block in layers or self.blocks:
-            x = block(x, first, rotation, story)
+            x = block(x, first, rotation, plan)
         return norm(x)
 
     def head(self, features: Tensor) -> Tensor:
@@ -193,6 +194,12 @@ class Transformer(nn.Module):
                 f"a row of {ids.shape[1]} tokens is longer than the context of {self.config.context}"
             )
         return self.head(self.trunk(self.embedding(ids), story))
+
+
+def compute_type(x: Tensor) -> torch.dtype:
+    """The type of matrix products on x: autocast's where it is on, else its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def norm(x: Tensor) -> Tensor:
