@@ -34,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
         counted = count_parameters(model_of(target, set_ or []))
         if as_json:
-            typer.echo(json.dumps(asdict(counted)))
+            typer.echo(json.dumps({**asdict(counted), "rows": [row._asdict() for row in counted.rows]}))
         else:
             show(counted)
         if weight_class is not None:

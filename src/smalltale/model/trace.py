@@ -1,147 +1,364 @@
-"""Watch one forward pass and note, element by element, how often each weight meets data.
+"""Watch one forward pass and note every operator in which data meets weights.
 
-In: a module and its inputs. Out: Uses for each parameter.
-Beware: views, casts and copies of a weight carry the indices of its elements along; arithmetic among weights alone
-carries all of theirs. An operator in which something derived from the input meets weights is one use of each.
+In: a module, its inputs, the storages of its weights. Out: a Trace of meetings, each with the weight elements it used.
+A tensor is known by its storage: it holds data (derived from the input), weights (model/marks.py), or constants.
+Beware: what leaves torch (numpy, a foreign kernel, a number read into Python) cannot be followed; it is written down
+in the trace as a problem.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._pytree import tree_leaves
 
-aten = torch.ops.aten
-COPIES = {
-    aten.clone.default,
-    aten._to_copy.default,
-    aten.cat.default,
-    aten.stack.default,
-    aten.repeat.default,
-    aten.index_select.default,
-    aten.index.Tensor,
-    aten._reshape_copy.default,
-    aten.lift_fresh.default,
+from smalltale.model.marks import Derived, Mask, Operand, Region, Source, Weight, remember, weights_behind
+from smalltale.model.operators import rule_for
+
+Kind = Literal["lookup", "product", "other"]
+SHAPE_ONLY = {
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros",
+    "new_ones", "new_empty", "new_full", "new_empty_strided", "_has_compatible_shallow_copy_type",
+}  # fmt: skip
+"""Operators that read no number of their operand."""
+LOOKUPS = {
+    "embedding",
+    "index",
+    "index_select",
+    "gather",
+    "take",
+    "_embedding_bag",
+    "_embedding_bag_forward_only",
+    "embedding_bag",
 }
-"""Operators beside views that move elements without mixing them."""
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "linear", "matmul", "dot", "_scaled_mm"}
+KNOWN_NAMESPACES = {"aten", "prims", "prim", "quantized_decomposed", "_c10d_functional"}
+LEAVES_TORCH = {
+    "numpy",
+    "__array__",
+    "tolist",
+    "data_ptr",
+    "__dlpack__",
+    "storage",
+    "untyped_storage",
+    "share_memory_",
+}
+TORCH_FOLDER = str(Path(torch.__file__).parent)
+DATA, CONSTANT = "data", "constant"
+
+
+@dataclass(eq=False)
+class Meeting:
+    """One operator in which data met weights."""
+
+    kind: Kind
+    operator: str
+    place: str
+    """File and line of the model's code that called it."""
+    weights: list[tuple[Weight, Mask]]
+    rows: tuple[int, ...]
+    """Shape of the result."""
+    data: list[Tensor]
+    """Copies of the data operands, where the tracer was asked to keep them."""
 
 
 @dataclass
-class Uses:
-    """How often each element of a weight was looked up as an embedding, and used in any other way."""
+class Trace:
+    """What one forward pass showed."""
 
-    lookups: Tensor
-    others: Tensor
+    meetings: list[Meeting] = field(default_factory=list)
+    problems: dict[str, None] = field(default_factory=dict)
+    """Why something may have been missed; an ordered set."""
+    branches: dict[str, None] = field(default_factory=dict)
+    """Where Python read a number derived from the input."""
+    strangers: list[tuple[Weight, Tensor]] = field(default_factory=list)
+    """Tensors that existed before the pass and belong to no parameter or buffer."""
+    calls: dict[int, int] = field(default_factory=dict)
+    """Calls of each module, by id."""
+    output_is_data: bool = False
 
-    def times(self) -> Tensor:
-        """Uses of each element, a look-up and one other use taken as one."""
-        pair = (self.lookups > 0) & (self.others > 0)
-        return self.lookups + self.others - pair.int()
+
+def storage_key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
 
 
-def trace_uses(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[int, Uses]:
-    """Uses by id(parameter), over one forward pass in evaluation mode without gradients."""
-    training = model.training
-    watch = Watch(model)
+def elements_of(tensor: Tensor) -> int:
+    return tensor.untyped_storage().nbytes() // max(1, tensor.element_size())
+
+
+def trace(
+    model: nn.Module,
+    call: Callable[[], Any],
+    inputs: list[Tensor],
+    weights: dict[int, Weight],
+    keep: Callable[[Weight], bool] | None = None,
+) -> Trace:
+    """Run `call`, a forward pass of `model` over `inputs`, and watch it. `keep`: weights whose data is kept."""
+    watcher = Watcher(inputs, weights, keep)
+    out = None
+    with still(model), counted_calls(watcher.trace.calls), Leaving(watcher), watcher:
+        out = call()
+    watcher.finish(out)
+    return watcher.trace
+
+
+@contextlib.contextmanager
+def still(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, nothing compiled, no fused fast path; all put back afterwards."""
+    training = [(each, each.training) for each in model.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
     model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), watch:
-            watch.begin(inputs)
-            model(*inputs)
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        model.train(training)
-    return watch.uses()
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for each, was in training:
+            each.training = was
 
 
-class Watch(TorchDispatchMode):
-    """Carries element indices beside every tensor that holds weights, and marks what comes from the input."""
+@contextlib.contextmanager
+def counted_calls(calls: dict[int, int]) -> Iterator[None]:
+    """Count the calls of every module."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def note(module: nn.Module, _: Any) -> None:
+        calls[id(module)] = calls.get(id(module), 0) + 1
+
+    handle = nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def caller() -> str:
+    """File and line of the innermost frame outside torch and this file."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(TORCH_FOLDER) and name != __file__ and "torch/" not in name:
+            return f"{Path(name).name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "torch"
+
+
+class Leaving(TorchFunctionMode):
+    """Notes what leaves torch by another door than an operator."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        super().__init__()
+        self.watcher = watcher
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in LEAVES_TORCH and args and isinstance(args[0], Tensor):
+            self.watcher.left(args[0], name)
+        return func(*args, **(kwargs or {}))
+
+
+class Watcher(TorchDispatchMode):
+    """Knows each storage, and writes a Meeting where data and weights are operands of one operator."""
+
+    def __init__(
+        self, inputs: list[Tensor], weights: dict[int, Weight], keep: Callable[[Weight], bool] | None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.parameters = {id(each): each for each in model.parameters() if each.is_floating_point()}
-        self.first: dict[int, int] = {}
-        total = 0
-        self.carried: dict[int, Tensor] = {}
-        self.alive: list[Tensor] = []
-        for key, parameter in self.parameters.items():
-            self.first[key] = total
-            indices = torch.arange(total, total + parameter.numel(), dtype=torch.int32)
-            self.carried[key] = indices.view(parameter.shape)
-            total += parameter.numel()
-        self.data: set[int] = set()
-        self.lookups = torch.zeros(total, dtype=torch.int32)
-        self.others = torch.zeros(total, dtype=torch.int32)
+        self.trace = Trace()
+        self.keep = keep
+        self.known: dict[int, Source | str] = dict(weights)
+        self.held: list[StorageWeakRef] = []
+        self.numbers = 0
+        for each in inputs:
+            self.learn(each, DATA)
 
-    def begin(self, inputs: tuple[Tensor, ...]) -> None:
-        """Mark the inputs as data."""
-        self.data.update(id(each) for each in tree_iter(inputs) if isinstance(each, Tensor))
+    def learn(self, tensor: Tensor, what: Source | str) -> None:
+        """From now on the tensor's storage holds `what`; its identity is never given to another."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.known:
+            self.held.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
+        self.known[storage._cdata] = what
 
-    def uses(self) -> dict[int, Uses]:
-        """What was seen, a Uses for each parameter."""
-        return {
-            key: Uses(
-                lookups=self.lookups[start : start + self.parameters[key].numel()],
-                others=self.others[start : start + self.parameters[key].numel()],
-            )
-            for key, start in self.first.items()
-        }
+    def what(self, tensor: Tensor, fresh: bool = False) -> Source | str:
+        found = self.known.get(storage_key(tensor))
+        if found is None:
+            # torch.tensor(...) inside the pass arrives by lift_fresh
+            if fresh or not tensor.is_floating_point() or tensor.numel() == 0:
+                found = CONSTANT
+            else:
+                found = Weight(elements_of(tensor), "a tensor that is neither parameter nor buffer")
+                self.trace.strangers.append((found, tensor))
+            self.learn(tensor, found)
+        return found
+
+    def left(self, tensor: Tensor, door: str) -> None:
+        what = self.known.get(storage_key(tensor))
+        if what == DATA or isinstance(what, Weight | Derived):
+            kind = "data" if what == DATA else "a weight"
+            self.trace.problems[
+                f"{kind} leaves torch by .{door} at {caller()}; what happens there cannot be seen"
+            ] = None
+
+    def finish(self, out: Any) -> None:
+        self.trace.output_is_data = any(
+            self.known.get(storage_key(each)) == DATA for each in all_tensors(out)
+        )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        name = func._schema.name.split("::")[-1]
+        whats = [
+            CONSTANT if name in SHAPE_ONLY else self.what(each, name == "lift_fresh") for each in tensors
+        ]
+        operands = [
+            (each, what) for each, what in zip(tensors, whats, strict=True) if not isinstance(what, str)
+        ]
+        has_data = DATA in whats
+        given = {storage_key(each) for each in tensors}
+        copies = self.copies_for(tensors, whats, operands) if self.keep and has_data else []
         out = func(*args, **kwargs)
-        tensors = [each for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)]
-        weights = [self.carried[id(each)] for each in tensors if id(each) in self.carried]
-        results = [each for each in tree_iter(out) if isinstance(each, Tensor)]
-        if any(id(each) in self.data for each in tensors):
-            if weights:
-                self.mark(func, weights)
-            self.keep(results)
-            self.data.update(map(id, results))
-            for each in results:
-                self.carried.pop(id(each), None)
-        elif weights:
-            self.keep(results)
-            for each, indices in zip(results, self.moved(func, args, kwargs, results, weights), strict=True):
-                self.carried[id(each)] = indices
+        results = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
+        fresh = [each for each in results if storage_key(each) not in given]
+        written = [] if name in SHAPE_ONLY else written_tensors(func, args, kwargs)
+        if not results and tensors and not written:
+            self.read_by_python(func, operands, has_data, tensors)
+        elif has_data and (fresh or written):
+            self.data_spreads(func, name, args, operands, written, results, copies)
+            for each in fresh:
+                self.learn(each, DATA)
+        elif fresh or written:
+            self.weights_combine(func, args, kwargs, operands, written, fresh)
         return out
 
-    def keep(self, results: Iterable[Tensor]) -> None:
-        """Hold results, so that no later tensor takes their identity."""
-        self.alive.extend(results)
-
-    def mark(self, func: Any, weights: list[Tensor]) -> None:
-        """One use of every element that these weights carry."""
-        counter = self.lookups if func is aten.embedding.default else self.others
-        seen = torch.cat([each.reshape(-1) for each in weights]).unique()  # type: ignore[no-untyped-call]
-        counter[seen[seen >= 0].long()] += 1
-
-    def moved(
-        self, func: Any, args: Any, kwargs: Any, results: list[Tensor], weights: list[Tensor]
-    ) -> list[Tensor]:
-        """The indices that each result carries."""
-        is_view = any(
-            each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns
+    def copies_for(self, tensors: list[Tensor], whats: list[Any], operands: list[Any]) -> list[Tensor]:
+        """The data operands, kept where a weight behind the others is asked about."""
+        assert self.keep is not None
+        behind = (
+            weights_behind([Operand(what, Region.of(each)) for each, what in operands]) if operands else []
         )
-        if is_view or func in COPIES:
-            plain = {
-                key: value
-                for key, value in kwargs.items()
-                if key not in {"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking"}
-            }
+        if not any(self.keep(weight) for weight, _ in behind):
+            return []
+        return [each.detach().clone() for each, what in zip(tensors, whats, strict=True) if what == DATA]
 
-            def indices_of(each: Any) -> Any:
-                if isinstance(each, Tensor) and each.is_floating_point():
-                    return self.carried.get(id(each), torch.full(each.shape, -1, dtype=torch.int32))
-                return each
+    def read_by_python(self, func: Any, operands: list[Any], has_data: bool, tensors: list[Tensor]) -> None:
+        """An operator that answers with a number."""
+        if has_data:
+            if any(each.is_floating_point() or each.dtype == torch.bool for each in tensors):
+                self.trace.branches[caller()] = None
+        elif any(what.label != "buffer" if isinstance(what, Weight) else True for _, what in operands):
+            self.trace.problems[
+                f"a weight is read into Python as a number at {caller()}; its further use cannot be seen"
+            ] = None
 
-            if func is aten._to_copy.default:
-                return [indices_of(args[0])]
-            moved = func(*tree_map(indices_of, args), **plain)
-            return [each for each in tree_iter(moved) if isinstance(each, Tensor)]
-        everything = torch.cat([each.reshape(-1) for each in weights]).unique()  # type: ignore[no-untyped-call]
-        return [everything for _ in results]
+    def data_spreads(
+        self,
+        func: Any,
+        name: str,
+        args: Any,
+        operands: list[tuple[Tensor, Source]],
+        written: list[Tensor],
+        results: list[Tensor],
+        copies: list[Tensor],
+    ) -> None:
+        """Data is an operand: weights beside it are used, and whatever was written to is data from now on."""
+        overwritten = {id(each) for each in written} if name in {"copy_", "zero_", "fill_"} else set()
+        used = [Operand(what, Region.of(each)) for each, what in operands if id(each) not in overwritten]
+        for each in written:
+            what = self.what(each)
+            if isinstance(what, Derived):
+                used.append(Operand(what, Region((what.elements,), (1,), 0)))
+            elif isinstance(what, Weight) and what.label not in {"buffer", "frozen"}:
+                self.trace.problems[f"data is written into {what.label} at {caller()}"] = None
+            self.learn(each, DATA)
+        if used:
+            for operand in used:
+                if isinstance(operand.source, Derived):
+                    remember(operand.source)
+            self.trace.meetings.append(
+                Meeting(
+                    kind=self.kind_of(name, args, results),
+                    operator=name,
+                    place=caller(),
+                    weights=weights_behind(used),
+                    rows=tuple(results[0].shape) if results else (),
+                    data=copies,
+                )
+            )
+            if func.namespace not in KNOWN_NAMESPACES:
+                self.trace.problems[
+                    f"the operator {func.name()} at {caller()} is a kernel of its own; how often it uses its weights cannot be seen"
+                ] = None
+
+    def kind_of(self, name: str, args: Any, results: list[Tensor]) -> Kind:
+        if name in LOOKUPS and args and isinstance(args[0], Tensor) and self.what(args[0]) != DATA:
+            return "lookup"
+        return "product" if name in PRODUCTS else "other"
+
+    def weights_combine(
+        self,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        operands: list[tuple[Tensor, Source]],
+        written: list[Tensor],
+        fresh: list[Tensor],
+    ) -> None:
+        """No data: results are derived from weights, or constants."""
+        if not operands:
+            for each in fresh:
+                self.learn(each, CONSTANT)
+            return
+        overwritten = (
+            {id(each) for each in written}
+            if func._schema.name.endswith(("copy_", "zero_", "fill_"))
+            else set()
+        )
+        sources = [(each, what) for each, what in operands if id(each) not in overwritten]
+        for each in [*fresh, *written]:
+            before = self.known.get(storage_key(each))
+            if isinstance(before, Weight):
+                continue
+            self.numbers += 1
+            tensors = [tensor for tensor, _ in sources]
+            derived = Derived(
+                number=self.numbers,
+                elements=elements_of(each),
+                region=Region.of(each),
+                operands=[Operand(what, Region.of(tensor)) for tensor, what in sources],
+                rule=rule_for(func, args, kwargs, tensors, each),
+                before=before if isinstance(before, Derived) else None,
+            )
+            self.learn(each, derived)
+
+
+def written_tensors(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The operands that the operator writes into."""
+    found: list[Tensor] = []
+    for number, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[number] if number < len(args) else kwargs.get(argument.name)
+            found += [each for each in tree_leaves(value) if isinstance(each, Tensor)]
+    return found
+
+
+def all_tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested containers, dataclasses among them."""
+    for each in tree_leaves(value):
+        if isinstance(each, Tensor):
+            yield each
+        elif hasattr(each, "__dict__") and not isinstance(each, nn.Module | type):
+            for inner in vars(each).values():
+                yield from (found for found in tree_leaves(inner) if isinstance(found, Tensor))
