@@ -68,7 +68,7 @@ class CorpusConfig:
     seed: int = 1
     """Of fable's stories and of the order of the train split."""
     validation: str | None = None
-    """A text file whose stories are the val split, as they stand; neither they nor near copies of them stay in train."""
+    """A file or short name whose stories are the val split, as they stand; no story that leaks them stays in train."""
     validation_share: float = 0.01
     """Share of the stories that go to val, chosen by hash, where `validation` names no file; 0 < share < 1."""
     keep_out: tuple[str, ...] = ()
@@ -147,8 +147,9 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
     began = time.monotonic()
     refuse_foreign_folder(out)
     sources = find_sources(config.sources, config.stories)
-    held = read_stories(Path(config.validation)) if config.validation else []
-    work = open_work(out, config, sources)
+    held_sources = find_sources([config.validation], config.stories) if config.validation else []
+    held = held_texts(config, held_sources)
+    work = open_work(out, config, [*sources, *held_sources])
     slots = max(
         1,
         -(-sum(each.size * (4 if each.path.endswith("gz") else 1) for each in sources) // config.shard_bytes),
@@ -188,9 +189,7 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
     with new_folder(out) as folder:
         for name in ("text", "dropped"):
             (work / name).rename(folder / name)
-        inputs = {each.path: sha256_of(Path(each.path)) for each in sources if each.path}
-        if config.validation:
-            inputs[config.validation] = sha256_of(Path(config.validation))
+        inputs = {each.path: sha256_of(Path(each.path)) for each in (*sources, *held_sources) if each.path}
         summary = CorpusSummary(
             train_stories=plan.train_rows,
             val_stories=plan.val_rows,
@@ -257,7 +256,7 @@ def open_work(out: Path, config: CorpusConfig, sources: list[Source]) -> Path:
     for cached in (prepare.leaks_in, prepare.leak_names, prepare.guard_in, prepare.batch_bounds):
         cached.cache_clear()
     watched = [each.path for each in sources if each.path] + [
-        each for each in (config.validation, config.vocabulary, *config.keep_out) if each
+        each for each in (config.vocabulary, *config.keep_out) if each
     ]
     states = []
     for path in watched:
@@ -275,6 +274,20 @@ def open_work(out: Path, config: CorpusConfig, sources: list[Source]) -> Path:
         work.mkdir(parents=True, exist_ok=True)
         (work / "mark").write_text(mark)
     return work
+
+
+def held_texts(config: CorpusConfig, sources: list[Source]) -> list[str]:
+    """The stories of the validation file as they stand, white space at their ends removed. Raises FileProblem for none."""
+    reads = (
+        read
+        for source in sources
+        for piece in pieces(source, config.mark)
+        for read in read_piece(piece, config.mark, config.seed)
+    )
+    held = [read.text.strip() for read in reads if read.reason is None and read.text.strip()]
+    if sources and not held:
+        raise FileProblem(f"{config.validation} holds no story; separate stories with {config.mark}")
+    return held
 
 
 def write_leaks(config: CorpusConfig, held: list[str], work: Path) -> None:
