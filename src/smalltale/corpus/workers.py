@@ -6,10 +6,13 @@ Beware: workers are started fresh (spawn), so a script that builds needs `if __n
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 from smalltale.corpus import assemble
@@ -27,7 +30,9 @@ class Workers:
 
     def __enter__(self) -> assemble.Start:
         if self.count > 1:
-            self.pool = ProcessPoolExecutor(self.count, mp_context=get_context("spawn"))
+            self.pool = ProcessPoolExecutor(
+                self.count, mp_context=get_context("spawn"), initializer=follow_parent
+            )
         return self.run
 
     def __exit__(self, *_: object) -> None:
@@ -54,6 +59,19 @@ class Workers:
             raise FileProblem(
                 "a worker process was killed, most often for memory; build again with fewer corpus.processes, it goes on from there"
             ) from error
+
+
+def follow_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it ends: a killed parent closes nothing that a worker waits on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def finished(waiting: dict[Future[Made], int]) -> Iterator[tuple[int, Made]]:
