@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
 
+CAUSAL: dict[str, Any] = (
+    {"is_causal": True}
+    if "is_causal" in inspect.signature(varlen_attn).parameters
+    else {"window_size": (-1, 0)}
+)
+"""How this torch asks for causal attention: torch 2.10 has is_causal, later ones a window."""
 TOKENS_A_STORY = 64
 """The plan for a GPU has room for this many stories a row of tokens; it doubles where a batch has more."""
 
@@ -78,22 +84,10 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
     """Flash attention over stories laid end to end; nothing is computed across them."""
-    from torch.nn.attention.varlen import varlen_attn
-
     B, T, H, D = q.shape
     q, k, v = (each.reshape(B * T, H, D).to(v.dtype) for each in (q, k, v))
-    mixed: Any = varlen_attn(q, k, v, bounds, bounds, T, T, **causal_words())
+    mixed: Any = varlen_attn(q, k, v, bounds, bounds, T, T, **CAUSAL)
     return mixed.view(B, T, H, D)  # type: ignore[no-any-return]
-
-
-@cache
-def causal_words() -> dict[str, Any]:
-    """How this torch asks for causal attention: torch 2.10 has is_causal, later ones a window."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    if "is_causal" in inspect.signature(varlen_attn).parameters:
-        return {"is_causal": True}
-    return {"window_size": (-1, 0)}
 
 
 def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
