@@ -137,7 +137,7 @@ def open_work(out: Path, inputs: dict[str, str]) -> tuple[Path, dict[str, SplitS
     with explained(work):
         if journal.exists():
             told = read_json(journal)
-            if told["inputs"] == inputs:
+            if told["inputs"] == inputs and all(whole(work, split, told[split]) for split in SPLITS):
                 states = {str(split): SplitState(**told[split]) for split in SPLITS}
                 log.info("going on after %d stories", sum(each.stories for each in states.values()))
                 return work, states
@@ -146,6 +146,17 @@ def open_work(out: Path, inputs: dict[str, str]) -> tuple[Path, dict[str, SplitS
     states = {str(split): SplitState() for split in SPLITS}
     keep(work, inputs, states)
     return work, states
+
+
+def whole(work: Path, split: str, told: dict[str, int]) -> bool:
+    """Whether the files of a split hold at least what the journal says."""
+    path = work / f"{split}_offsets.bin"
+    if not told["stories"]:
+        return True
+    if not path.exists() or path.stat().st_size < (told["stories"] + 1) * 8:
+        return False
+    tokens = work / f"{split}.bin"
+    return tokens.exists() and tokens.stat().st_size >= told["tokens"] * 2
 
 
 def keep(work: Path, inputs: dict[str, str], states: dict[str, SplitState]) -> None:

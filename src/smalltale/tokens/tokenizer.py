@@ -9,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from smalltale.errors import FileProblem, RecipeError
 from smalltale.files import END_OF_STORY, new_file, read_json, read_text, write_json
+from smalltale.tokens.unigram import fit_unigram
 
 PADDING = "<|padding|>"
+SPECIALS = [END_OF_STORY, PADDING]
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 """One character for each of the 256 bytes, as GPT-2 wrote them."""
 STORY_PATTERN = "|".join(
@@ -83,9 +85,7 @@ class Tokenizer:
             )
         self.vocabulary: int = max(engine.get_vocab(with_added_tokens=True).values()) + 1
         """Rows an embedding needs: the highest id and one."""
-        self.hash = hashlib.sha256(
-            json.dumps(json.loads(engine.to_str()), sort_keys=True).encode()
-        ).hexdigest()
+        self.hash = hash_of(engine)
 
     def special(self, token: str) -> int:
         """The id of a special token. Raises FileProblem where the tokenizer has none."""
@@ -103,10 +103,7 @@ class Tokenizer:
         engine = read_engine(folder / "tokenizer.json")
         path = folder / "tokenizer_config.json"
         config = read_json(path) if path.exists() else {}
-        names = {
-            key: name["content"] if isinstance(name := config.get(key), dict) else name
-            for key in ("eos_token", "pad_token")
-        }
+        names = token_names(config)
         return cls(
             engine,
             end_token=names["eos_token"] or END_OF_STORY,
@@ -145,6 +142,23 @@ class Tokenizer:
         return text
 
 
+def hash_of(engine: tokenizers.Tokenizer) -> str:
+    """Hex SHA-256 of all that decides the ids.
+
+    Scores count to six digits: the library reads some of them one unit in the last place off what it wrote.
+    """
+    told = json.loads(engine.to_str(), parse_float=lambda number: f"{float(number):.6g}")
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def token_names(config: dict[str, Any]) -> dict[str, str | None]:
+    """The end and padding tokens that a tokenizer_config.json names, as text or as a table with `content`."""
+    return {
+        key: name["content"] if isinstance(name := config.get(key), dict) else name
+        for key in ("eos_token", "pad_token")
+    }
+
+
 def read_engine(path: Path) -> tokenizers.Tokenizer:
     """A tokenizer.json. Raises FileProblem where it is missing or broken."""
     text = read_text(path)
@@ -164,7 +178,51 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     stories = sample(texts, config.sample_megabytes * 1_000_000, config.seed)
     if not stories:
         raise FileProblem("there is no story to train a tokenizer on; give a corpus with text")
-    engine = tokenizers.Tokenizer(EMPTY_MODELS[config.kind]())
+    if config.kind == "unigram":
+        return Tokenizer(train_unigram(stories, config.vocabulary))
+    wordpiece = config.kind == "wordpiece"
+    engine = on_bytes(models.WordPiece(unk_token=PADDING) if wordpiece else models.BPE())
+    same: dict[str, Any] = {
+        "vocab_size": config.vocabulary,
+        "special_tokens": SPECIALS,
+        "show_progress": False,
+        "initial_alphabet": ALPHABET,
+    }
+    trainer = (
+        trainers.WordPieceTrainer(**same, continuing_subword_prefix="")
+        if wordpiece
+        else trainers.BpeTrainer(**same)
+    )
+    engine.train_from_iterator(stories, trainer, length=len(stories))
+    if wordpiece:
+        # A longer word would become the unknown token; every byte is known, so no word need be.
+        engine.model = models.WordPiece(
+            vocab=engine.get_vocab(with_added_tokens=True),
+            unk_token=PADDING,
+            continuing_subword_prefix="",
+            max_input_chars_per_word=2**31,
+        )
+    return Tokenizer(engine)
+
+
+def train_unigram(stories: list[str], vocabulary: int) -> tokenizers.Tokenizer:
+    """A Unigram tokenizer whose pieces are chosen from a BPE of twice the size."""
+    seeds = train_tokenizer(stories, TokenizerConfig(vocabulary=2 * vocabulary)).engine.get_vocab()
+    pieces = fit_unigram(
+        stories,
+        [piece for piece in seeds if piece not in SPECIALS],
+        ALPHABET,
+        vocabulary - len(SPECIALS),
+        lambda scored: on_bytes(models.Unigram(scored, None, False)),
+    )
+    engine = on_bytes(models.Unigram([*((each, 0.0) for each in SPECIALS), *pieces], None, False))
+    engine.add_special_tokens([AddedToken(each, special=True, normalized=False) for each in SPECIALS])
+    return engine
+
+
+def on_bytes(model: Any) -> tokenizers.Tokenizer:
+    """A tokenizer of that model on the bytes of the pieces that STORY_PATTERN cuts."""
+    engine = tokenizers.Tokenizer(model)
     engine.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(STORY_PATTERN), "isolated"),
@@ -172,56 +230,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
         ]
     )
     engine.decoder = decoders.ByteLevel()
-    engine.train_from_iterator(stories, trainer_of(config), length=len(stories))
-    if config.kind != "bpe":
-        engine = completed(engine, config)
-    return Tokenizer(engine)
-
-
-EMPTY_MODELS: dict[str, Callable[[], Any]] = {
-    "bpe": models.BPE,
-    "unigram": models.Unigram,
-    "wordpiece": lambda: models.WordPiece(unk_token=PADDING),
-}
-
-
-def trainer_of(config: TokenizerConfig) -> Any:
-    """The library's trainer for the config."""
-    same: dict[str, Any] = {
-        "vocab_size": config.vocabulary,
-        "special_tokens": [END_OF_STORY, PADDING],
-        "show_progress": False,
-        "initial_alphabet": ALPHABET,
-    }
-    if config.kind == "unigram":
-        return trainers.UnigramTrainer(**same, unk_token=None)
-    if config.kind == "wordpiece":
-        return trainers.WordPieceTrainer(**same, continuing_subword_prefix="")
-    return trainers.BpeTrainer(**same)
-
-
-def completed(engine: tokenizers.Tokenizer, config: TokenizerConfig) -> tokenizers.Tokenizer:
-    """The same tokenizer with every byte in it, and words of any length: lossless, with no unknown token."""
-    told = json.loads(engine.to_str())
-    model = told["model"]
-    if config.kind == "wordpiece":
-        model["continuing_subword_prefix"] = ""
-        model["max_input_chars_per_word"] = 2**31
-    else:
-        specials = {END_OF_STORY, PADDING}
-        pieces = [tuple(each) for each in model["vocab"] if each[0] not in specials]
-        have = {piece for piece, _ in pieces}
-        lowest = min(score for _, score in pieces) - 10.0
-        missing = [(byte, lowest) for byte in ALPHABET if byte not in have]
-        longer = [each for each in pieces if len(each[0]) > 1]
-        room = config.vocabulary - len(specials) - len(ALPHABET)
-        kept = set(sorted(longer, key=lambda each: -each[1])[:room])
-        pieces = [each for each in pieces if len(each[0]) == 1 or each in kept]
-        model["vocab"] = [[name, 0.0] for name in (END_OF_STORY, PADDING)] + [
-            list(each) for each in pieces + missing
-        ]
-        model["unk_id"] = None
-    return tokenizers.Tokenizer.from_str(json.dumps(told))
+    return engine
 
 
 def sample(texts: Iterable[str], most_bytes: int, seed: int) -> list[str]:
@@ -240,21 +249,3 @@ def sample(texts: Iterable[str], most_bytes: int, seed: int) -> list[str]:
             kept = [each for each in kept if each[0] < limit]
             size = sum(len(story.encode()) for _, story in kept)
     return [text for _, text in kept]
-
-
-def read_tokenizer_meta(folder: Path) -> dict[str, Any]:
-    """The record of a tokenizer folder."""
-    meta: dict[str, Any] = read_json(folder / "meta.json")
-    return meta
-
-
-def batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lists of at most `size`."""
-    held: list[str] = []
-    for text in texts:
-        held.append(text)
-        if len(held) == size:
-            yield held
-            held = []
-    if held:
-        yield held
