@@ -6,13 +6,16 @@ Beware: the private side is shown to organisers only, until the edition is over.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from smalltale.hackathon.standings import Entry, Standing, rank
@@ -83,18 +86,25 @@ def make_board(
     )
     if weight_class is not None:
         query = query.where(HandIn.weight_class == weight_class)
-    # The heavy column (a mean for every prompt) is read for the chosen hand-ins only.
-    light = query.with_only_columns(
-        Score.hand_in_id, HandIn.team_id, Score.mean, Score.judged, Score.expected, Score.qualified
+    # The database picks each team's best; the heavy column (a mean for every prompt) is read for those alone.
+    whole = (Score.judged >= Score.expected) & (Score.expected > 0)
+    best_first = (
+        Score.qualified.desc(),
+        case((whole, 1), else_=0).desc(),
+        func.coalesce(Score.mean, -1).desc(),
+        HandIn.id,
     )
-    best: dict[int, tuple[tuple[bool, bool, float], int]] = {}
-    counts: dict[int, int] = {}
-    for hand_in_id, team_id, mean, judged, expected, qualified in session.execute(light):
-        counts[team_id] = counts.get(team_id, 0) + 1
-        worth = (bool(qualified), judged >= expected > 0, mean if mean is not None else -1.0)
-        if team_id not in best or worth > best[team_id][0]:
-            best[team_id] = (worth, hand_in_id)
-    chosen = [hand_in_id for _, hand_in_id in best.values()]
+    ordered = query.with_only_columns(
+        Score.hand_in_id,
+        HandIn.team_id,
+        func.row_number().over(partition_by=HandIn.team_id, order_by=best_first).label("place"),
+        func.count().over(partition_by=HandIn.team_id).label("count"),
+    ).subquery()
+    picked = session.execute(
+        select(ordered.c.hand_in_id, ordered.c.team_id, ordered.c["count"]).where(ordered.c.place == 1)
+    ).all()
+    counts = {row[1]: row[2] for row in picked}
+    chosen = [row[0] for row in picked]
     found: dict[str, tuple[Entry, Line]] = {}
     for start in range(0, len(chosen), 500):
         for row in session.execute(query.where(HandIn.id.in_(chosen[start : start + 500]))):
@@ -151,40 +161,59 @@ def entry_of(score: Score, name: str, weight_class: str, parameters: int, verifi
 
 
 class Boards:
-    """Leaderboards kept in memory: at most one thread makes a board, the others are given the last one."""
+    """Leaderboards kept in memory. While one is made anew, visitors are given the last one, if it is not too old."""
 
-    STALE_SECONDS = 2.0
-    """With a hand-in judged every second, a board is made anew at most this often; it is never older than this and the making."""
+    FRESH_SECONDS = 1.5
+    """With a hand-in judged every second, a board is made anew at most this often."""
+    OLDEST_SECONDS = 4.0
+    """An outdated board older than this is shown to nobody; it is made anew while the visitor waits."""
     MOST = 200
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.kept: OrderedDict[tuple[object, ...], tuple[float, Board]] = OrderedDict()
+        self.kept: OrderedDict[tuple[Any, ...], tuple[float, Board]] = OrderedDict()
         self.lock = threading.Lock()
-        self.making: dict[tuple[object, ...], threading.Lock] = {}
+        self.making: dict[tuple[Any, ...], threading.Lock] = {}
+        self.behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="boards")
 
     def get(
         self, edition: Edition, *, kind: str = "daily", side: str = "public", weight_class: str | None = None
     ) -> Board:
-        """The board of the edition's revision, or one at most STALE_SECONDS older."""
+        """The board of the edition's revision, or one at most OLDEST_SECONDS older."""
         key = (edition.id, edition.panel, kind, side, weight_class)
         with self.lock:
             kept = self.kept.get(key)
             making = self.making.setdefault(key, threading.Lock())
-        if kept and (kept[1].revision == edition.revision or time.monotonic() - kept[0] < self.STALE_SECONDS):
+        age = time.monotonic() - kept[0] if kept else math.inf
+        if kept and (kept[1].revision == edition.revision or age < self.FRESH_SECONDS):
             return kept[1]
-        if kept and making.locked():
+        if kept and age < self.OLDEST_SECONDS:
+            if making.acquire(blocking=False):
+                self.behind.submit(self.make_and_release, key, making)
             return kept[1]
         with making:
             with self.lock:
                 again = self.kept.get(key)
             if again and again is not kept:
                 return again[1]
-            with self.store.read() as session:
-                fresh = session.get_one(Edition, edition.id)
-                board = make_board(session, fresh, kind=kind, side=side, weight_class=weight_class)
-            with self.lock:
-                self.kept[key] = (time.monotonic(), board)
-                while len(self.kept) > self.MOST:
-                    self.kept.popitem(last=False)
-            return board
+            return self.make(key)
+
+    def make_and_release(self, key: tuple[Any, ...], making: threading.Lock) -> None:
+        """Make a board in the background; `making` is held by whoever asked."""
+        try:
+            self.make(key)
+        finally:
+            making.release()
+
+    def make(self, key: tuple[Any, ...]) -> Board:
+        """Make a board and keep it."""
+        began = time.monotonic()
+        edition_id, panel, kind, side, weight_class = key
+        with self.store.read() as session:
+            edition = session.get_one(Edition, edition_id)
+            board = make_board(session, edition, kind=kind, side=side, weight_class=weight_class, panel=panel)
+        with self.lock:
+            self.kept[key] = (began, board)
+            while len(self.kept) > self.MOST:
+                self.kept.popitem(last=False)
+        return board
