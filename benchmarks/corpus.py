@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ HERE = Path(__file__).parent
 MARK = "\n<|endoftext|>\n"
 SHARES = {"copy": 0.04, "near copy": 0.04, "mojibake": 0.02, "cut": 0.01, "leak": 0.005}
 PROCESSES = 2
+PEER_PACKAGES = ("datasets", "datasketch", "ftfy")
 
 
 def make_text(folder: Path, megabytes: float, seed: int = 1) -> tuple[Path, Path, dict[str, int]]:
@@ -181,7 +183,14 @@ def peer(path: str, valid: str, out: str) -> None:
     data = data.select(keep).remove_columns(["sketch", "key"]).shuffle(seed=1)
     Path(out).mkdir(parents=True)
     data.to_parquet(f"{out}/train.parquet")
-    print(json.dumps({"kept": len(keep)}))
+    print(
+        json.dumps(
+            {
+                "kept": len(keep),
+                "versions": {name: importlib.metadata.version(name) for name in PEER_PACKAGES},
+            }
+        )
+    )
 
 
 def rates(path: Path, valid: Path) -> dict[str, float]:
@@ -261,7 +270,8 @@ def near_table() -> list[dict[str, float]]:
 def overlapping(text: str, share: float, chance: random.Random) -> str:
     """`text` with words replaced so that at least `share` of the joined 5-word shingles stay."""
     words = text.split()
-    shingles, touched = len(words) - 4, set()
+    shingles = len(words) - 4
+    touched: set[int] = set()
     places = list(range(len(words)))
     chance.shuffle(places)
     for place in places:
@@ -271,10 +281,28 @@ def overlapping(text: str, share: float, chance: random.Random) -> str:
     return " ".join(words)
 
 
+def peer_python() -> str:
+    """A Python that has the peer's packages: this one, or that of a venv made for them under build/."""
+    if all(importlib.util.find_spec(name) for name in PEER_PACKAGES):
+        return sys.executable
+    place = HERE.parent / "build" / "peers"
+    python = place / "bin" / "python"
+    if not (place / "ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEER_PACKAGES],
+            check=True,
+            stdout=sys.stderr,
+        )
+        (place / "ready").touch()
+    return str(python)
+
+
 def measure(role: str, path: Path, valid: Path, folder: Path) -> dict[str, Any]:
     out = folder / f"out-{role}"
+    python = peer_python() if role == "peer" else sys.executable
     seconds, peak, output = watched(
-        [sys.executable, "-W", "ignore", __file__, "--role", role, str(path), str(valid), str(out)]
+        [python, "-W", "ignore", __file__, "--role", role, str(path), str(valid), str(out)]
     )
     shutil.rmtree(out, ignore_errors=True)
     megabytes = path.stat().st_size / 1e6
@@ -331,7 +359,7 @@ def main() -> None:
         },
         "versions": {
             each: importlib.metadata.version(each)
-            for each in ("smalltale", "datasets", "datasketch", "ftfy", "rensa", "pyarrow", "numpy")
+            for each in ("smalltale", "ftfy", "rensa", "pyarrow", "numpy")
         },
         "commit": subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE, check=False
