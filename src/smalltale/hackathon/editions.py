@@ -47,6 +47,7 @@ class EditionDraft:
     toml: str
     rules: Rules
     judges: list[str]
+    qualified: list[str]
     rubric: str
     panel: str
     sets: list[PromptSetDraft]
@@ -61,7 +62,7 @@ def read_edition(path: Path) -> EditionDraft:
         raise RecipeError(f"{path} is not TOML: {error}; mend that line") from error
     rules = rules_from(table, str(path))
     edition = table.get("edition", {})
-    known = {"slug", "title", "judges", "rubric", "panel"}
+    known = {"slug", "title", "judges", "qualified", "rubric", "panel"}
     for key in edition:
         if key not in known:
             raise RecipeError(f"{path}: unknown key {key!r} in [edition]; known: {', '.join(sorted(known))}")
@@ -75,6 +76,7 @@ def read_edition(path: Path) -> EditionDraft:
         toml=text,
         rules=rules,
         judges=judges,
+        qualified=[str(each) for each in edition.get("qualified", [])],
         rubric=rubric,
         panel=str(edition.get("panel", f"{rubric}-1")),
         sets=[prompt_set(each, rules, path) for each in table.get("prompt_set", [])],
@@ -110,7 +112,8 @@ def import_edition(store: Store, draft: EditionDraft) -> Edition:
             session.add(edition)
         edition.title, edition.toml = draft.title, draft.toml
         edition.starts, edition.ends = draft.rules.opens(), draft.rules.deadline()
-        edition.judges, edition.rubric, edition.panel = draft.judges, draft.rubric, draft.panel
+        edition.judges, edition.qualified = draft.judges, draft.qualified
+        edition.rubric, edition.panel = draft.rubric, draft.panel
         edition.revision = (edition.revision or 0) + 1
         session.flush()
         for each in draft.sets:

@@ -75,6 +75,8 @@ class Edition(Base):
     starts: Mapped[datetime]
     ends: Mapped[datetime]
     judges: Mapped[list[str]]
+    qualified: Mapped[list[str]]
+    """Those of the judges that have passed the qualification; others never rank."""
     rubric: Mapped[str] = mapped_column(String(64))
     panel: Mapped[str] = mapped_column(String(64))
     """Names judges and rubric version; a new panel's judgements are kept beside the old one's."""
