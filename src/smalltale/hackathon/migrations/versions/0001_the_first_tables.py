@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("starts", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ends", sa.DateTime(timezone=True), nullable=False),
         sa.Column("judges", sa.JSON(), nullable=False),
+        sa.Column("qualified", sa.JSON(), nullable=False),
         sa.Column("rubric", sa.String(length=64), nullable=False),
         sa.Column("panel", sa.String(length=64), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
