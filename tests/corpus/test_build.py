@@ -234,3 +234,25 @@ def test_the_real_sample_builds_and_its_cut_stories_are_dropped(tmp_path: Path, 
     last = [story.strip() for story in raw.split(END_OF_STORY) if story.strip()][-50:]
     cut = {row["text"].strip() for row in dropped(tmp_path / "corpus") if row["reason"] == "truncated"}
     assert set(last) <= cut
+
+
+def test_a_story_that_holds_an_evaluation_prompt_is_a_leak(tmp_path: Path) -> None:
+    prompts = [" ".join(text.split()[:20]) for text in TALES[5:8]]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
+    source = write(tmp_path / "t.txt", TALES[:40])
+    build_corpus(
+        CorpusConfig(sources=(source,), keep_out=(str(tmp_path / "prompts.jsonl"),), validation_share=0.2),
+        tmp_path / "corpus",
+    )
+    assert {row["text"]: row["detail"] for row in dropped(tmp_path / "corpus")} == {
+        TALES[5 + number]: f"prompts.jsonl {number}" for number in range(3)
+    }
+
+
+def test_the_paper_prompts_are_not_in_the_real_sample(tmp_path: Path, shared_data: Path) -> None:
+    source = str(shared_data / "TinyStoriesV2-GPT4-valid.head.txt")
+    summary = build_corpus(
+        CorpusConfig(sources=(source,), keep_out=(str(shared_data / "paper_prompts.yaml"),)),
+        tmp_path / "corpus",
+    )
+    assert summary.dropped.get("leak", 0) == 0
