@@ -1,8 +1,7 @@
-"""`smalltale judge`: a hand-in and judges in, judgements out."""
+"""`smalltale judge`: a hand-in in, judgements that can be trusted out, or the word that they cannot."""
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,53 +9,43 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from smalltale.judging.run import JudgingSummary
+    from smalltale.judging.run import JudgingConfig
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `judge run`."""
-    judge = typer.Typer(help="Let LLM judges score a hand-in.", no_args_is_help=True)
+    """Register the verbs."""
+    judge = typer.Typer(help="Have LLM judges score a hand-in.", no_args_is_help=True)
     app.add_typer(judge, name="judge")
+    judge.command("run")(run)
 
-    @judge.callback()
-    def group() -> None:
-        """Keep `judge` a group."""
 
-    @judge.command("run")
-    def run(
-        submission: Annotated[Path, typer.Argument(help="The hand-in.")],
-        out: Annotated[Path, typer.Option(help="The judgements folder; a stopped run in it goes on.")],
-        judge: Annotated[
-            list[str] | None,
-            typer.Option(
-                help="`local`, or a model as inspect_ai names it (openai/gpt-…); may be given again."
-            ),
-        ] = None,
-        rubric: Annotated[str, typer.Option(help="A rubric's name or path.")] = "paper",
-        base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint.")] = None,
-    ) -> None:
-        """Judge every completion of a hand-in."""
-        summary = judge_hand_in(submission, judge or ["local"], rubric, out, base_url)
-        states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
-        rank = "" if summary.qualified else "; a judge has not qualified, so these scores never rank"
-        Console().print(f"{out}: {states}, {summary.seconds:.1f} s{rank}", highlight=False, soft_wrap=True)
+def run(
+    submission: Annotated[Path, typer.Argument(help="The hand-in: .csv, .jsonl or .parquet.")],
+    out: Annotated[Path, typer.Option(help="The judgements folder; a stopped run in it goes on.")],
+    judge: Annotated[
+        list[str], typer.Option(help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated.")
+    ],
+    rubric: Annotated[str, typer.Option(help="A rubric's name or path.")] = "paper",
+    recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "demo",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="judging.key=value.")] = None,
+) -> None:
+    """Judge every completion of a hand-in, once by each judge."""
+    from smalltale.judging.run import JudgingConfig
+    from smalltale.recipe import load_recipe
+
+    config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
+    judged = judge_hand_in(submission, judge, rubric, out, config)
+    Console().print(f"{out}: {judged} judgements", highlight=False, soft_wrap=True)
 
 
 def judge_hand_in(
-    submission: Path, names: list[str], rubric: str, out: Path, base_url: str | None = None
-) -> JudgingSummary:
-    """Open the judges by name and let them judge."""
-    from smalltale.judging.judge import EndpointJudge, Judge
-    from smalltale.judging.local import local_judge
+    submission: Path, judges: list[str], rubric: str, out: Path, config: JudgingConfig | None = None
+) -> int:
+    """Judge a hand-in by judges of these names. Returns how many judgements have a score."""
+    from smalltale.judging.named import open_judges
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import judge_submission
-    from smalltale.submission import read_submission
 
-    loaded = load_rubric(rubric)
-    read_submission(submission)
-    with contextlib.ExitStack() as stack:
-        judges: list[Judge] = [
-            stack.enter_context(local_judge()) if name == "local" else EndpointJudge(name, base_url=base_url)
-            for name in names
-        ]
-        return judge_submission(submission, judges, loaded, out)
+    asked = load_rubric(rubric)
+    with open_judges(judges) as opened:
+        return judge_submission(submission, opened, asked, out, config=config).judged

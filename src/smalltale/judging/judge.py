@@ -1,103 +1,153 @@
-"""Judges: who is asked. One narrow protocol, so that the engine behind it can be exchanged.
+"""The narrow door to any model that judges: a question in, a reply out.
 
-In: a question and the schema of its answer. Out: a Reply, or a JudgeError.
-Beware: retries happen here alone; the engine's own are turned off, because two layers multiply.
+In: a Question. Out: a Reply, or Refused, Busy or Broken. Providers live behind it (endpoint, providers, local); so the
+engine can be exchanged.
+Beware: a judge makes one attempt; patience, re-asks and states are the caller's (asking.py), so that no two layers of
+retries multiply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+import hashlib
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
-from smalltale.errors import MissingExtra, SmalltaleError
+from smalltale.errors import SmalltaleError
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of the conversation with a judge."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a judge's answer is drawn; part of every cache key."""
+
+    temperature: float = 0.0
+    seed: int = 0
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One request."""
+
+    messages: Sequence[Message]
+    schema: Mapping[str, Any]
+    max_tokens: int
+    sampling: Sampling
+    nonce: str
+    """What the answer must echo."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenChoice:
+    """One token of a reply and the most likely tokens in its place, with natural-log probabilities."""
+
+    token: str
+    top: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A judge's raw answer."""
+    """What came back."""
 
     text: str
     input_tokens: int = 0
     output_tokens: int = 0
+    tokens: Sequence[TokenChoice] = ()
+    refused: str = ""
+    """Why the judge would not answer; empty where it did."""
 
 
-class JudgeError(Exception):
-    """The judge could not be reached or failed."""
+class Busy(Exception):
+    """The judge asks to wait (429, 503)."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Broken(Exception):
+    """One attempt failed: a time-out, a 500, a cut connection, a reply that is no reply."""
+
+
+class JudgeUnusable(SmalltaleError):
+    """No call to this judge can succeed: a wrong key, an unknown model. Stops the run."""
 
 
 class Judge(Protocol):
-    """Whoever answers questions about stories."""
+    """Anything that answers questions."""
 
-    name: str
-    qualified: bool
-    """Whether this judge has passed the gold set (judging/gold)."""
+    @property
+    def name(self) -> str:
+        """As it appears in judgements and reports."""
+        ...
 
-    async def ask(self, question: str, schema: dict[str, Any]) -> Reply:
-        """The answer. Raises JudgeError."""
+    @property
+    def endpoint(self) -> str:
+        """Where it answers, for cache keys; never holds a secret."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """Requests at once."""
+        ...
+
+    async def answer(self, question: Question) -> Reply:
+        """One attempt. Raises Busy, Broken, JudgeUnusable."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
 
 
+@dataclass
 class ScriptedJudge:
-    """A judge made of a function, for tests."""
+    """A judge for tests and rehearsals: a function of the question. Never a judge of quality."""
 
-    qualified = False
+    script: Callable[[Question], str | Reply]
+    name: str = "scripted"
+    endpoint: str = "scripted:"
+    concurrency: int = 8
+    asked: list[Question] = field(default_factory=list)
 
-    def __init__(self, name: str, answer: Callable[[str], str]) -> None:
-        self.name, self.answer = name, answer
+    async def answer(self, question: Question) -> Reply:
+        self.asked.append(question)
+        said = self.script(question)
+        if isinstance(said, Reply):
+            return said
+        words = sum(len(message.content) for message in question.messages)
+        return Reply(text=said, input_tokens=words // 4, output_tokens=len(said) // 4)
 
-    async def ask(self, question: str, schema: dict[str, Any]) -> Reply:
-        return Reply(text=self.answer(question))
+    async def close(self) -> None:
+        pass
 
 
-class EndpointJudge:
-    """Any model that inspect_ai's providers reach, OpenAI-compatible endpoints among them."""
-
-    qualified = False
-
-    def __init__(
-        self,
-        model: str,
-        *,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        max_tokens: int = 400,
-        timeout_seconds: int = 120,
-    ) -> None:
-        try:
-            from inspect_ai.model import GenerateConfig, get_model
-        except ImportError as error:
-            raise MissingExtra("inspect_ai", "judge", "an LLM judge") from error
-        self.name = model
-        self.config = GenerateConfig
-        self.max_tokens, self.timeout_seconds = max_tokens, timeout_seconds
-        try:
-            self.model = get_model(model, base_url=base_url, api_key=api_key)
-        except (ValueError, ImportError, RuntimeError) as error:
-            raise SmalltaleError(
-                f"the judge {model} cannot be used ({error}); check its name and its API key"
-            ) from error
-
-    async def ask(self, question: str, schema: dict[str, Any]) -> Reply:
-        wanted = {
-            "type": "json_schema",
-            "json_schema": {"name": "judgement", "schema": schema, "strict": True},
-        }
-        config = self.config(
-            max_tokens=self.max_tokens,
-            temperature=0.0,
-            seed=0,
-            max_retries=0,
-            timeout=self.timeout_seconds,
-            # Sent as it is: the engine's own schema type loses minimum and maximum.
-            extra_body={"response_format": wanted},
-        )
-        try:
-            output = await self.model.generate(question, config=config)
-        except Exception as error:
-            raise JudgeError(f"{type(error).__name__}: {error}") from error
-        usage = output.usage
-        return Reply(
-            text=output.completion,
-            input_tokens=usage.input_tokens if usage else 0,
-            output_tokens=usage.output_tokens if usage else 0,
-        )
+def rehearsal(question: Question) -> str:
+    """A script that answers any rubric: draws by the text's hash, the same every time."""
+    user = next(message.content for message in question.messages if message.role == "user")
+    delimiter = user.partition("two lines ")[2].split(".")[0]
+    text = user.split(f"\n{delimiter}\n")[1] if delimiter and f"\n{delimiter}\n" in user else user
+    draw = random.Random(hashlib.sha256(text.encode()).digest())
+    answer: dict[str, Any] = {}
+    for name, schema in question.schema["properties"].items():
+        if name == "check":
+            answer[name] = question.nonce
+        elif schema.get("type") == "integer":
+            answer[name] = draw.randint(schema["minimum"], schema["maximum"])
+        elif "enum" in schema:
+            answer[name] = draw.choice(schema["enum"])
+        else:
+            answer[name] = "A script drew these marks; it has not read the story."
+    return json.dumps(answer)

@@ -1,96 +1,138 @@
-"""Judgements: an answer is right or absent, never clamped, guessed or zero.
+"""One judgement: a strict reading of a judge's answer, right or absent.
 
-In: the text a judge answered. Out: scores, or why there are none.
-Beware: exactly one JSON object is accepted, with whole numbers inside the scale and the nonce that was sent.
+In: a judge's text. Out: an Answer, or a Problem that says what was missing.
+Beware: nothing here clamps, rounds, guesses or fills in; a score outside its scale is no score.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smalltale.judging.rubric import Rubric
+from smalltale.judging.rubric import CHECK, Field, Rubric
 
 State = Literal["ok", "unparsable", "refused", "error"]
-REFUSAL = re.compile(r"\b(?:I can(?:no|')t|I am unable|I'm unable|I won't|as an AI)\b", re.IGNORECASE)
+STATES: tuple[State, ...] = ("ok", "unparsable", "refused", "error")
+FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
+MAX_QUOTED = 80
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What an answer says, where it can be read."""
+    """A valid answer. `scores` has every criterion of the rubric."""
 
-    scores: dict[str, float]
-    age: str
-    assessment: str
+    scores: Mapping[str, float]
+    choices: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an answer does not count, in words that a re-ask can quote."""
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """One judge on one completion."""
+    """What one judge said of one completion. Scores are there in state ok and in no other."""
 
     prompt: str
-    completion: str
     sample: int
-    """Number of the completion among those of its prompt, from 0."""
     judge: str
     rubric: str
     rubric_hash: str
     state: State
-    scores: dict[str, float] = field(default_factory=dict)
-    """A number for each criterion where the state is ok, else empty."""
-    age: str = ""
+    overall: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    weighted: Mapping[str, float] = field(default_factory=dict)
+    """Scores as means over the judge's own probabilities of each mark, where the provider gives them."""
+    age: str | None = None
     words: str = ""
-    """The judge's assessment; where there is none, what went wrong."""
+    reason: str = ""
+    """Why there is no score."""
+    flags: tuple[str, ...] = ()
+    overall_as_written: float | None = None
+    """The overall score with the sentences that speak to the judge; None where there are none."""
+    calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    seconds: float = 0.0
-
-    @property
-    def overall(self) -> float | None:
-        """The mean of the criteria, None where there are no scores."""
-        return sum(self.scores.values()) / len(self.scores) if self.scores else None
+    key: str = ""
 
 
-class NotReadable(ValueError):
-    """An answer that cannot be read; the message says what is missing, in words a judge can act on."""
-
-
-def read_answer(text: str, rubric: Rubric, nonce: str) -> Answer:
-    """The scores in an answer. Raises NotReadable."""
-    stripped = re.sub(r"\A```(?:json)?\s*|\s*```\Z", "", text.strip())
+def parse_answer(text: str, rubric: Rubric, nonce: str) -> Answer | Problem:
+    """Read an answer. Exactly one JSON object with exactly the rubric's keys, each value in its range."""
+    stripped = text.strip()
+    fenced = FENCE.match(stripped)
     try:
-        table = json.loads(stripped, parse_constant=not_a_number)
+        value = json.loads(
+            fenced.group(1) if fenced else stripped, object_pairs_hook=distinct, parse_constant=no_constant
+        )
     except json.JSONDecodeError as error:
-        raise NotReadable(f"the answer is not one whole JSON object ({error.msg})") from error
-    if not isinstance(table, dict):
-        raise NotReadable("the answer is not a JSON object")
-    if table.get("nonce") != nonce:
-        raise NotReadable(f"the nonce must be {nonce}")
-    low, high = rubric.scale
-    scores = {}
-    for name in rubric.criteria:
-        value: Any = table.get(name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or value != int(value)
-            or not low <= value <= high
-        ):
-            raise NotReadable(f"{name} must be one whole number from {low} to {high}, found {value!r}")
-        scores[name] = float(value)
-    age = table.get("age")
-    if age not in rubric.ages:
-        raise NotReadable(f"age must be one of {', '.join(rubric.ages)}, found {age!r}")
-    return Answer(scores=scores, age=str(age), assessment=str(table.get("assessment", "")))
+        if error.msg == "Extra data":
+            return Problem("there was more than one JSON object, or text after it; give one object alone")
+        if error.pos >= len(stripped.rstrip("`")) - 1 or error.msg.startswith("Unterminated"):
+            return Problem("the JSON object was cut off before its end")
+        return Problem(f"the answer was not one JSON object ({error.msg} at character {error.pos})")
+    except (ValueError, RecursionError) as error:
+        return Problem(f"the answer was not one JSON object ({error})")
+    if not isinstance(value, dict):
+        return Problem("the answer was not a JSON object")
+    return from_object(value, rubric, nonce)
 
 
-def not_a_number(name: str) -> float:
-    """JSON has no NaN and no infinity."""
-    raise NotReadable(f"{name} is not a number")
+def from_object(value: Mapping[str, Any], rubric: Rubric, nonce: str) -> Answer | Problem:
+    """Check every key of an answer."""
+    missing = [name for name in (CHECK, *rubric.fields) if name not in value]
+    foreign = [name for name in value if name != CHECK and name not in rubric.fields]
+    if missing:
+        return Problem(f"the keys {', '.join(missing)} were missing")
+    if foreign:
+        return Problem(f"the keys {', '.join(quoted(name) for name in foreign)} were not asked for")
+    if value[CHECK] != nonce:
+        return Problem(f'"{CHECK}" must be the text {nonce}, and was {quoted(value[CHECK])}')
+    for name, each in rubric.fields.items():
+        if not fits(value[name], each):
+            return Problem(f'"{name}" must be {each.wanted()}, and was {quoted(value[name])}')
+    kinds = {
+        kind: {name for name, each in rubric.fields.items() if each.kind == kind}
+        for kind in ("choice", "words")
+    }
+    return Answer(
+        scores={name: float(value[name]) for name in rubric.criteria},
+        choices={name: value[name] for name in rubric.fields if name in kinds["choice"]},
+        words={name: value[name] for name in rubric.fields if name in kinds["words"]},
+    )
 
 
-def is_refusal(text: str) -> bool:
-    """Whether an answer without scores declines to judge."""
-    return "{" not in text and REFUSAL.search(text) is not None
+def fits(value: Any, wanted: Field) -> bool:
+    """Whether a value is what a field asks for."""
+    if wanted.kind == "score":
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value) and value == int(value) and wanted.low <= value <= wanted.high
+    if wanted.kind == "choice":
+        return isinstance(value, str) and value in wanted.choices
+    return isinstance(value, str) and bool(value.strip())
+
+
+def quoted(value: Any) -> str:
+    """A value as a message shows it, short."""
+    shown = json.dumps(value, ensure_ascii=True)
+    return shown if len(shown) <= MAX_QUOTED else f"{shown[:MAX_QUOTED]}…"
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys come once each. Raises ValueError."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key came twice")
+    return found
+
+
+def no_constant(name: str) -> Any:
+    """NaN and Infinity are not JSON. Raises ValueError."""
+    raise ValueError(f"{name} is not a number")

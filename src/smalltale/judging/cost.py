@@ -1,0 +1,97 @@
+"""What a run will cost, what it has cost, and where it stops.
+
+In: prices by judge, in dollars for a million tokens. Out: dollars, before and after.
+Beware: an estimate counts four characters a token and a full-length answer half the time; it is for the order of
+magnitude, the bill is counted from what the provider reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from smalltale.errors import SmalltaleError
+from smalltale.judging.rubric import Rubric
+
+CHARACTERS_A_TOKEN = 4.0
+ANSWER_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Price:
+    """Dollars for a million tokens."""
+
+    input: float
+    output: float
+
+    def dollars(self, input_tokens: int, output_tokens: int) -> float:
+        return (input_tokens * self.input + output_tokens * self.output) / 1e6
+
+
+@dataclass
+class Spending:
+    """Tokens and dollars so far."""
+
+    prices: Mapping[str, Price]
+    budget: float = 0.0
+    tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, judge: str, input_tokens: int, output_tokens: int) -> None:
+        read, written = self.tokens.get(judge, (0, 0))
+        self.tokens[judge] = (read + input_tokens, written + output_tokens)
+
+    @property
+    def dollars(self) -> float | None:
+        """None where a judge that was asked has no price."""
+        if any(name not in self.prices for name in self.tokens):
+            return None
+        return sum(self.prices[name].dollars(*tokens) for name, tokens in self.tokens.items())
+
+    def spent_up(self) -> bool:
+        """Whether nothing more may be asked."""
+        return self.budget > 0 and (self.dollars or 0.0) >= self.budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What one judge would be asked."""
+
+    judge: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    dollars: float | None
+
+
+def estimate(
+    texts: Sequence[str], judges: Sequence[str], rubric: Rubric, prices: Mapping[str, Price]
+) -> list[Estimate]:
+    """Calls, tokens and dollars of judging `texts` (prompt and completion together), nothing cached."""
+    fixed = len(rubric.system) + len(rubric.task)
+    read = round(sum(fixed + len(text) for text in texts) / CHARACTERS_A_TOKEN)
+    written = round(len(texts) * rubric.max_answer_tokens * ANSWER_SHARE)
+    return [
+        Estimate(
+            judge=name,
+            calls=len(texts),
+            input_tokens=read,
+            output_tokens=written,
+            dollars=prices[name].dollars(read, written) if name in prices else None,
+        )
+        for name in judges
+    ]
+
+
+def price_of(text: str) -> tuple[str, Price]:
+    """`NAME=INPUT/OUTPUT` as a price. Raises SmalltaleError."""
+    name, equals, numbers = text.rpartition("=")
+    try:
+        read, _, written = numbers.partition("/")
+        price = Price(float(read), float(written))
+    except ValueError as error:
+        raise SmalltaleError(
+            f"--price {text!r} is not JUDGE=INPUT/OUTPUT in dollars a million tokens"
+        ) from error
+    if not equals or not (price.input >= 0 and price.output >= 0):
+        raise SmalltaleError(f"--price {text!r} is not JUDGE=INPUT/OUTPUT in dollars a million tokens")
+    return name, price

@@ -1,0 +1,172 @@
+"""A judge behind any OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, Ollama, OpenAI, OpenRouter.
+
+In: a base URL and a model. Out: a Judge that makes one attempt a call.
+Beware: the key is read from the environment and appears in no file, message or cache key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from smalltale.errors import MissingExtra
+from smalltale.judging.judge import Broken, Busy, JudgeUnusable, Question, Reply, TokenChoice
+
+if TYPE_CHECKING:
+    import httpx
+
+TOP_LOGPROBS = 20
+
+
+@dataclass
+class EndpointJudge:
+    """Chat completions over HTTP, with a JSON schema."""
+
+    base_url: str
+    model: str
+    name: str = ""
+    endpoint: str = ""
+    api_key: str = field(default="", repr=False)
+    concurrency: int = 16
+    timeout_seconds: float = 120.0
+    """For one attempt, slow streams included."""
+    extra_body: Callable[[Question], Mapping[str, Any]] | None = None
+    """Keys of this server's own, added to every request."""
+    client: httpx.AsyncClient | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.base_url = self.base_url.rstrip("/")
+        self.name = self.name or self.model
+        self.endpoint = self.endpoint or self.base_url
+
+    async def answer(self, question: Question) -> Reply:
+        """One POST. Raises Busy, Broken, JudgeUnusable."""
+        import httpx
+
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                response = await self.connected().post(
+                    f"{self.base_url}/chat/completions", json=self.body(question)
+                )
+        except TimeoutError as error:
+            raise Broken(f"no whole answer in {self.timeout_seconds:g} s") from error
+        except httpx.ConnectError as error:
+            raise Broken(f"{self.base_url} takes no connection: {error}") from error
+        except httpx.HTTPError as error:
+            raise Broken(f"the connection broke: {type(error).__name__} {error}".strip()) from error
+        self.refuse_status(response)
+        return reply_of(response.content)
+
+    def connected(self) -> httpx.AsyncClient:
+        """The connections, made at the first call."""
+        if self.client is None:
+            try:
+                import httpx
+            except ImportError as error:
+                raise MissingExtra("httpx", "judge", "a judge over HTTP") from error
+            headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+            limits = httpx.Limits(
+                max_connections=self.concurrency, max_keepalive_connections=self.concurrency
+            )
+            self.client = httpx.AsyncClient(
+                headers=headers, limits=limits, timeout=httpx.Timeout(self.timeout_seconds), trust_env=False
+            )
+        return self.client
+
+    def body(self, question: Question) -> dict[str, Any]:
+        """The request."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": each.role, "content": each.content} for each in question.messages],
+            "max_tokens": question.max_tokens,
+            "temperature": question.sampling.temperature,
+            "seed": question.sampling.seed,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "judgement", "strict": True, "schema": question.schema},
+            },
+        }
+        if question.sampling.logprobs:
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        if self.extra_body is not None:
+            body |= self.extra_body(question)
+        return body
+
+    def refuse_status(self, response: httpx.Response) -> None:
+        """Raise for every status but 200."""
+        status, said = response.status_code, " ".join(response.text[:200].split())
+        if status == 200:
+            return
+        if status in {401, 403}:
+            raise JudgeUnusable(
+                f"{self.endpoint} refuses the key for {self.model} (HTTP {status}); set the right key in the environment"
+            )
+        if status == 404:
+            raise JudgeUnusable(
+                f"{self.endpoint} does not know the model {self.model} (HTTP 404: {said}); check its name"
+            )
+        if status in {429, 503, 529}:
+            raise Busy(f"HTTP {status}", retry_after(response.headers.get("retry-after")))
+        if status in {400, 422} and not said:
+            raise JudgeUnusable(
+                f"{self.endpoint} refuses the request (HTTP {status}); check the model's features"
+            )
+        if status in {400, 422}:
+            raise JudgeUnusable(
+                f"{self.endpoint} refuses the request (HTTP {status}: {said}); check the model's features"
+            )
+        raise Broken(f"HTTP {status}: {said}" if said else f"HTTP {status}")
+
+    async def close(self) -> None:
+        client, self.client = self.client, None
+        if client is not None:
+            await client.aclose()
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for: a number or a date; None where it says nothing readable."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def reply_of(content: bytes) -> Reply:
+    """The reply in a chat completion's body. Raises Broken where it is none."""
+    try:
+        value = json.loads(content)
+        choice = value["choices"][0]
+        message = choice["message"]
+        text = message.get("content")
+        usage = value.get("usage") or {}
+        refused = message.get("refusal") or ""
+        if choice.get("finish_reason") == "content_filter":
+            refused = refused or "the provider's filter stopped the answer"
+        if not isinstance(text, str) and not refused:
+            text = ""
+        return Reply(
+            text=text or "",
+            input_tokens=int(usage.get("prompt_tokens") or 0),
+            output_tokens=int(usage.get("completion_tokens") or 0),
+            tokens=tuple(token_of(each) for each in (choice.get("logprobs") or {}).get("content") or ()),
+            refused=str(refused),
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Broken(f"the endpoint's answer is not a chat completion ({type(error).__name__})") from error
+
+
+def token_of(entry: Mapping[str, Any]) -> TokenChoice:
+    """One token with its likeliest rivals."""
+    top = {each["token"]: float(each["logprob"]) for each in entry.get("top_logprobs") or ()}
+    return TokenChoice(token=entry["token"], top=top)

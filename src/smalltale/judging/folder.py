@@ -1,0 +1,88 @@
+"""The judgements folder: judgements.parquet, meta.json and the journal.
+
+In: Judgements. Out: a table with one row for each completion and judge, and back.
+Beware: the criteria live in the struct columns `scores` and `weighted`, whose fields are the rubric's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smalltale.errors import FileProblem
+from smalltale.files import explained, new_file, read_json
+from smalltale.judging.judgement import Judgement
+
+TABLE = "judgements.parquet"
+META = "meta.json"
+
+
+def table_schema(criteria: Sequence[str]) -> pa.Schema:
+    """The columns of judgements.parquet."""
+    marks = pa.struct([(name, pa.float64()) for name in criteria])
+    return pa.schema(
+        [
+            ("submission", pa.string()),
+            ("prompt", pa.string()),
+            ("sample", pa.int32()),
+            ("completion", pa.string()),
+            ("judge", pa.string()),
+            ("rubric", pa.string()),
+            ("rubric_hash", pa.string()),
+            ("state", pa.string()),
+            ("overall", pa.float64()),
+            ("scores", marks),
+            ("weighted", marks),
+            ("age", pa.string()),
+            ("words", pa.string()),
+            ("reason", pa.string()),
+            ("flags", pa.list_(pa.string())),
+            ("overall_as_written", pa.float64()),
+            ("calls", pa.int32()),
+            ("input_tokens", pa.int64()),
+            ("output_tokens", pa.int64()),
+            ("key", pa.string()),
+        ]
+    )
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]], criteria: Sequence[str]) -> None:
+    """Write judgements.parquet, whole or not at all."""
+    for row in rows:
+        for column in ("scores", "weighted"):
+            row[column] = {name: row[column].get(name) for name in criteria}
+    with new_file(path) as temporary:
+        pq.write_table(
+            pa.Table.from_pylist(list(rows), schema=table_schema(criteria)), temporary, compression="zstd"
+        )
+
+
+def read_judgements(folder: Path) -> list[Judgement]:
+    """The judgements of a folder that `judge run` wrote, in the submission's order. Raises FileProblem."""
+    return [judgement_of(row) for row in read_rows(folder)]
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows with the completions' texts."""
+    meta = read_json(folder / META)
+    if not isinstance(meta, dict) or meta.get("kind") != "judgements":
+        raise FileProblem(f"{folder} is not a judgements folder; make one with: smalltale judge run")
+    path = folder / TABLE
+    try:
+        with explained(path):
+            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise FileProblem(f"{path} is not whole Parquet; run the same judge run again") from error
+    return rows
+
+
+def judgement_of(row: dict[str, Any]) -> Judgement:
+    """One row."""
+    kept = {name: row[name] for name in Judgement.__dataclass_fields__ if name in row}
+    for column in ("scores", "weighted"):
+        kept[column] = {name: value for name, value in (row[column] or {}).items() if value is not None}
+    return Judgement(**{**kept, "flags": tuple(row["flags"] or ())})

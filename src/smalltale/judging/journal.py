@@ -1,0 +1,64 @@
+"""Every finished judgement, kept the moment it is finished, so that no call is made twice.
+
+In: judgements. Out: a JSONL file that only grows.
+Beware: a line cut by a kill is dropped on reading; it was the last, and its call is made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from smalltale.errors import FileProblem
+from smalltale.files import explained
+
+
+class Journal:
+    """Records by key. Opened for appending, read whole at first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records: dict[str, dict[str, Any]] = {}
+        self.opened: IO[bytes] | None = None
+
+    def __enter__(self) -> Journal:
+        with explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            raw = self.path.read_bytes() if self.path.exists() else b""
+            self.opened = self.path.open("ab")
+            whole, newline, cut = raw.rpartition(b"\n")
+            if cut:
+                self.opened.truncate(len(whole) + len(newline))
+        for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
+            try:
+                record = json.loads(line)
+                self.records[record["key"]] = record
+            except (ValueError, TypeError, KeyError) as error:
+                raise FileProblem(
+                    f"{self.path} line {number} is not a judgement; remove that line, its call is made again"
+                ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.opened is not None:
+            self.opened.close()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The record of a key."""
+        return self.records.get(key)
+
+    def add(self, key: str, record: Any) -> None:
+        """Keep a record (a dataclass or a mapping): in the file before this returns."""
+        value: Mapping[str, Any] = dataclasses.asdict(record) if dataclasses.is_dataclass(record) else record  # type: ignore[arg-type]
+        kept = {**value, "key": key}
+        assert self.opened is not None, "the journal is not open"
+        with explained(self.path):
+            self.opened.write(json.dumps(kept, ensure_ascii=True).encode() + b"\n")
+            self.opened.flush()
+        self.records[key] = kept

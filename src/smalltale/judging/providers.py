@@ -1,0 +1,156 @@
+"""A judge behind any provider that inspect_ai speaks to; its model calls only, never its eval.
+
+In: a model's name as inspect_ai has it. Out: a Judge that makes one attempt a call.
+Beware: inspect_ai has two layers of retries that multiply, so both are turned off here (max_retries=0 for its own, and
+the client's); and the schema it sends loses minimum and maximum, so ours is checked again in judgement.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from smalltale.errors import MissingExtra, SmalltaleError
+from smalltale.judging.endpoint import retry_after
+from smalltale.judging.judge import Broken, Busy, JudgeUnusable, Question, Reply, TokenChoice
+
+KEYS = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "google": "GOOGLE_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistral": "MISTRAL_API_KEY",
+    "together": "TOGETHER_API_KEY",
+    "grok": "XAI_API_KEY",
+}
+WITHOUT_SEED = {"anthropic"}
+WITH_LOGPROBS = {"openai", "google", "grok", "together", "vllm", "sglang", "openrouter", "openai-api"}
+
+
+@dataclass
+class ProviderJudge:
+    """One model of inspect_ai."""
+
+    name: str
+    endpoint: str
+    concurrency: int
+    model: Any
+    timeout_seconds: float = 120.0
+
+    @classmethod
+    def open(cls, name: str) -> ProviderJudge:
+        """Raises MissingExtra, SmalltaleError for a missing key or an unknown provider, before any call."""
+        if find_spec("inspect_ai") is None:
+            raise MissingExtra("inspect_ai", "judge", f"the judge {name}")
+        provider = name.partition("/")[0]
+        key = KEYS.get(provider)
+        if key is not None and not os.environ.get(key):
+            raise SmalltaleError(f"judge {name} needs an API key; set the environment variable {key}")
+        from inspect_ai.model import get_model
+
+        try:
+            model = get_model(name, memoize=False, **({"max_retries": 0} if provider == "openai" else {}))
+        except (ValueError, ImportError, RuntimeError) as error:
+            raise SmalltaleError(
+                f"judge {name} cannot be opened: {' '.join(str(error).split())[:300]}"
+            ) from error
+        except Exception as error:
+            if type(error).__name__ != "PrerequisiteError":
+                raise
+            raise SmalltaleError(
+                f"judge {name} cannot be opened: {' '.join(str(error).split())[:300]}"
+            ) from error
+        return cls(name=name, endpoint=f"inspect:{provider}", concurrency=8, model=model)
+
+    async def answer(self, question: Question) -> Reply:
+        """One attempt. Raises Busy, Broken, JudgeUnusable."""
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                output = await self.model.generate(messages_of(question), config=self.config(question))
+        except TimeoutError as error:
+            raise Broken(f"no whole answer in {self.timeout_seconds:g} s") from error
+        except Exception as error:
+            raise translated(self.name, error) from error
+        return reply_of(output)
+
+    def config(self, question: Question) -> Any:
+        """A request's settings."""
+        from inspect_ai.model import GenerateConfig, ResponseSchema
+        from inspect_ai.util import JSONSchema
+
+        provider = self.name.partition("/")[0]
+        logprobs = question.sampling.logprobs and provider in WITH_LOGPROBS
+        return GenerateConfig(
+            max_retries=0,
+            max_tokens=question.max_tokens,
+            temperature=question.sampling.temperature,
+            seed=None if provider in WITHOUT_SEED else question.sampling.seed,
+            logprobs=logprobs or None,
+            top_logprobs=20 if logprobs else None,
+            max_connections=self.concurrency,
+            response_schema=ResponseSchema(
+                name="judgement", json_schema=JSONSchema.model_validate(question.schema), strict=True
+            ),
+        )
+
+    async def close(self) -> None:
+        pass
+
+
+def messages_of(question: Question) -> list[Any]:
+    """A question's turns as inspect_ai has them."""
+    from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
+
+    kinds: dict[str, Any] = {
+        "system": ChatMessageSystem,
+        "user": ChatMessageUser,
+        "assistant": ChatMessageAssistant,
+    }
+    return [kinds[each.role](content=each.content) for each in question.messages]
+
+
+def reply_of(output: Any) -> Reply:
+    """A ModelOutput as a Reply. Raises Broken where it has no choice."""
+    if not output.choices:
+        raise Broken(f"an answer without content ({output.error or 'no reason given'})")
+    choice, usage = output.choices[0], output.usage
+    content = choice.logprobs.content if choice.logprobs is not None else ()
+    return Reply(
+        text=choice.message.text,
+        input_tokens=usage.input_tokens if usage else 0,
+        output_tokens=usage.output_tokens if usage else 0,
+        tokens=tuple(
+            TokenChoice(token=each.token, top={top.token: top.logprob for top in each.top_logprobs or ()})
+            for each in content
+        ),
+        refused="the provider's filter stopped the answer" if choice.stop_reason == "content_filter" else "",
+    )
+
+
+def translated(name: str, error: BaseException) -> Exception:
+    """A provider's exception as one of ours. inspect_ai may wrap the client's in one of its own."""
+    at: BaseException | None = error
+    while at is not None:
+        status = getattr(at, "status_code", None) or getattr(at, "code", None)
+        if isinstance(status, int):
+            said = " ".join(str(at).split())[:200]
+            if status in {401, 403}:
+                return JudgeUnusable(
+                    f"judge {name}: the provider refuses the key (HTTP {status}); set the right one"
+                )
+            if status in {400, 404, 422}:
+                return JudgeUnusable(
+                    f"judge {name}: the provider refuses the request (HTTP {status}: {said})"
+                )
+            if status in {429, 503, 529}:
+                headers = getattr(getattr(at, "response", None), "headers", {}) or {}
+                return Busy(f"HTTP {status}", retry_after(headers.get("retry-after")))
+            return Broken(f"HTTP {status}: {said}")
+        at = at.__cause__ or at.__context__
+    if isinstance(error, MissingExtra | SmalltaleError):
+        return error
+    return Broken(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
