@@ -36,6 +36,7 @@ from smalltale.errors import FileProblem, RecipeError
 from smalltale.files import (
     END_OF_STORY,
     explained,
+    git_commit,
     new_file,
     new_folder,
     provenance,
@@ -263,7 +264,7 @@ def open_work(out: Path, config: CorpusConfig, sources: list[Source]) -> Path:
         with explained(Path(path)):
             state = Path(path).stat()
         states.append([path, state.st_size, state.st_mtime_ns])
-    text = json.dumps([WORK_VERSION, pa.__version__, plain(config), states], sort_keys=True, default=str)
+    text = json.dumps([WORK_VERSION, git_commit(), pa.__version__, plain(config), states], sort_keys=True, default=str)
     mark = hashlib.sha256(text.encode()).hexdigest()
     work = out.with_name(f".{out.name}.work")
     with explained(work):
