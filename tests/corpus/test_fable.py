@@ -64,3 +64,9 @@ def test_sentences_begin_with_capitals_and_speech_tags_do_not(sample: list[str])
     text = "\n".join(sample)
     assert not re.search(r"[.!?] [a-z]", text)
     assert not re.search(r'[!?]" (Asked|Called|Shouted|Said)', text)
+
+
+@pytest.mark.all
+def test_a_million_stories_differ() -> None:
+    seen = {hashlib.blake2b(text.encode(), digest_size=12).digest() for text in stories(1, 1_000_000)}
+    assert len(seen) == 1_000_000

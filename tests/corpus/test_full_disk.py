@@ -1,0 +1,50 @@
+"""A disk that really fills, where the test may mount one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from smalltale.corpus.build import read_corpus
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6M", "none", str(place)], capture_output=True
+    ).returncode:
+        pytest.skip("this user may not mount a small disk")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.all
+def test_a_full_disk_is_explained_and_the_build_goes_on_when_there_is_room(small_disk: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "smalltale",
+        "corpus",
+        "build",
+        "demo",
+        "--out",
+        "c",
+        "--set",
+        "corpus.stories=9000",
+    ]
+    full = subprocess.run(command, cwd=small_disk, capture_output=True, text=True)
+    assert full.returncode == 2
+    assert "No space left on device; free some space" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not (small_disk / "c").exists()
+    subprocess.run(["mount", "-o", "remount,size=60M", str(small_disk)], check=True)
+    again = subprocess.run(command, cwd=small_disk, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "going on with the build" in again.stderr
+    assert sum(1 for split in ("train", "val") for _ in read_corpus(small_disk / "c", split)) == 9000  # type: ignore[arg-type]
