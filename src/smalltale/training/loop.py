@@ -6,8 +6,6 @@ Beware: the clock of the time budget counts training steps alone; compiling, eva
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import time
@@ -18,8 +16,8 @@ from typing import Any
 
 import torch
 
-from smalltale.errors import FileProblem, RecipeError, SmalltaleError
-from smalltale.files import explained, provenance, read_jsonl, refuse_foreign_folder, write_json, write_jsonl
+from smalltale.errors import RecipeError, SmalltaleError
+from smalltale.files import explained, read_jsonl, refuse_foreign_folder, write_jsonl
 from smalltale.model.head import chunked_cross_entropy
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.shards import TokenFolder, read_tokens
@@ -29,6 +27,7 @@ from smalltale.training.checkpoint import RunState, newest_state, resume, save_c
 from smalltale.training.device import Device, choose_device
 from smalltale.training.evaluate import evaluate
 from smalltale.training.optim import OptimConfig, Optimizers
+from smalltale.training.record import fingerprint, write_meta
 from smalltale.training.schedule import ScheduleConfig
 from smalltale.training.stopping import StopRequests
 
@@ -114,9 +113,15 @@ def train(
     check_fit(shape, data, tokenizer, config)
     run = Run(config, shape, data, out, record or {})
     tokenizer.save(out, {})
-    write_meta(out, run, tokens, recipe, finished=False)
+
+    def keep_record(*, finished: bool) -> None:
+        write_meta(out, asdict(config), run.state, run.device, tokens, recipe, finished=finished)
+
+    keep_record(finished=False)
     validation = list(validation_stories(data, tokenizer, config.validation_stories))
-    return run.go(tokenizer, validation, watch, lambda: write_meta(out, run, tokens, recipe, finished=True))
+    summary = run.go(tokenizer, validation, watch)
+    keep_record(finished=True)
+    return summary
 
 
 class Run:
@@ -133,7 +138,9 @@ class Run:
         self.rows = Rows.from_tokens(
             data, config.row_length, seed=config.seed, device=self.device.torch_device
         )
-        self.state = RunState(step=0, tokens=0, seconds=0.0, fingerprint=fingerprint(config, shape, data))
+        self.state = RunState(
+            step=0, tokens=0, seconds=0.0, fingerprint=fingerprint(asdict(config), shape, data)
+        )
         self.compiled = config.compile and self.device.compiles
         # Layer by layer, all alike: 9 s to compile instead of 45 s for the whole trunk, at the same speed
         # (6 layers, 2 cores with AMX, 2026-11-23).
@@ -142,9 +149,7 @@ class Run:
         ]
         self.metrics: list[dict[str, Any]] = []
 
-    def go(
-        self, tokenizer: Tokenizer, validation: list[str], watch: Watcher | None, finish: Callable[[], None]
-    ) -> TrainingSummary:
+    def go(self, tokenizer: Tokenizer, validation: list[str], watch: Watcher | None) -> TrainingSummary:
         """Train to the end of the budget."""
         self.take_up()
         compile_seconds = self.warm_up()
@@ -168,7 +173,6 @@ class Run:
                     self.save()
                     saved = time.monotonic()
         self.save()
-        finish()
         seconds, trained = self.state.seconds - first.seconds, self.state.tokens - first.tokens
         return TrainingSummary(
             steps=self.state.step,
@@ -309,50 +313,7 @@ def check_fit(shape: ModelConfig, data: TokenFolder, tokenizer: Tokenizer, confi
         )
 
 
-def fingerprint(config: TrainingConfig, shape: ModelConfig, data: TokenFolder) -> str:
-    """Hash of what must be the same for a run to go on."""
-    same = {
-        key: value
-        for key, value in asdict(config).items()
-        if key not in {"device", "compile", "checkpoint_seconds"}
-    }
-    told = json.dumps([same, asdict(shape), data.meta["hashes"]], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
 def validation_stories(data: TokenFolder, tokenizer: Tokenizer, count: int) -> Iterator[str]:
     """The first held-out stories of a token folder, as text."""
     for start, end in list(zip(data.val_offsets[:-1], data.val_offsets[1:], strict=True))[:count]:
         yield tokenizer.decode([int(each) for each in data.val[int(start) : int(end) - 1]])
-
-
-def write_meta(out: Path, run: Run, tokens: Path, recipe: dict[str, Any] | None, *, finished: bool) -> None:
-    """The record of the run: what shows how the model came to be."""
-    record = provenance(
-        recipe=recipe,
-        inputs={"tokens": run.state.fingerprint},
-        counts={"steps": run.state.step, "tokens": run.state.tokens},
-        seconds=run.state.seconds,
-    )
-    write_json(
-        out / "meta.json",
-        {
-            **record,
-            "kind": "checkpoint",
-            "format": 1,
-            "finished": finished,
-            "trained_from_scratch": True,
-            "hardware": {"device": run.device.kind, "name": run.device.name, "dtype": str(run.device.dtype)},
-            "torch": torch.__version__,
-            "tokens_folder": str(tokens),
-            "training": asdict(run.config),
-        },
-    )
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics, one dict a step. Raises FileProblem."""
-    metrics: list[dict[str, Any]] = read_jsonl(folder / "metrics.jsonl")
-    if not metrics:
-        raise FileProblem(f"{folder / 'metrics.jsonl'} is empty; the run has made no step yet")
-    return metrics

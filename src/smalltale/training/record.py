@@ -1,0 +1,62 @@
+"""The record of a run: what it was made of, what shows that it was trained from scratch, and its metrics.
+
+In: a run's config, data and state. Out: the checkpoint's meta.json and metrics.jsonl.
+Beware: the fingerprint holds all that must be the same for a run to go on; where it runs is not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smalltale.errors import FileProblem
+from smalltale.files import provenance, read_jsonl, write_json
+from smalltale.model.transformer import ModelConfig
+from smalltale.tokens.shards import TokenFolder
+
+WHERE = {"device", "compile", "checkpoint_seconds"}
+"""Settings that may differ when a run goes on."""
+
+
+def fingerprint(training: dict[str, Any], shape: ModelConfig, data: TokenFolder) -> str:
+    """Hash of what must be the same for a run to go on."""
+    same = {key: value for key, value in training.items() if key not in WHERE}
+    told = json.dumps([same, asdict(shape), data.meta["hashes"]], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def write_meta(out: Path, run: Run, tokens: Path, recipe: dict[str, Any] | None, *, finished: bool) -> None:
+    """The record of the run: what shows how the model came to be."""
+    record = provenance(
+        recipe=recipe,
+        inputs={"tokens": state.fingerprint},
+        counts={"steps": state.step, "tokens": state.tokens},
+        seconds=state.seconds,
+    )
+    write_json(
+        out / "meta.json",
+        {
+            **record,
+            "kind": "checkpoint",
+            "format": 1,
+            "finished": finished,
+            "trained_from_scratch": True,
+            "hardware": {"device": device.kind, "name": device.name, "dtype": str(device.dtype)},
+            "torch": torch.__version__,
+            "tokens_folder": str(tokens),
+            "training": training,
+        },
+    )
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """A run's metrics, one dict a step. Raises FileProblem."""
+    metrics: list[dict[str, Any]] = read_jsonl(folder / "metrics.jsonl")
+    if not metrics:
+        raise FileProblem(f"{folder / 'metrics.jsonl'} is empty; the run has made no step yet")
+    return metrics
