@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from smalltale.tokens.sweep import Sweep
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `tokens train` and `tokens encode`."""
-    tokens = typer.Typer(help="Train a tokenizer, encode a corpus.", no_args_is_help=True)
+    """Register the verbs of `tokens`."""
+    tokens = typer.Typer(
+        help="Train or convert a tokenizer, choose its size, encode a corpus.", no_args_is_help=True
+    )
     app.add_typer(tokens, name="tokens")
 
     @tokens.command("train")
@@ -20,9 +26,11 @@ def add_to(app: typer.Typer) -> None:
         corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
         out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
         recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "demo",
-        set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
+        set_: Annotated[
+            list[str] | None, typer.Option("--set", help="section.key=value, as tokenizer.kind=unigram.")
+        ] = None,
     ) -> None:
-        """Train a byte-level BPE on a corpus."""
+        """Train a tokenizer on a corpus: byte-level BPE, Unigram or WordPiece."""
         from smalltale.recipe import load_recipe
         from smalltale.tokens.tokenizer import TokenizerConfig
 
@@ -30,33 +38,125 @@ def add_to(app: typer.Typer) -> None:
         vocabulary = train_on_corpus(
             corpus, out, loaded.section("tokenizer", TokenizerConfig), loaded.as_dict()
         )
-        Console().print(f"{out}: {vocabulary:,} tokens", highlight=False, soft_wrap=True)
+        say(f"{out}: {vocabulary:,} tokens")
+
+    @tokens.command("convert")
+    def convert(
+        source: Annotated[
+            str,
+            typer.Argument(help="A folder, tokenizer.json, SentencePiece .model, tiktoken name or Hub id."),
+        ],
+        out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
+        end_token: Annotated[
+            str | None, typer.Option(help="The end-of-story token; added where the tokenizer lacks it.")
+        ] = None,
+    ) -> None:
+        """Turn any pre-trained tokenizer into a tokenizer folder."""
+        from smalltale.files import new_folder, provenance
+        from smalltale.tokens.convert import describe, open_tokenizer
+
+        began = time.monotonic()
+        tokenizer = open_tokenizer(source, end_token=end_token)
+        with new_folder(out) as folder:
+            counts = {"vocabulary": tokenizer.vocabulary}
+            seconds = time.monotonic() - began
+            tokenizer.save(folder, provenance(inputs={"source": source}, counts=counts, seconds=seconds))
+        say(f"{out}: {describe(tokenizer)}")
 
     @tokens.command("encode")
     def encode(
         corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
         tokenizer: Annotated[Path, typer.Option(help="A tokenizer folder.")],
         out: Annotated[Path, typer.Option(help="The token folder to write.")],
+        threads: Annotated[int | None, typer.Option(min=1, help="How many; all cores by default.")] = None,
     ) -> None:
-        """Encode a corpus into token files."""
+        """Encode a corpus into token files; a stopped run goes on."""
         from smalltale.tokens.encode import encode_corpus
 
-        summary = encode_corpus(corpus, tokenizer, out)
-        Console().print(
+        summary = encode_corpus(corpus, tokenizer, out, threads=threads)
+        say(
             f"{out}: {summary.tokens:,} tokens of {summary.stories:,} stories, "
-            f"{summary.bytes / max(1, summary.tokens - summary.stories):.2f} bytes a token, {summary.seconds:.1f} s",
-            highlight=False,
-            soft_wrap=True,
+            f"{summary.bytes / max(1, summary.tokens - summary.stories):.2f} bytes a token, "
+            f"{summary.seconds:.1f} s ({summary.bytes / 1e6 / summary.seconds:.0f} MB/s)"
         )
+
+    @tokens.command("sweep")
+    def sweep_verb(
+        corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
+        out: Annotated[Path, typer.Option(help="The folder for sweep.json and sweep.png.")],
+        sizes: Annotated[
+            str, typer.Option(help="Vocabularies to train, with commas.")
+        ] = "1024,2048,4096,8192,16384,32768",
+        recipe: Annotated[
+            str, typer.Option(help="A recipe's name or path: its [model] is the shape.")
+        ] = "demo",
+        set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
+    ) -> None:
+        """Show what each vocabulary costs and saves in each weight class."""
+        from smalltale.errors import RecipeError
+        from smalltale.recipe import load_recipe
+        from smalltale.tokens.sweep import ModelShape, sweep
+        from smalltale.tokens.tokenizer import TokenizerConfig
+
+        loaded = load_recipe(recipe, set_ or [])
+        model = loaded.tables.get("model", {})
+        known = {name: model[name] for name in ("layers", "width", "mlp_ratio", "context") if name in model}
+        try:
+            wanted = sorted({int(size) for size in sizes.split(",")})
+        except ValueError as error:
+            raise RecipeError(f"--sizes {sizes!r} is not a list of whole numbers, as 1024,4096") from error
+        result = sweep(
+            corpus,
+            wanted,
+            loaded.section("tokenizer", TokenizerConfig),
+            ModelShape(**known),
+            out,
+            loaded.as_dict(),
+        )
+        show_sweep(result)
+        say(f"{out}: sweep.json, sweep.png")
+
+
+def say(text: str) -> None:
+    """One line of result."""
+    Console().print(text, highlight=False, soft_wrap=True)
+
+
+def show_sweep(result: Sweep) -> None:
+    """A table a weight class."""
+    for name in dict.fromkeys(row.weight_class for row in result.rows):
+        table = Table(title=f"{name}: recommended {result.recommended[name]:,}")
+        for heading in (
+            "vocabulary",
+            "bytes/token",
+            "layers",
+            "embedding share",
+            "MFLOPs/byte",
+            "bytes/context",
+        ):
+            table.add_column(heading, justify="right")
+        for row in result.rows:
+            if row.weight_class == name:
+                mark = " *" if row.vocabulary == result.recommended[name] else ""
+                table.add_row(
+                    f"{row.vocabulary:,}{mark}",
+                    f"{row.bytes_per_token:.3f}",
+                    str(row.layers),
+                    f"{row.embedding_share:.1%}",
+                    f"{row.flops_per_byte / 1e6:.1f}",
+                    f"{row.bytes_in_context:,.0f}",
+                )
+        Console().print(table)
 
 
 def train_on_corpus(corpus: Path, out: Path, config: Any, recipe: dict[str, Any]) -> int:
     """Train a tokenizer on a corpus folder's train split into `out`. Returns its vocabulary."""
     from smalltale.corpus.build import read_corpus
-    from smalltale.files import new_folder, provenance, sha256_of
+    from smalltale.files import new_folder, provenance, refuse_foreign_folder, sha256_of
     from smalltale.tokens.tokenizer import train_tokenizer
 
     began = time.monotonic()
+    refuse_foreign_folder(out)
     texts = (document.text for document in read_corpus(corpus, "train"))
     tokenizer = train_tokenizer(texts, config)
     with new_folder(out) as folder:
