@@ -22,7 +22,7 @@ from smalltale.judging.rubric import CHECK
 SLOTS = 2
 CONTEXT_TOKENS = 2_560
 """For one request: a rubric, a long story and the answer, asked again once."""
-WORDS_CHARACTERS = 40
+WORDS_CHARACTERS = 24
 """Bound on each text in an answer of the embedded model, whose words are worth no more time."""
 
 
@@ -64,6 +64,7 @@ def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.n_parallel, params.n_ctx = SLOTS, SLOTS * CONTEXT_TOKENS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.cpuparams.poll = params.cpuparams_batch.poll = 0
     params.n_threads_http, params.verbosity, params.ui = SLOTS + 1, -1, False
     try:
         server = xllamacpp.Server(params)
