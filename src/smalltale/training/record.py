@@ -30,7 +30,16 @@ def fingerprint(training: dict[str, Any], shape: ModelConfig, data: TokenFolder)
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def write_meta(out: Path, run: Run, tokens: Path, recipe: dict[str, Any] | None, *, finished: bool) -> None:
+def write_meta(
+    out: Path,
+    training: dict[str, Any],
+    state: RunState,
+    device: Device,
+    tokens: Path,
+    recipe: dict[str, Any] | None,
+    *,
+    finished: bool,
+) -> None:
     """The record of the run: what shows how the model came to be."""
     record = provenance(
         recipe=recipe,

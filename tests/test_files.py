@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from smalltale.errors import FileProblem
+from smalltale.files import (
+    new_file,
+    new_folder,
+    provenance,
+    read_json,
+    read_jsonl,
+    read_stories,
+    read_text,
+    sha256_of,
+    write_json,
+    write_jsonl,
+)
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.json"
+    write_json(path, {"a": "ü"})
+    assert read_json(path) == {"a": "ü"}
+    with pytest.raises(RuntimeError), new_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert read_json(path) == {"a": "ü"}
+    assert [each.name for each in path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_folder_replaces_only_what_smalltale_wrote(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for number in range(2):
+        with new_folder(out) as folder:
+            write_json(folder / "meta.json", {"number": number})
+    assert read_json(out / "meta.json") == {"number": 1}
+    with pytest.raises(RuntimeError), new_folder(out) as folder:
+        raise RuntimeError
+    assert read_json(out / "meta.json") == {"number": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("x")
+    with pytest.raises(FileProblem, match="not written by smalltale"), new_folder(foreign):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "is empty"), (b" \n", "is empty"), (b"a\x00b", "binary"), (b"fine\nZo\xeb", "line 2")],
+)
+def test_text_that_cannot_be_read_says_what_and_where(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    with pytest.raises(FileProblem, match=says):
+        read_text(path)
+
+
+def test_stories_stand_between_marks_without_white_space_at_their_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\ufeff A b.\n\nC.\n<|endoftext|>\n\n<|endoftext|> D <|endoftext|>", encoding="utf-8")
+    assert read_stories(path) == ["A b.\n\nC.", "D"]
+    path.write_text("<|endoftext|>\n")
+    with pytest.raises(FileProblem, match="no story"):
+        read_stories(path)
+
+
+def test_json_lines_name_the_broken_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_jsonl(path, [{"a": 1}, "b"])
+    assert read_jsonl(path) == [{"a": 1}, "b"]
+    path.write_text('{"a": 1}\n{"a"\n')
+    with pytest.raises(FileProblem, match="line 2"):
+        read_jsonl(path)
+
+
+def test_a_missing_place_and_a_file_for_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileProblem, match="does not exist"):
+        sha256_of(tmp_path / "none")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileProblem, match="is a folder"):
+        read_text(tmp_path)
+    with pytest.raises(FileProblem), new_folder(tmp_path / "file" / "below"):
+        pass
+
+
+def test_the_record_of_an_artefact_names_its_code() -> None:
+    record = provenance(inputs={"a": "b"}, counts={"c": 1}, seconds=1.23456)
+    assert record["seconds"] == 1.235
+    assert {"recipe", "smalltale_version", "git_commit", "made_at", "inputs", "counts"} <= record.keys()
