@@ -18,6 +18,8 @@ from smalltale.errors import FileProblem
 from smalltale.files import provenance, read_jsonl, write_json
 from smalltale.model.transformer import ModelConfig
 from smalltale.tokens.shards import TokenFolder
+from smalltale.training.checkpoint import RunState
+from smalltale.training.device import Device
 
 WHERE = {"device", "compile", "checkpoint_seconds"}
 """Settings that may differ when a run goes on."""
