@@ -251,8 +251,7 @@ class Demo:
             judged = judge_hand_in(self.out / "submission.csv", ["local"], "paper", self.out / "judgements")
         except MissingExtra as error:
             return f"left out: {error}", False
-        states = ", ".join(f"{count} {state}" for state, count in sorted(judged.states.items()))
-        return f"{states}; plumbing only, not fit to rank", True
+        return f"{judged} judgements with a score; plumbing only, not fit to rank", True
 
     def leaderboard(self) -> str:
         from smalltale.hackathon.judged import read_entry
