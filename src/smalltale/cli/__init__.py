@@ -24,6 +24,7 @@ def build_app() -> typer.Typer:
         demo,
         doctor,
         generate,
+        hackathon,
         judge,
         leaderboard,
         serve,
@@ -51,6 +52,7 @@ def build_app() -> typer.Typer:
         judge,
         leaderboard,
         serve,
+        hackathon,
     ):
         stage.add_to(app)
     return app

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -61,32 +61,56 @@ def make_board(
     weight_class: str | None,
     panel: str | None = None,
 ) -> Board:
-    """Rank each team's best whole hand-in of this kind."""
-    query = (
-        select(
-            Score,
-            HandIn.id,
-            HandIn.team_id,
-            HandIn.weight_class,
-            HandIn.counted_parameters,
-            HandIn.verified_parameters,
-            HandIn.received,
-            Team,
-        )
-        .join(HandIn, HandIn.id == Score.hand_in_id)
-        .join(Team, Team.id == HandIn.team_id)
-        .where(
-            HandIn.edition_id == edition.id,
-            HandIn.kind == kind,
-            Score.side == side,
-            Score.panel == (panel or edition.panel),
-            HandIn.disqualified.is_(None),
-            Team.disqualified.is_(None),
-        )
+    """Rank each team's best whole hand-in of this kind, in one class or over all."""
+    boards = make_boards(session, edition, kind=kind, side=side, panel=panel)
+    empty = Board(
+        revision=edition.revision, kind=kind, side=side, weight_class=weight_class, lines=[], criteria=[]
     )
-    if weight_class is not None:
-        query = query.where(HandIn.weight_class == weight_class)
-    # The database picks each team's best; the heavy column (a mean for every prompt) is read for those alone.
+    return boards.get(weight_class, empty)
+
+
+def make_boards(
+    session: Session, edition: Edition, *, kind: str, side: str, panel: str | None = None
+) -> dict[str | None, Board]:
+    """The board of every class that has an entry, and the one over all (None), from one look at the database."""
+    rows = best_rows(session, edition, kind=kind, side=side, panel=panel or edition.panel)
+    classes: dict[str | None, list[Line]] = {None: []}
+    best: dict[int, Line] = {}
+    totals: dict[int, int] = {}
+    for line in (line_of(row) for row in rows):
+        classes.setdefault(line.weight_class, []).append(line)
+        totals[line.team_id] = totals.get(line.team_id, 0) + line.hand_ins
+        if line.team_id not in best or worth(line) > worth(best[line.team_id]):
+            best[line.team_id] = line
+    classes[None] = [replace(line, hand_ins=totals[line.team_id]) for line in best.values()]
+    made = {}
+    for name, lines in classes.items():
+        by_entry = {id(line.standing.entry): line for line in lines}
+        ranked = rank([line.standing.entry for line in lines])
+        placed = [replace(by_entry[id(standing.entry)], standing=standing) for standing in ranked]
+        criteria = list(dict.fromkeys(each for line in placed for each in line.standing.entry.criteria))
+        made[name] = Board(
+            revision=edition.revision,
+            kind=kind,
+            side=side,
+            weight_class=name,
+            lines=placed,
+            criteria=criteria,
+        )
+    return made
+
+
+def worth(line: Line) -> tuple[bool, bool, float, int]:
+    """By which a team's best hand-in is chosen; the earlier of equal ones."""
+    entry = line.standing.entry
+    return entry.qualified, entry.whole, entry.mean if entry.mean is not None else -1.0, -line.hand_in_id
+
+
+def best_rows(session: Session, edition: Edition, *, kind: str, side: str, panel: str) -> list[Any]:
+    """Each team's best hand-in in each class: (Score, HandIn, Team, how many it handed in there).
+
+    The database picks; the heavy column (a mean for every prompt) is read for the picked alone.
+    """
     whole = (Score.judged >= Score.expected) & (Score.expected > 0)
     best_first = (
         Score.qualified.desc(),
@@ -94,50 +118,54 @@ def make_board(
         func.coalesce(Score.mean, -1).desc(),
         HandIn.id,
     )
-    ordered = query.with_only_columns(
-        Score.hand_in_id,
-        HandIn.team_id,
-        func.row_number().over(partition_by=HandIn.team_id, order_by=best_first).label("place"),
-        func.count().over(partition_by=HandIn.team_id).label("count"),
-    ).subquery()
-    picked = session.execute(
-        select(ordered.c.hand_in_id, ordered.c.team_id, ordered.c["count"]).where(ordered.c.place == 1)
-    ).all()
-    counts = {row[1]: row[2] for row in picked}
-    chosen = [row[0] for row in picked]
-    found: dict[str, tuple[Entry, Line]] = {}
-    for start in range(0, len(chosen), 500):
-        for row in session.execute(query.where(HandIn.id.in_(chosen[start : start + 500]))):
-            entry = entry_of(row[0], row[7].name, row[3], row[5] or row[4], row[5] is not None)
-            found[str(row[1])] = (
-                entry,
-                Line(
-                    standing=Standing(entry=entry, rank=None, tied=False),
-                    hand_in_id=row[1],
-                    team_id=row[2],
-                    team=row[7].name,
-                    hardware=row[7].hardware,
-                    weight_class=row[3],
-                    confirmed=row[7].confirmed,
-                    counted_parameters=row[5] or row[4],
-                    verified=row[5] is not None,
-                    received=row[6],
-                    hand_ins=counts[row[2]],
-                ),
-            )
-    by_entry = {id(entry): line for entry, line in found.values()}
-    lines = []
-    for standing in rank([entry for entry, _ in found.values()]):
-        line = by_entry[id(standing.entry)]
-        lines.append(Line(**{**vars(line), "standing": standing}))
-    criteria = list(dict.fromkeys(name for line in lines for name in line.standing.entry.criteria))
-    return Board(
-        revision=edition.revision,
-        kind=kind,
-        side=side,
-        weight_class=weight_class,
-        lines=lines,
-        criteria=criteria,
+    group = (HandIn.team_id, HandIn.weight_class)
+    ordered = (
+        select(
+            HandIn.id,
+            func.row_number().over(partition_by=group, order_by=best_first).label("place"),
+            func.count().over(partition_by=group).label("hand_ins"),
+        )
+        .join(Score, Score.hand_in_id == HandIn.id)
+        .join(Team, Team.id == HandIn.team_id)
+        .where(
+            HandIn.edition_id == edition.id,
+            HandIn.kind == kind,
+            Score.side == side,
+            Score.panel == panel,
+            HandIn.disqualified.is_(None),
+            Team.disqualified.is_(None),
+        )
+        .subquery()
+    )
+    return list(
+        session.execute(
+            select(Score, HandIn, Team, ordered.c.hand_ins)
+            .join(HandIn, HandIn.id == ordered.c.id)
+            .join(Team, Team.id == HandIn.team_id)
+            .join(Score, (Score.hand_in_id == HandIn.id) & (Score.side == side) & (Score.panel == panel))
+            .where(ordered.c.place == 1)
+        )
+    )
+
+
+def line_of(row: Any) -> Line:
+    """A row of `best_rows` as a line without a place yet."""
+    score, hand_in, team, hand_ins = row
+    parameters = hand_in.verified_parameters or hand_in.counted_parameters
+    verified = hand_in.verified_parameters is not None
+    entry = entry_of(score, team.name, hand_in.weight_class, parameters, verified)
+    return Line(
+        standing=Standing(entry=entry, rank=None, tied=False),
+        hand_in_id=hand_in.id,
+        team_id=team.id,
+        team=team.name,
+        hardware=team.hardware,
+        weight_class=hand_in.weight_class,
+        confirmed=team.confirmed,
+        counted_parameters=parameters,
+        verified=verified,
+        received=hand_in.received,
+        hand_ins=hand_ins,
     )
 
 
@@ -163,7 +191,7 @@ def entry_of(score: Score, name: str, weight_class: str, parameters: int, verifi
 class Boards:
     """Leaderboards kept in memory. While one is made anew, visitors are given the last one, if it is not too old."""
 
-    FRESH_SECONDS = 1.5
+    FRESH_SECONDS = 2.0
     """With a hand-in judged every second, a board is made anew at most this often."""
     OLDEST_SECONDS = 4.0
     """An outdated board older than this is shown to nobody; it is made anew while the visitor waits."""
@@ -171,7 +199,7 @@ class Boards:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.kept: OrderedDict[tuple[Any, ...], tuple[float, Board]] = OrderedDict()
+        self.kept: OrderedDict[tuple[Any, ...], tuple[float, dict[str | None, Board]]] = OrderedDict()
         self.lock = threading.Lock()
         self.making: dict[tuple[Any, ...], threading.Lock] = {}
         self.behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="boards")
@@ -180,23 +208,26 @@ class Boards:
         self, edition: Edition, *, kind: str = "daily", side: str = "public", weight_class: str | None = None
     ) -> Board:
         """The board of the edition's revision, or one at most OLDEST_SECONDS older."""
-        key = (edition.id, edition.panel, kind, side, weight_class)
+        key = (edition.id, edition.panel, kind, side)
         with self.lock:
             kept = self.kept.get(key)
             making = self.making.setdefault(key, threading.Lock())
         age = time.monotonic() - kept[0] if kept else math.inf
-        if kept and (kept[1].revision == edition.revision or age < self.FRESH_SECONDS):
-            return kept[1]
+        if kept and (kept[1][None].revision == edition.revision or age < self.FRESH_SECONDS):
+            return self.one(kept[1], weight_class)
         if kept and age < self.OLDEST_SECONDS:
             if making.acquire(blocking=False):
                 self.behind.submit(self.make_and_release, key, making)
-            return kept[1]
+            return self.one(kept[1], weight_class)
         with making:
             with self.lock:
                 again = self.kept.get(key)
-            if again and again is not kept:
-                return again[1]
-            return self.make(key)
+            return self.one(again[1] if again and again is not kept else self.make(key), weight_class)
+
+    def one(self, boards: dict[str | None, Board], weight_class: str | None) -> Board:
+        """One board of those made together; a class nobody has entered has an empty one."""
+        overall = boards[None]
+        return boards.get(weight_class) or replace(overall, weight_class=weight_class, lines=[], criteria=[])
 
     def make_and_release(self, key: tuple[Any, ...], making: threading.Lock) -> None:
         """Make a board in the background; `making` is held by whoever asked."""
@@ -205,15 +236,15 @@ class Boards:
         finally:
             making.release()
 
-    def make(self, key: tuple[Any, ...]) -> Board:
-        """Make a board and keep it."""
+    def make(self, key: tuple[Any, ...]) -> dict[str | None, Board]:
+        """Make the boards of a kind and side, and keep them."""
         began = time.monotonic()
-        edition_id, panel, kind, side, weight_class = key
+        edition_id, panel, kind, side = key
         with self.store.read() as session:
             edition = session.get_one(Edition, edition_id)
-            board = make_board(session, edition, kind=kind, side=side, weight_class=weight_class, panel=panel)
+            boards = make_boards(session, edition, kind=kind, side=side, panel=panel)
         with self.lock:
-            self.kept[key] = (began, board)
+            self.kept[key] = (began, boards)
             while len(self.kept) > self.MOST:
                 self.kept.popitem(last=False)
-        return board
+        return boards

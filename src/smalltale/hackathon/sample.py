@@ -150,7 +150,7 @@ def fill_team(
         .order_by(Prompt.position)
     ).all()
     for days_ago in sorted(rng.sample(range(1, 15), 4), reverse=True):
-        received = now - timedelta(days=days_ago, hours=rng.randrange(10))
+        received = now - timedelta(days=days_ago)
         row = HandIn(
             edition_id=edition.id,
             team_id=team.id,

@@ -148,9 +148,11 @@ def interval(
     mean = float(values.mean())
     if len(values) == 1:
         return mean, None, None
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampling(len(values), seed) @ values, [tail, 1 - tail])
-    return mean, float(low), float(high)
+    means, outside = (
+        np.sort(resampling(len(values), seed) @ values),
+        round(BOOTSTRAP_DRAWS * (1 - CONFIDENCE) / 2),
+    )
+    return mean, float(means[outside]), float(means[-outside - 1])
 
 
 @lru_cache(maxsize=64)

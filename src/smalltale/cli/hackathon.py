@@ -1,0 +1,189 @@
+"""`smalltale login` and `submit` for contestants, `smalltale edition` for organisers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smalltale.cli.serve import DEFAULT, Database, open_store
+
+Number = Annotated[int, typer.Argument(help="The hand-in's number.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs."""
+    app.command("login")(login)
+    app.command("submit")(submit)
+    edition = typer.Typer(help="Prepare and look after an edition of the hackathon.", no_args_is_help=True)
+    app.add_typer(edition, name="edition")
+    for name, verb in (
+        ("check", check),
+        ("backup", backup),
+        ("restore", restore),
+        ("verify", verify),
+        ("export", export),
+        ("import", import_event),
+    ):
+        edition.command(name)(verb)
+
+
+def login(url: Annotated[str, typer.Argument(help="The hackathon's address.")]) -> None:
+    """Keep an API token from your account page for `smalltale submit`."""
+    from smalltale.errors import SmalltaleError
+    from smalltale.hackathon.client import call, keep_token, token_file
+
+    token = typer.prompt("API token (from your account page)", hide_input=True).strip()
+    if not token.startswith("smalltale_"):
+        raise SmalltaleError("this is no token; it begins with smalltale_, make one on your account page")
+    call(url, "/editions")
+    keep_token(url, token)
+    print(f"kept in {token_file()}")
+
+
+def submit(
+    file: Annotated[
+        Path, typer.Argument(help="The hand-in: CSV, Parquet or JSONL; submission.json beside it is read.")
+    ],
+    to: Annotated[str, typer.Option(help="The hackathon's address.")],
+    edition: Annotated[
+        str | None, typer.Option(help="The edition's short name; the latest where none is given.")
+    ] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="The one final hand-in, on the final prompts.")
+    ] = False,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Only try it at the gate; nothing is kept or used up.")
+    ] = False,
+    weight_class: Annotated[
+        str | None, typer.Option("--class", help="Over what submission.json says.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Training data, over what submission.json says.")] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Declare that the model was trained from scratch.")
+    ] = False,
+) -> None:
+    """Hand in a file."""
+    from smalltale.errors import SmalltaleError
+    from smalltale.hackathon.client import call, declared_beside, token_for
+
+    token = token_for(to)
+    if edition is None:
+        known = call(to, "/editions")
+        if not known:
+            raise SmalltaleError(f"{to} has no edition yet; try again when it has begun")
+        edition = str(known[0]["slug"])
+    kind = "final" if final else "daily"
+    if check_only:
+        verdict = call(to, f"/editions/{edition}/check/{kind}", token=token, form=({}, file))
+        for line in (*verdict["errors"], *(f"warning: {each}" for each in verdict["warnings"])):
+            print(line)
+        if not verdict["accepted"]:
+            raise SmalltaleError(
+                f"{file} would not be accepted: {len(verdict['errors'])} problems; mend them and check again"
+            )
+        print(f"{file} passes the gate; nothing was used up")
+        return
+    fields = declared_beside(file)
+    fields |= {name: value for name, value in (("weight_class", weight_class), ("data", data)) if value}
+    if from_scratch:
+        fields["from_scratch"] = "true"
+    taken = call(to, f"/editions/{edition}/hand-ins/{kind}", token=token, form=(fields, file))
+    print(
+        f"accepted as hand-in {taken['id']}, number {taken['place_in_queue']} in the queue: {to.rstrip('/')}/hand-ins/{taken['id']}"
+    )
+
+
+def check(
+    rules: Annotated[Path, typer.Argument(help="The edition's TOML file.")],
+    against: Annotated[
+        list[Path] | None, typer.Option(help="A text people train on; prompts must not stand in it.")
+    ] = None,
+) -> None:
+    """Look for what would go wrong: leaking prompts, odd dates, judges that may not rank."""
+    from datetime import UTC, datetime
+
+    from smalltale.errors import SmalltaleError
+    from smalltale.files import read_text
+    from smalltale.hackathon.checking import concerns
+    from smalltale.hackathon.editions import read_edition
+
+    found = concerns(read_edition(rules), datetime.now(UTC), [read_text(path) for path in against or []])
+    for each in found:
+        print(f"{'error' if each.error else 'warning'}: {each.text}")
+    if any(each.error for each in found):
+        raise SmalltaleError(
+            f"{rules} is not fit to run: {sum(each.error for each in found)} errors; mend them and check again"
+        )
+    print(f"{rules} is fit to run")
+
+
+def backup(
+    out: Annotated[Path, typer.Argument(help="The file to write.")], database: Database = DEFAULT
+) -> None:
+    """Copy the whole database to a file, while the server runs."""
+    from smalltale.hackathon.backup import backup as write
+
+    store = open_store(database)
+    write(store, out)
+    store.close()
+    print(f"wrote {out}, {out.stat().st_size:,} bytes")
+
+
+def restore(source: Annotated[Path, typer.Argument(help="A backup.")], database: Database = DEFAULT) -> None:
+    """Fill an empty database from a backup."""
+    from smalltale.hackathon.backup import restore as fill
+
+    fill(source, database)
+    open_store(database).close()
+    print(f"restored {source}")
+
+
+def verify(
+    number: Number,
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint folder that the team sent.")],
+    database: Database = DEFAULT,
+    by: Annotated[str, typer.Option(help="Your name, for the audit log.")] = "organiser",
+) -> None:
+    """Count a finalist's model and mark its parameters as verified."""
+    from smalltale.hackathon.verify import verify as count
+
+    store = open_store(database)
+    counted = count(store, by, number, checkpoint)
+    store.close()
+    print(f"hand-in {number}: {counted:,} counted parameters, verified")
+
+
+def export(
+    slug: Annotated[str, typer.Argument(help="The edition's short name.")],
+    out: Annotated[
+        Path, typer.Argument(help="A new folder: submissions/USER/NAME_STAMP.csv, metadata.json, scores.")
+    ],
+    database: Database = DEFAULT,
+) -> None:
+    """Write an edition as a folder, ready to be uploaded to a Hugging Face dataset repository."""
+    from smalltale.hackathon.exchange import export_event
+
+    store = open_store(database)
+    count = export_event(store, slug, out)
+    store.close()
+    print(f"wrote {count} hand-ins to {out}; upload with: hf upload REPOSITORY {out} --repo-type dataset")
+
+
+def import_event(
+    rules: Annotated[Path, typer.Argument(help="The edition's TOML file, for its rules and prompts.")],
+    folder: Annotated[Path, typer.Argument(help="A folder with submissions/USER/NAME_STAMP.csv.")],
+    database: Database = DEFAULT,
+) -> None:
+    """Load an old event: its hand-ins are queued to be judged, or keep the scores that lie beside them."""
+    from smalltale.hackathon.editions import import_edition, read_edition
+    from smalltale.hackathon.exchange import import_folder
+
+    store = open_store(database)
+    edition = import_edition(store, read_edition(rules))
+    taken, refused = import_folder(store, edition, folder)
+    store.close()
+    for line in refused:
+        print(f"left out: {line}")
+    print(f"loaded {taken} hand-ins, left out {len(refused)}")
