@@ -6,10 +6,12 @@ Beware: these are hints for people and warnings for contestants; none of them re
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 
 SENTENCE = re.compile(r"[^.!?\n]+[.!?]+[\"'”’)]*|[^.!?\n]+")
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 JUDGE_DIRECTED = re.compile(
     r"\b(?:ignore|disregard|forget)\b[^.\n]{0,40}\b(?:instructions?|rubric|above|previous)\b"
     r"|\b(?:as|dear|you are|you're)\s+(?:a|an|the)?\s*(?:judge|grader|evaluator)\b"
@@ -44,8 +46,44 @@ def ends_properly(story: str) -> bool:
     """Whether the last sentence is finished and its quotes closed."""
     text = story.rstrip()
     last = text.splitlines()[-1] if text else ""
-    closed = last.count("“") <= last.count("”") and last.count('"') % 2 == 0
-    return closed and text.rstrip("\"'”’)")[-1:] in {".", "!", "?"}
+    return quotes_closed(last) and text.rstrip("\"'”’)")[-1:] in {".", "!", "?"}
+
+
+def quotes_closed(text: str) -> bool:
+    """Whether every opened double quotation mark is closed."""
+    return text.count("“") <= text.count("”") and text.count('"') % 2 == 0
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case, without punctuation."""
+    return WORD.findall(text.lower().replace("’", "'"))
+
+
+def word_pairs(text: str) -> set[tuple[str, str]]:
+    """The pairs of neighbouring words."""
+    said = words(text)
+    return set(itertools.pairwise(said))
+
+
+def repeated_share(said: list[str], length: int = 4) -> float:
+    """Share of the word runs of that length that stood earlier in the text."""
+    runs = [tuple(said[place : place + length]) for place in range(len(said) - length + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def names(text: str) -> set[str]:
+    """Words that look like names: written with a capital inside a sentence, and never small in this text."""
+    small = set(re.findall(r"\b[a-z]+\b", text))
+    inside = re.findall(r"(?<=[a-z,] )([A-Z][a-z]+)\b", text)
+    return {each for each in inside if each.lower() not in small}
+
+
+def pronoun_share(text: str) -> float | None:
+    """Share of she among he and she (their forms counted); None where there is neither."""
+    said = words(text)
+    she = sum(each in {"she", "her", "hers", "herself"} for each in said)
+    he = sum(each in {"he", "him", "his", "himself"} for each in said)
+    return she / (she + he) if she + he else None
 
 
 def echoes_prompt(prompt: str, completion: str) -> bool:

@@ -5,8 +5,10 @@ import torch
 
 from smalltale.errors import SmalltaleError
 from smalltale.generation.complete import complete
-from smalltale.generation.decoder import Decoder
-from smalltale.generation.sampler import GenerationConfig, choose, draws
+from smalltale.generation.decoder import TorchDecoder
+from smalltale.generation.native import NativeDecoder, native_library
+from smalltale.generation.sampler import GenerationConfig, choose, draws, repeats
+from smalltale.generation.weights import Decoder, Weights
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 
@@ -29,23 +31,37 @@ def model(tokenizer: Tokenizer) -> Transformer:
     return model.eval()
 
 
-def test_decoding_with_kept_keys_equals_reading_the_whole_row(model: Transformer) -> None:
+@pytest.fixture(params=["torch", "native"])
+def decoder(request: pytest.FixtureRequest, model: Transformer) -> Decoder:
+    """Both decoders of a model of ours."""
+    weights = Weights(model, torch.float32)
+    if request.param == "torch":
+        return TorchDecoder(weights, longest_prompt=9, room=10)
+    library = native_library()
+    if library is None:
+        pytest.skip("there is no C++ compiler on this machine")
+    return NativeDecoder(weights, library, rows=4, longest_prompt=9, room=10)
+
+
+def test_decoding_with_kept_keys_equals_reading_the_whole_row(model: Transformer, decoder: Decoder) -> None:
     torch.manual_seed(1)
     rows = [torch.randint(2, 290, (length,)).tolist() for length in (3, 9, 5)]
-    with torch.inference_mode():
-        decoder = Decoder(model, rows, 10)
-        logits = decoder.start()
-        for step in range(6):
-            for place, row in enumerate(rows):
-                torch.testing.assert_close(
-                    logits[place], model(torch.tensor([row]))[0, -1], atol=2e-4, rtol=1e-3
-                )
-            if step == 3:
-                decoder.keep([0, 2])
-                rows, logits = [rows[0], rows[2]], logits[[0, 2]]
-            chosen = logits.argmax(-1)
-            rows = [[*row, int(token)] for row, token in zip(rows, chosen, strict=True)]
-            logits = decoder.step(chosen)
+    rows.append(list(rows[0]))
+    logits = decoder.add(rows)
+    for step in range(8):
+        for place, row in enumerate(rows):
+            with torch.inference_mode():
+                whole = model(torch.tensor([row]))[0, -1]
+            torch.testing.assert_close(logits[place], whole, atol=2e-4, rtol=1e-3)
+        if step == 3:
+            decoder.keep([0, 2])
+            rows, logits = [rows[0], rows[2]], logits[[0, 2]]
+        if step == 4:
+            rows.append([5, 6, 7])
+            logits = torch.cat((logits, decoder.add([[5, 6, 7]])))
+        chosen = logits.argmax(-1)
+        rows = [[*row, int(token)] for row, token in zip(rows, chosen, strict=True)]
+        logits = decoder.step(chosen)
 
 
 def test_a_completion_does_not_depend_on_what_else_is_in_the_batch(
@@ -91,7 +107,7 @@ def test_draws_follow_the_probabilities_that_top_p_and_top_k_leave() -> None:
     uniform = torch.from_numpy(draws(0, "a", 0, 20_000))
 
     def shares(config: GenerationConfig) -> list[float]:
-        chosen = choose(logits, uniform, config)
+        chosen = choose(logits, uniform, config).ids
         return [round(float((chosen == each).double().mean()), 2) for each in range(4)]
 
     assert shares(GenerationConfig(temperature=1.0, top_p=1.0)) == pytest.approx(
