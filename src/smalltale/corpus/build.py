@@ -241,7 +241,7 @@ def read_batches(
         )
     for shard in shards:
         try:
-            with explained(shard), pq.ParquetFile(shard) as opened:
+            with explained(shard), pq.ParquetFile(shard, pre_buffer=False) as opened:
                 yield from opened.iter_batches(batch_size=rows, columns=list(columns))
         except pa.ArrowInvalid as error:
             raise FileProblem(f"{shard} is not whole Parquet ({error}); build the corpus anew") from error
