@@ -56,6 +56,16 @@ def test_a_sentencepiece_model_is_read_and_falls_back_to_bytes(model_type: int, 
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def test_a_dummy_prefix_stands_before_every_text_and_goes_again(tmp_path: Path) -> None:
+    path = tmp_path / "prefix.model"
+    path.write_bytes(sentencepiece_model(1, SPECIAL + BYTES + WORDS, dummy_prefix=1))
+    tokenizer = open_tokenizer(str(path))
+    ids = {text: number for number, (text, _, _) in enumerate(SPECIAL + BYTES + WORDS)}
+    assert tokenizer.encode("ab") == [ids["▁ab"]]
+    assert tokenizer.encode(" ab") == [ids["▁"], ids["▁ab"]]  # as sentencepiece 0.2.3 has it
+    assert [tokenizer.decode(tokenizer.encode(text)) for text in ("ab", " ab", "  é")] == ["ab", " ab", "  é"]
+
+
 @pytest.mark.parametrize("raw", [b"not a model at all", b"\x0a\xff", b"", sentencepiece_model(4, SPECIAL)])
 def test_what_is_no_sentencepiece_model_is_refused(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "broken.model").write_bytes(raw)

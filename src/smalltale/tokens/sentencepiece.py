@@ -124,8 +124,17 @@ def as_tokenizer_json(model: SentencePieceModel) -> dict[str, Any]:
     if model.remove_extra_spaces:
         normalizers.append({"type": "Strip", "strip_left": True, "strip_right": True})
         normalizers.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
-    scheme = "always" if model.dummy_prefix else "never"
-    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
+    # Metaspace would leave out the dummy prefix before a text that begins with a space.
+    if model.dummy_prefix:
+        normalizers.append({"type": "Prepend", "prepend": "▁"})
+    normalizers.append({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})
+    decoding: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    if model.dummy_prefix:
+        decoding.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     inner: dict[str, Any]
     if model.model_type == UNIGRAM:
         inner = {
@@ -165,13 +174,10 @@ def as_tokenizer_json(model: SentencePieceModel) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
-        "pre_tokenizer": metaspace,
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": None,
         "post_processor": None,
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [{"type": "ByteFallback"}, metaspace],
-        },
+        "decoder": {"type": "Sequence", "decoders": decoding},
         "model": inner,
     }
 
