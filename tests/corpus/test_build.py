@@ -101,8 +101,11 @@ def many_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "FABLE_PIECE", 10)
 
 
-def test_any_number_of_processes_writes_the_same_bytes(tmp_path: Path) -> None:
-    config = {"stories": 12_000, "validation_share": 0.05, "shard_bytes": 1_000_000}
+def test_any_number_of_processes_writes_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "FABLE_PIECE", 500)
+    config = {"stories": 4_000, "validation_share": 0.05, "shard_bytes": 320_000}
     build_corpus(CorpusConfig(**config, processes=1), tmp_path / "one")  # type: ignore[arg-type]
     build_corpus(CorpusConfig(**config, processes=2), tmp_path / "two")  # type: ignore[arg-type]
     one = bytes_of(tmp_path / "one")

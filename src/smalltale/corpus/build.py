@@ -49,7 +49,7 @@ from smalltale.files import (
 
 log = logging.getLogger(__name__)
 FORMAT = 1
-WORK_VERSION = 2
+WORK_VERSION = 3
 """Raised when a change of the code changes what a build writes, so that no older work is gone on with."""
 ONE_PROCESS_BYTES = 20_000_000
 """Below this, starting workers costs more than it saves."""
@@ -264,7 +264,9 @@ def open_work(out: Path, config: CorpusConfig, sources: list[Source]) -> Path:
         with explained(Path(path)):
             state = Path(path).stat()
         states.append([path, state.st_size, state.st_mtime_ns])
-    text = json.dumps([WORK_VERSION, git_commit(), pa.__version__, plain(config), states], sort_keys=True, default=str)
+    text = json.dumps(
+        [WORK_VERSION, git_commit(), pa.__version__, plain(config), states], sort_keys=True, default=str
+    )
     mark = hashlib.sha256(text.encode()).hexdigest()
     work = out.with_name(f".{out.name}.work")
     with explained(work):

@@ -80,7 +80,17 @@ ECHO = re.compile(
     "|\\b(?:using|use|contains?|includes?) (?:all )?(?:of )?the (?:following words?\\b|words? ?:)",
     re.IGNORECASE,
 )
-REFUSAL_SIGNS = (" ai", "language model", "openai", "gpt", "sorry, ", "unable to", "i cannot ", "i can't ")
+REFUSAL_SIGNS = (
+    "an ai",
+    "as a lan",
+    "language model",
+    "openai",
+    "gpt",
+    "sorry, ",
+    "unable to",
+    "i cannot ",
+    "i can't ",
+)
 REFUSAL = re.compile(
     "\\bas an? (?:ai|artificial|language)\\b|\\blanguage model\\b|\\bopenai\\b|\\bchat ?gpt\\b"
     "|\\bi(?:'m| am) (?:sorry|unable),? (?:but )?(?:i )?(?:can(?:'t|not)|to|am unable to) (?:write|create|generate|fulfill|assist|provide|continue|complete)\\b"
@@ -215,9 +225,7 @@ def clean(text: str, minimum_words: int = 30) -> Cleaned:
     mended, mends = text.strip(), []
     if not mended:
         return Cleaned(text, (), "empty")
-    troubled = (
-        not mended.isascii() or TROUBLE.search(mended) is not None or any(sign in mended for sign in TROUBLES)
-    )
+    troubled = not mended.isascii() or TROUBLE.search(mended) is not None or has_any(mended, TROUBLES)
     if troubled:
         reason = drop_for_bytes(mended)
         if reason:
@@ -280,22 +288,29 @@ def drop_for_words(text: str, minimum_words: int) -> str | None:
     lowered = text.lower()
     if (":" in text or "story" in lowered[:200] or "words" in lowered) and ECHO.search(text):
         return "prompt echo"
-    if any(sign in lowered for sign in REFUSAL_SIGNS) and REFUSAL.search(lowered):
+    if has_any(lowered, REFUSAL_SIGNS) and REFUSAL.search(lowered):
         return "refusal"
     words = lowered.split()
     if len(words) < minimum_words:
         return "very short"
-    common = [word in COMMON for word in words]
     half = len(words) // 2
-    if sum(common) < COMMON_SHARE * len(words):
+    first, second = sum(map(COMMON.__contains__, words[:half])), sum(map(COMMON.__contains__, words[half:]))
+    if first + second < COMMON_SHARE * len(words):
         return "not English"
-    if half >= 30 and min(sum(common[:half]), sum(common[half:])) < COMMON_SHARE / 2 * half:
+    if half >= 30 and min(first, second) < COMMON_SHARE / 2 * half:
         return "not English"
     if DIGITS.search(text) and len(DIGITS.findall(text)) > DIGIT_SHARE * len(text):
         return "digits"
     if not text.isascii() and FOREIGN_LETTER.search(text):
         return "odd signs"
     return None
+
+
+def has_any(text: str, signs: tuple[str, ...]) -> bool:
+    for sign in signs:  # noqa: SIM110  a generator takes twice as long, and this runs for every story
+        if sign in text:
+            return True
+    return False
 
 
 def mend_quote(text: str) -> str:

@@ -52,12 +52,18 @@ def hash_words(texts: Sequence[str]) -> Words:
     inside[1:-1] = IN_WORD[letters]
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, lengths = edges[::2], edges[1::2] - edges[::2]
-    hashes = lengths.astype(np.uint64)
-    alive = np.arange(len(starts))
+    order = np.argsort(
+        -np.minimum(lengths, 127).astype(np.int8), kind="stable"
+    )  # so the words that go on are a prefix
+    place = starts[order]
+    longest_first = lengths[order]
+    ordered = longest_first.astype(np.uint64)
     for step in range(min(int(lengths.max(initial=0)), LONGEST_WORD)):
-        if step:
-            alive = alive[lengths[alive] > step]
-        hashes[alive] = hashes[alive] * LETTER_BASE + letters[starts[alive] + step]
+        alive = int(np.searchsorted(-longest_first, -step, side="left")) if step < 127 else 0
+        ordered[:alive] *= LETTER_BASE
+        ordered[:alive] += letters[place[:alive] + step]
+    hashes = np.empty_like(ordered)
+    hashes[order] = ordered
     if joined.isascii():
         sizes = np.fromiter((len(text) + 1 for text in lowered), np.int64, len(lowered))
     else:

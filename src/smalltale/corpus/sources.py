@@ -203,8 +203,11 @@ def pieces(
         for start in range(0, fable_stories, FABLE_PIECE):
             yield Piece(source=source, start=start, stop=min(start + FABLE_PIECE, fable_stories))
     elif source.form in ("text", "lines"):
-        for start in range(0, source.size, PIECE_BYTES):
-            yield Piece(source=source, start=start, stop=min(start + PIECE_BYTES, source.size))
+        step = min(
+            PIECE_BYTES, max(PIECE_BYTES // 8, -(-source.size // 16))
+        )  # small files too keep every core busy
+        for start in range(0, source.size, step):
+            yield Piece(source=source, start=start, stop=min(start + step, source.size))
     elif source.form == "parquet":
         yield from row_group_pieces(source)
     else:
