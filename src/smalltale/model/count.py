@@ -86,7 +86,6 @@ def count_parameters(
     ledger = held_weights(model, every_float, frozen)
     forwards = describe_forwards(model, inputs)
     findings = watch(forwards, ledger)
-    ledger.adopt(findings.traces)
     if depth > 1:
         for weight in findings.adaptive:
             findings.uses[weight] = torch.where(
@@ -129,6 +128,7 @@ def watch(forwards: Forwards, ledger: Ledger) -> Findings:
                 break
             if seen.branches:
                 seeds = SEEDS_WHERE_IT_BRANCHES
+            ledger.adopt(seen)
             findings.traces.append(seen)
             findings.lengths.append(length)
             passes.setdefault(length, []).append(uses_of(seen))

@@ -57,7 +57,8 @@ def rule_for(
     if name in REDUCTIONS and len(operands) == 1:
         return reduced(args, kwargs, shapes[0], tuple(out.shape))
     if name in ALONG and tuple(out.shape) == shapes[0]:
-        dim = kwargs.get("dim", args[2 if name == "_weight_norm_interface" else 1] if len(args) > 1 else 0)
+        place = 2 if name == "_weight_norm_interface" else 1
+        dim = kwargs.get("dim", args[place] if len(args) > place else 0)
         return along(dim, shapes, others=name == "_weight_norm_interface")
     if (
         torch.Tag.pointwise in func.tags

@@ -79,14 +79,14 @@ class Ledger:
         )
         return list(dict.fromkeys(f"{meeting.operator} at {meeting.place}" for meeting in found))
 
-    def adopt(self, traces: list[Trace]) -> None:
+    def adopt(self, seen: Trace) -> None:
         """Take in trained tensors that no parameter names (a plain list of tensors that want gradients)."""
-        for each in traces:
-            for weight, tensor in each.strangers:
-                if tensor.requires_grad and tensor.is_leaf and weight not in self.names:
-                    name = f"(unregistered {len(self.held)})"
-                    self.held.append(Held(weight, [(name, tensor)], {name}))
-                    self.names[weight] = name
+        for weight, tensor in seen.strangers:
+            if tensor.requires_grad and tensor.is_leaf:
+                name = f"(unregistered {len(self.held)})"
+                self.held.append(Held(weight, [(name, tensor)], {name}))
+                self.by_storage[storage_key(tensor)] = weight
+                self.names[weight] = weight.label = name
 
 
 def held_weights(model: nn.Module, every_float: bool, frozen: frozenset[str]) -> Ledger:
