@@ -180,7 +180,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(
 
 
 def test_a_pattern_names_every_file_that_fits(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
-    made = fetch(hub[0], tmp_path, "data/train-*.parquet")
+    made = fetch(hub[0], tmp_path, "*.jsonl|data/train-*.parquet|*.txt")
     assert made.returncode == 0, made.stderr
     assert [Path(line).read_bytes() for line in made.stdout.splitlines()] == [b"first", b"second"]
 

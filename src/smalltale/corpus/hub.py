@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 def fetch(repository: str, pattern: str) -> list[Path]:
-    """The files of a data set that `pattern` names, fetched or from the cache. Raises FileProblem."""
+    """The files of a data set that `pattern` names, fetched or from the cache. Raises FileProblem.
+
+    `pattern` is a file's name, or globs with | between them, of which the first that fits any file counts.
+    """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -26,7 +29,10 @@ def fetch(repository: str, pattern: str) -> list[Path]:
     try:
         if "*" in pattern:
             listed = HfApi(endpoint=endpoint).list_repo_files(repository, repo_type="dataset")
-            names = sorted(name for name in listed if fnmatch.fnmatch(name, pattern))
+            fitting = (
+                sorted(name for name in listed if fnmatch.fnmatch(name, each)) for each in pattern.split("|")
+            )
+            names = next((names for names in fitting if names), [])
             if not names:
                 raise FileProblem(
                     f"{repository} holds no {pattern}; it has {', '.join(listed[:10])}: fetch one and give its path"

@@ -59,7 +59,7 @@ class Origin:
 
     repository: str
     pattern: str
-    """A file of the repository, or a glob of them."""
+    """A file of the repository, or globs of them with | between, the first that fits counts."""
     size: int | None = None
     sha256: str | None = None
     kind: str = "stories"
@@ -82,7 +82,11 @@ PUBLISHED = {
     "tinystories-v1": Origin(repository="roneneldan/TinyStories", pattern="TinyStories-train.txt"),
     "tinystories-v1-valid": Origin(repository="roneneldan/TinyStories", pattern="TinyStories-valid.txt"),
     "tinystories-v1-parquet": Origin(repository="roneneldan/TinyStories", pattern="data/train-*.parquet"),
-    "simplewiki": Origin(repository="lsb/simplewiki2023", pattern="*.parquet", kind="wiki"),
+    "simplewiki": Origin(
+        repository="lsb/simplewiki2023",
+        pattern="*.parquet|*.jsonl|*.jsonl.gz|*.json|*.json.gz|*.csv|*.txt",
+        kind="wiki",
+    ),
 }
 
 
