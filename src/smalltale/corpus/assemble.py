@@ -1,7 +1,7 @@
 """The second pass over a corpus: decide over all parts what stays, lay out the order, write the shards.
 
 In: the parts of the work folder. Out: text/*.parquet and dropped/*.parquet beside them.
-Beware: only keys and sketches of the whole corpus are held in memory (about 220 bytes a story), texts never.
+Beware: only keys and sketches of the whole corpus are held in memory (about 280 bytes a story), texts never.
 """
 
 from __future__ import annotations
