@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, decoders, pre_tokenizers
 
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
-from smalltale.tokens.words import MarkInside, WordEncoder, cuts_before_spaces
+from smalltale.tokens.words import PATTERNS_THAT_CUT, MarkInside, WordEncoder, cuts_before_spaces
 
 NASTY = [
     "",
@@ -95,11 +97,12 @@ def test_the_other_models_go_word_by_word_too(kind: str, fable: list[str]) -> No
     assert [other.decode(other.encode(text)) for text in texts] == texts
 
 
-def test_a_tokenizer_that_does_not_cut_at_spaces_goes_the_plain_way(fable: list[str]) -> None:
+def bpe_with(pattern: str, texts: list[str]) -> Tokenizer:
+    """A byte-level BPE that cuts texts by a pattern."""
     engine = tokenizers.Tokenizer(tokenizers.models.BPE())
     engine.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\w+ \w+"), "isolated"),
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -110,12 +113,28 @@ def test_a_tokenizer_that_does_not_cut_at_spaces_goes_the_plain_way(fable: list[
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    engine.train_from_iterator(fable, trainer)
-    encoder = WordEncoder(Tokenizer(engine))
+    engine.train_from_iterator(texts, trainer)
+    return Tokenizer(engine)
+
+
+@pytest.mark.parametrize("pattern", sorted(PATTERNS_THAT_CUT))
+def test_every_known_pattern_goes_word_by_word_with_the_ids_of_the_whole(
+    pattern: str, fable: list[str]
+) -> None:
+    # White space and breaks are frequent, so that merges of them are learned.
+    chance = random.Random(0)
+    strange = ["".join(chance.choices([*" \n\t.'9aB", "  ", " \n", "\u00a0", "é"], k=30)) for _ in range(500)]
+    encoder = WordEncoder(bpe_with(pattern, strange + fable[:50]))
+    assert encoder.by_word
+    texts = NASTY + strange
+    assert encoded(encoder, texts) == [encoder.tokenizer.encode(text) for text in texts]
+
+
+def test_a_tokenizer_that_does_not_cut_at_spaces_goes_the_plain_way(fable: list[str]) -> None:
+    encoder = WordEncoder(bpe_with(r"\w+ \w+", fable))
     assert not encoder.by_word
-    assert encoded(encoder, NASTY + fable[:5]) == [
-        encoder.tokenizer.encode(text) for text in NASTY + fable[:5]
-    ]
+    texts = NASTY + fable[:5]
+    assert encoded(encoder, texts) == [encoder.tokenizer.encode(text) for text in texts]
 
 
 def test_an_added_token_with_a_space_in_it_goes_the_plain_way(tokenizer: Tokenizer) -> None:

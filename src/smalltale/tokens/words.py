@@ -34,6 +34,9 @@ PATTERNS_THAT_CUT = {
         rf"{ENDINGS_4}|{LETTERS_4}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
         for digits in (r"\p{N}{1,3}", r"\p{N}", r"\p{N}{1,2}")  # GPT-4 and Llama 3, Qwen 2, nanochat
     ),
+    # tiktoken's own forms of GPT-2's and GPT-4's, as convert.for_oniguruma leaves them
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++\z|\s+(?!\S)|\s",
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++\z|\s*[\r\n]|\s+(?!\S)|\s",
 }
 """Patterns in which a space can only be the first character of a match, or part of white space."""
 
