@@ -65,6 +65,10 @@ class JudgingConfig:
             raise RecipeError("judging.first_wait_seconds and judging.budget_dollars are 0 or more")
 
     @property
+    def patience(self) -> Patience:
+        return Patience(attempts=self.attempts, first_wait_seconds=self.first_wait_seconds)
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(temperature=self.temperature, seed=self.seed, logprobs=self.logprobs)
 
@@ -144,6 +148,18 @@ def judge_submission(
     return summary
 
 
+def judge_items(
+    items: Sequence[Item], judge: Judge, rubric: Rubric, out: Path, config: JudgingConfig
+) -> list[Judgement]:
+    """Judge texts outside any hand-in, kept in `out`/journal.jsonl; one Judgement for each, in order."""
+    run = Run(rubric, config, salt_of(out), Spending({}, 0.0))
+    with Journal(out / JOURNAL) as run.journal:
+        failure = run.all_items(items, [judge])
+        if failure is not None:
+            raise failure
+        return [judgement for judgement, _ in run.judgements(items, [judge])]
+
+
 def items_of(rows: Sequence[Completion]) -> list[Item]:
     """The rows with each completion's place among those of its prompt."""
     seen: Counter[str] = Counter()
@@ -205,8 +221,7 @@ class Run:
 
     async def one_judge(self, items: Sequence[Item], judge: Judge, total: int) -> SmalltaleError | None:
         """All items for one judge, so many at once as it takes."""
-        patience = Patience(attempts=self.config.attempts, first_wait_seconds=self.config.first_wait_seconds)
-        line = Line(judge, patience)
+        line = Line(judge, self.config.patience)
         waiting: dict[str, Item] = {}
         for item in items:
             key = key_of(judge, self.rubric, item, self.config.sampling)

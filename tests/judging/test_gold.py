@@ -1,0 +1,96 @@
+"""A judge that knows the gold scores qualifies; a constant, a random and a length-loving one do not."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from smalltale.judging.gold import ATTACKS, LEVELS, Report, qualify, read_gold, read_graded
+from smalltale.judging.guard import neutralise
+from smalltale.judging.judge import Question, ScriptedJudge
+from smalltale.judging.rubric import load_rubric
+from smalltale.judging.run import JudgingConfig
+
+MARK = {"good": 8.5, "dull": 6.0, "contradictory": 4.0, "broken": 1.5}
+LEVEL = {neutralise(each.completion): each.level for each in read_gold()}
+
+
+def story_of(question: Question) -> str:
+    return question.messages[1].content.split("\n***\n")[1].rpartition("\n===")[0]
+
+
+def scripted(mark: Callable[[str, random.Random], float]) -> ScriptedJudge:
+    """A judge whose marks are a function of the story, with a random source that knows the seed."""
+
+    def script(question: Question) -> str:
+        if "better" in question.schema["properties"]:
+            return json.dumps({"check": question.nonce, "reasons": "The order.", "better": "first"})
+        story = story_of(question)
+        draw = random.Random(zlib.crc32(f"{question.sampling.seed}|{story}".encode()))
+        marks = {
+            name: max(1, min(10, round(mark(story, draw))))
+            for name in ("grammar", "creativity", "consistency", "plot")
+        }
+        return json.dumps({"check": question.nonce, "assessment": "Read.", **marks, "age": "C"})
+
+    return ScriptedJudge(script, concurrency=32)
+
+
+def knows(story: str, draw: random.Random) -> float:
+    level = next((level for text, level in LEVEL.items() if story.startswith(text)), "dull")
+    return MARK[level] + draw.gauss(0, 1.0)
+
+
+def report_of(judge: ScriptedJudge, out: Path) -> Report:
+    return qualify(judge, load_rubric("paper"), out, config=JudgingConfig())
+
+
+def test_a_judge_that_knows_the_gold_scores_with_noise_qualifies(tmp_path: Path) -> None:
+    report = report_of(scripted(knows), tmp_path)
+    assert report.qualified, [each for each in report.checks if not each.passed]
+    assert report.agreement is not None
+    assert report.agreement > 0.8
+    order = next(each for each in report.checks if each.name.startswith("verdicts"))
+    assert order.value == 1.0, "a judge that always says first is decided by the order"
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        lambda story, draw: 7.0,
+        lambda story, draw: draw.randint(1, 10),
+        lambda story, draw: len(story) / 60,
+        lambda story, draw: 10.0 if "masterpiece" in story else knows(story, draw),
+    ],
+    ids=["constant", "random", "loves length", "falls for praise"],
+)
+def test_a_judge_that_does_not_read_does_not_qualify(
+    tmp_path: Path, mark: Callable[[str, random.Random], float]
+) -> None:
+    assert not report_of(scripted(mark), tmp_path).qualified
+
+
+def test_a_qualification_asks_nothing_twice(tmp_path: Path) -> None:
+    report_of(scripted(knows), tmp_path)
+    again = scripted(knows)
+    report_of(again, tmp_path)
+    assert {"better" in each.schema["properties"] for each in again.asked} == {True}
+
+
+def test_the_gold_set_is_as_large_as_it_says() -> None:
+    gold = read_gold()
+    assert len(gold) == 64
+    assert len({each.completion for each in gold}) == 64
+    assert {level: sum(each.level == level for each in gold) for level in LEVELS} == dict.fromkeys(LEVELS, 16)
+    assert len(ATTACKS) >= 5
+
+
+def test_the_graded_file_is_read(shared_data: Path) -> None:
+    graded = read_graded(shared_data / "judge_gold.jsonl", ["grammar", "creativity", "consistency", "plot"])
+    assert len(graded) == 150
+    assert not any(each.completion.startswith(each.prompt) for each in graded)
