@@ -13,7 +13,7 @@ test: .venv
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "not all"
 
 test-all: .venv
-	$(BIN)/pytest -q --durations=15
+	$(BIN)/pytest -q -n 2 --dist loadscope --durations=15
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from smalltale.training.device import Device, choose_device
 EXTRAS = {
     "judge": (("inspect_ai", "openai", "xllamacpp"), "LLM judges, local and remote"),
     "web": (
-        ("fastapi", "uvicorn", "sqlalchemy", "alembic", "dbos", "authlib"),
+        ("fastapi", "uvicorn", "sqlalchemy", "alembic", "authlib"),
         "running a hackathon's server",
     ),
     "track": (("tensorboard", "trackio", "wandb"), "outside experiment trackers"),

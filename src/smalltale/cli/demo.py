@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -283,7 +284,7 @@ class Demo:
             counted_parameters=count.counted,
             weight_class=weight_class.name,
             class_budget=weight_class.max_parameters,
-            count_rows=[(row.name, row.shape, row.unique, row.uses, row.counted) for row in count.rows],
+            count_rows=alike_together(count),
             hardware=read_json(self.out / "checkpoint" / "meta.json")["hardware"]["name"],
             samples=self.samples(),
             judge_note=PLUMBING if judged else "No scores: the embedded judge was not run.",
@@ -317,6 +318,24 @@ class Demo:
             place = "" if standing.rank is None else str(standing.rank)
             rows.append((place, entry.name, score, parameters, standing.note))
         return {"scores": criterion_intervals(folder), "standings": rows}
+
+
+def alike_together(count: ParameterCount) -> list[tuple[str, str, int, int, int]]:
+    """The count's rows for a page: weights that differ only in their layer's number are one row."""
+    groups: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
+    for row in count.rows:
+        name = re.sub(r"\.\d+\.", ".*.", row.name)
+        groups.setdefault((name, row.shape, row.uses), []).append((row.unique, row.counted))
+    return [
+        (
+            f"{name} ({len(found)} layers)" if len(found) > 1 else name,
+            shape,
+            sum(unique for unique, _ in found),
+            uses,
+            sum(counted for _, counted in found),
+        )
+        for (name, shape, uses), found in groups.items()
+    ]
 
 
 NEXT = [
