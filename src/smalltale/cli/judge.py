@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
+    from smalltale.judging.cost import Price
+    from smalltale.judging.gold import Report
     from smalltale.judging.run import JudgingConfig
+
+JudgeNames = Annotated[
+    list[str], typer.Option("--judge", help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated.")
+]
+RubricName = Annotated[str, typer.Option("--rubric", help="A rubric's name or path.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe's name or path.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="judging.key=value.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,35 +29,171 @@ def add_to(app: typer.Typer) -> None:
     judge = typer.Typer(help="Have LLM judges score a hand-in.", no_args_is_help=True)
     app.add_typer(judge, name="judge")
     judge.command("run")(run)
+    judge.command("qualify")(qualify)
+    judge.command("compare")(compare)
 
 
 def run(
     submission: Annotated[Path, typer.Argument(help="The hand-in: .csv, .jsonl or .parquet.")],
     out: Annotated[Path, typer.Option(help="The judgements folder; a stopped run in it goes on.")],
-    judge: Annotated[
-        list[str], typer.Option(help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated.")
-    ],
-    rubric: Annotated[str, typer.Option(help="A rubric's name or path.")] = "paper",
-    recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "demo",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="judging.key=value.")] = None,
+    judge: JudgeNames,
+    rubric: RubricName = "paper",
+    recipe: RecipeName = "demo",
+    set_: Overrides = None,
+    qualification: Annotated[
+        list[Path] | None, typer.Option(help="A judge's qualification.json; only qualified judges rank.")
+    ] = None,
+    price: Annotated[
+        list[str] | None, typer.Option(help="JUDGE=INPUT/OUTPUT, dollars a million tokens.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="A journal shared between runs.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print calls, tokens and cost; ask nobody.")
+    ] = False,
 ) -> None:
     """Judge every completion of a hand-in, once by each judge."""
+    from smalltale.judging.cost import price_of
     from smalltale.judging.run import JudgingConfig
     from smalltale.recipe import load_recipe
 
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
-    judged = judge_hand_in(submission, judge, rubric, out, config)
-    Console().print(f"{out}: {judged} judgements", highlight=False, soft_wrap=True)
+    prices = dict(price_of(each) for each in price or [])
+    if dry_run:
+        show_estimate(submission, judge, rubric, prices)
+        return
+    if config.budget_dollars and any(name not in prices for name in judge):
+        from smalltale.errors import SmalltaleError
+
+        raise SmalltaleError("a budget needs the price of every judge; add --price JUDGE=INPUT/OUTPUT")
+    judged = judge_hand_in(submission, judge, rubric, out, config, qualification or [], prices, cache)
+    Console().print(
+        f"{out}: {judged} judgements have a score; see {out / 'report.html'}", highlight=False, soft_wrap=True
+    )
 
 
 def judge_hand_in(
-    submission: Path, judges: list[str], rubric: str, out: Path, config: JudgingConfig | None = None
+    submission: Path,
+    judges: list[str],
+    rubric: str,
+    out: Path,
+    config: JudgingConfig | None = None,
+    qualifications: Sequence[Path] = (),
+    prices: dict[str, Price] | None = None,
+    cache: Path | None = None,
 ) -> int:
     """Judge a hand-in by judges of these names. Returns how many judgements have a score."""
+    from smalltale.judging.folder import META
+    from smalltale.judging.named import open_judges
+    from smalltale.judging.panel import read_calibration
+    from smalltale.judging.report import write_report
+    from smalltale.judging.rubric import load_rubric
+    from smalltale.judging.run import judge_submission, scoring
+
+    asked = scoring(load_rubric(rubric))
+    passed = [each for each in map(read_calibration, qualifications) if each is not None and each.qualified]
+    with open_judges(judges) as opened:
+        priced = {
+            each.name: (prices or {})[name]
+            for name, each in zip(judges, opened, strict=True)
+            if name in (prices or {})
+        }
+        qualified = [
+            each.name
+            for each in opened
+            if any(
+                (it.judge, it.endpoint, it.rubric_hash) == (each.name, each.endpoint, asked.hash)
+                for it in passed
+            )
+        ]
+        try:
+            summary = judge_submission(
+                submission, opened, asked, out, config=config, qualified=qualified, prices=priced, cache=cache
+            )
+        finally:
+            if (out / "judgements.parquet").exists() and (out / META).exists():
+                write_report(out)
+    return summary.judged
+
+
+def show_estimate(submission: Path, judges: list[str], rubric: str, prices: dict[str, Price]) -> None:
+    """What a run would cost, nothing asked."""
+    from smalltale.judging.cost import estimate
+    from smalltale.judging.rubric import load_rubric
+    from smalltale.judging.run import scoring
+    from smalltale.submission import read_submission
+
+    texts = [f"{row.prompt} {row.completion}" for row in read_submission(submission)]
+    table = Table("judge", "calls", "tokens read", "tokens written", "dollars")
+    for each in estimate(texts, judges, scoring(load_rubric(rubric)), prices):
+        cost = "no price given" if each.dollars is None else f"{each.dollars:.4f}"
+        table.add_row(
+            Text(each.judge), f"{each.calls:,}", f"{each.input_tokens:,}", f"{each.output_tokens:,}", cost
+        )
+    Console().print(table)
+
+
+def qualify(
+    judge: Annotated[str, typer.Option(help="local, scripted, URL#MODEL or PROVIDER/MODEL.")],
+    out: Annotated[Path, typer.Option(help="The folder to keep answers and qualification.json in.")],
+    rubric: RubricName = "paper",
+    graded: Annotated[Path | None, typer.Option(help="A graded file (JSONL) to agree with.")] = None,
+    recipe: RecipeName = "demo",
+    set_: Overrides = None,
+) -> None:
+    """Find out whether a judge is fit to rank."""
+    from smalltale.files import write_json
+    from smalltale.judging.gold import qualify as qualify_judge
+    from smalltale.judging.gold import read_graded
     from smalltale.judging.named import open_judges
     from smalltale.judging.rubric import load_rubric
-    from smalltale.judging.run import judge_submission
+    from smalltale.judging.run import JudgingConfig, scoring
+    from smalltale.recipe import load_recipe
 
-    asked = load_rubric(rubric)
-    with open_judges(judges) as opened:
-        return judge_submission(submission, opened, asked, out, config=config).judged
+    config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
+    asked = scoring(load_rubric(rubric))
+    marked = read_graded(graded, list(asked.criteria)) if graded else []
+    with open_judges([judge]) as (opened,):
+        report = qualify_judge(opened, asked, out, graded=marked, config=config)
+    write_json(out / "qualification.json", report.as_dict())
+    show_report(report)
+
+
+def show_report(report: Report) -> None:
+    """Print each check."""
+    table = Table("check", "value", "bar", "", title=f"{report.judge}, rubric {report.rubric}")
+    for each in report.checks:
+        bar = "" if each.bar is None else f"{'at most' if each.at_most else 'at least'} {each.bar:g}"
+        value = "none" if each.value is None else f"{each.value:.2f}"
+        table.add_row(
+            each.name, value, bar, "" if each.bar is None else "passed" if each.passed else "FAILED"
+        )
+    console = Console()
+    console.print(table)
+    verdict = (
+        "qualified: it may rank" if report.qualified else "not qualified: it may be run, but never ranks"
+    )
+    console.print(f"{report.judge}: {verdict} ({report.calls} calls)", markup=False, highlight=False)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A judgements folder.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+) -> None:
+    """Compare two judged entries on the prompts and judges they share."""
+    from smalltale.judging.versus import compare_folders, may_rank
+
+    table = Table("measure", "difference (95 %)", "prompts", "wins", "losses", "p", "")
+    for name, each in compare_folders(first, second).items():
+        table.add_row(
+            name,
+            str(each.difference),
+            str(each.prompts),
+            str(each.wins),
+            str(each.losses),
+            f"{each.p_value:.3f}",
+            "separated" if each.separated else "not separated",
+        )
+    console = Console()
+    console.print(table)
+    if not (may_rank(first) and may_rank(second)):
+        console.print("These judges have not qualified: the difference ranks nothing.", highlight=False)

@@ -53,7 +53,8 @@ class ProviderJudge:
         from inspect_ai.model import get_model
 
         try:
-            model = get_model(name, memoize=False, **({"max_retries": 0} if provider == "openai" else {}))
+            options: dict[str, Any] = {"max_retries": 0} if provider in {"openai", "openai-api"} else {}
+            model = get_model(name, memoize=False, **options)
         except (ValueError, ImportError, RuntimeError) as error:
             raise SmalltaleError(
                 f"judge {name} cannot be opened: {' '.join(str(error).split())[:300]}"

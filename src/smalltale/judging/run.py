@@ -27,7 +27,7 @@ from smalltale.judging.guard import JUMP, without_words_to_judge
 from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge, JudgeUnusable, Sampling
 from smalltale.judging.judgement import Judgement
-from smalltale.judging.rubric import Rubric
+from smalltale.judging.rubric import Rubric, RubricError
 from smalltale.signals import judge_directed
 from smalltale.submission import Completion, read_submission
 
@@ -129,7 +129,7 @@ def judge_submission(
     summary = JudgingSummary(
         judged=states["ok"],
         expected=len(items) * len(judges),
-        states=dict(states),
+        states={str(state): count for state, count in states.items()},
         calls=run.calls,
         dollars=spending.dollars,
         stopped=run.stopped,
@@ -158,6 +158,13 @@ def judge_items(
         if failure is not None:
             raise failure
         return [judgement for judgement, _ in run.judgements(items, [judge])]
+
+
+def scoring(rubric: Rubric) -> Rubric:
+    """The rubric, where it scores single completions. Raises RubricError."""
+    if rubric.kind != "scores":
+        raise RubricError(f"rubric {rubric.name} compares pairs; choose one that scores, for example paper")
+    return rubric
 
 
 def items_of(rows: Sequence[Completion]) -> list[Item]:
