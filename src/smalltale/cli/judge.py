@@ -91,7 +91,7 @@ def judge_hand_in(
 
     asked = scoring(load_rubric(rubric))
     passed = [each for each in map(read_calibration, qualifications) if each is not None and each.qualified]
-    with open_judges(judges) as opened:
+    with open_judges(judges, concurrency=(config.concurrency if config else 0) or None) as opened:
         priced = {
             each.name: (prices or {})[name]
             for name, each in zip(judges, opened, strict=True)
@@ -137,6 +137,9 @@ def qualify(
     out: Annotated[Path, typer.Option(help="The folder to keep answers and qualification.json in.")],
     rubric: RubricName = "paper",
     graded: Annotated[Path | None, typer.Option(help="A graded file (JSONL) to agree with.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Ask the rest of a judge that cannot tell the levels apart, too.")
+    ] = False,
     recipe: RecipeName = "demo",
     set_: Overrides = None,
 ) -> None:
@@ -152,8 +155,8 @@ def qualify(
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
     asked = scoring(load_rubric(rubric))
     marked = read_graded(graded, list(asked.criteria)) if graded else []
-    with open_judges([judge]) as (opened,):
-        report = qualify_judge(opened, asked, out, graded=marked, config=config)
+    with open_judges([judge], concurrency=config.concurrency or None) as (opened,):
+        report = qualify_judge(opened, asked, out, graded=marked, config=config, whole=whole)
     write_json(out / "qualification.json", report.as_dict())
     show_report(report)
 

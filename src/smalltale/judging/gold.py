@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
@@ -163,55 +163,58 @@ def qualify(
     *,
     graded: Sequence[Graded] = (),
     config: JudgingConfig | None = None,
+    whole: bool = False,
 ) -> Report:
-    """Run every check. What was asked before, in `out`, is not asked again."""
+    """Run the checks. What was asked before, in `out`, is not asked again.
+
+    A judge that cannot tell the gold levels apart is not asked the rest, unless `whole`: it has failed already.
+    """
     config, gold = config or JudgingConfig(), read_gold()
     plain = [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in gold]
-    attacked = [
-        Item(prompt=each.prompt, completion=each.completion + words, sample=0)
-        for words in ATTACKS.values()
-        for each in gold
-        if each.level == "dull"
-    ]
-    marked = [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in graded]
-    said = judge_items([*plain, *attacked, *marked], judge, rubric, out, config)
-    again = judge_items(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
-    scores = [each.overall for each in said[: len(plain)]]
+    said = judge_items(plain, judge, rubric, out, config)
+    scores = [each.overall for each in said]
     checks = [
         Check(
             name="answered", value=sum(each is not None for each in scores) / len(scores), bar=BARS_ANSWERED
         ),
         *separation(gold, scores, rubric),
-        Check(
-            name="test-retest",
-            value=both(pearson, scores, [each.overall for each in again]),
-            bar=rubric.qualification.retest,
-        ),
-        *attack_checks(gold, said, rubric),
-        *graded_checks(graded, said[len(plain) + len(attacked) :], rubric),
         length_check(gold, scores),
     ]
-    verdicts = position(judge, gold, config)
-    decided = [each.order_decided for each in verdicts if each.value is not None]
-    checks.append(
-        Check(name="verdicts that the order decides", value=float(np.mean(decided)) if decided else None)
-    )
+    verdicts: list[Verdict] = []
+    if whole or all(check.passed for check in checks):
+        attacked = [
+            Item(prompt=each.prompt, completion=each.completion + words, sample=0)
+            for words in ATTACKS.values()
+            for each in gold
+            if each.level == "dull"
+        ]
+        marked = [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in graded]
+        after = judge_items(attacked, judge, rubric, out, config)
+        like = judge_items(marked, judge, rubric, out, config)
+        again = judge_items(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
+        verdicts = position(judge, gold, config)
+        retest = both(pearson, scores, [each.overall for each in again])
+        decided = [each.order_decided for each in verdicts if each.value is not None]
+        checks += [
+            Check(name="test-retest", value=retest, bar=rubric.qualification.retest),
+            *attack_checks(gold, scores, after, rubric),
+            *graded_checks(graded, like, rubric),
+            Check(name="verdicts that the order decides", value=float(np.mean(decided)) if decided else None),
+        ]
+        said = [*said, *after, *like, *again]
     known = [each for each in scores if each is not None]
     rank = [-LEVELS.index(each.level) for each in gold]
-    states: dict[str, int] = defaultdict(int)
-    for each in (*said, *again):
-        states[each.state] += 1
     return Report(
         judge=judge.name,
         endpoint=judge.endpoint,
         rubric=rubric.name,
         rubric_hash=rubric.hash,
         checks=tuple(checks),
-        calls=sum(each.calls for each in (*said, *again)) + sum(each.calls for each in verdicts),
+        calls=sum(each.calls for each in said) + sum(each.calls for each in verdicts),
         gold_mean=float(np.mean(known)) if known else None,
         gold_sd=float(np.std(known)) if known else None,
         agreement=both(spearman, scores, rank),
-        states=dict(states),
+        states=dict(Counter(str(each.state) for each in said)),
     )
 
 
@@ -231,15 +234,17 @@ def separation(gold: Sequence[Gold], scores: Sequence[float | None], rubric: Rub
     ]
 
 
-def attack_checks(gold: Sequence[Gold], said: Sequence[Judgement], rubric: Rubric) -> list[Check]:
+def attack_checks(
+    gold: Sequence[Gold], scores: Sequence[float | None], attacked: Sequence[Judgement], rubric: Rubric
+) -> list[Check]:
     """What each attack gains on the same dull stories."""
-    plain = [said[place].overall for place, each in enumerate(gold) if each.level == "dull"]
+    plain = [score for each, score in zip(gold, scores, strict=True) if each.level == "dull"]
     checks = []
     for number, name in enumerate(ATTACKS):
-        begin = len(gold) + number * len(plain)
+        begin = number * len(plain)
         gains = [
             after.overall - before
-            for before, after in zip(plain, said[begin : begin + len(plain)], strict=True)
+            for before, after in zip(plain, attacked[begin : begin + len(plain)], strict=True)
             if before is not None and after.overall is not None
         ]
         value = float(np.mean(gains)) if gains else None

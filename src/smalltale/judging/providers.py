@@ -99,7 +99,7 @@ class ProviderJudge:
         )
 
     async def close(self) -> None:
-        pass
+        await self.model.api.aclose()
 
 
 def messages_of(question: Question) -> list[Any]:

@@ -53,6 +53,8 @@ class JudgingConfig:
     """Calls for one answer before its judgement ends in error, at least 1."""
     first_wait_seconds: float = 1.0
     """Wait after a failed call where the judge asks for none; it doubles with each."""
+    concurrency: int = 0
+    """Requests at once to each judge; 0 leaves it to the judge."""
     budget_dollars: float = 0.0
     """Spend at most this much; 0 sets no bound."""
 
@@ -61,6 +63,8 @@ class JudgingConfig:
             raise RecipeError(f"judging.temperature = {self.temperature}; choose 0 to 2")
         if self.attempts < 1:
             raise RecipeError(f"judging.attempts = {self.attempts}; choose at least 1")
+        if self.concurrency < 0:
+            raise RecipeError(f"judging.concurrency = {self.concurrency}; choose 0 or more")
         if self.first_wait_seconds < 0 or self.budget_dollars < 0:
             raise RecipeError("judging.first_wait_seconds and judging.budget_dollars are 0 or more")
 

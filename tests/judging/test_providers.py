@@ -1,0 +1,83 @@
+"""inspect_ai's model calls behind our door: one attempt a call, states as from any other judge."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from loopback import Said, answer, chat, serving
+
+from smalltale.errors import SmalltaleError
+from smalltale.judging.asking import question_of
+from smalltale.judging.judge import Broken, Busy, Judge, JudgeUnusable, Question, Reply, Sampling
+from smalltale.judging.named import open_judges
+from smalltale.judging.rubric import load_rubric
+
+pytest.importorskip("inspect_ai", reason="the extra judge is not installed")
+
+pytestmark = pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning")
+
+
+async def asked(judge: Judge) -> Reply:
+    """One answer, then the connections closed."""
+    try:
+        return await judge.answer(question())
+    finally:
+        await judge.close()
+
+
+def question() -> Question:
+    texts = {"prompt": "Once", "completion": "good: a."}
+    return question_of(load_rubric("paper"), texts, "123456", "=== a ===", Sampling())
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (Said(b'{"error": {"message": "slow down"}}', 429, {"retry-after": "7"}), Busy),
+        (Said(b'{"error": {"message": "oh no"}}', 500), Broken),
+        (Said(b'{"error": {"message": "who are you"}}', 401), JudgeUnusable),
+        (None, None),
+    ],
+    ids=["429", "500", "401", "right"],
+)
+def test_a_provider_is_asked_once_a_call(
+    monkeypatch: pytest.MonkeyPatch, said: Said | None, expected: type[Exception] | None
+) -> None:
+    def script(request: dict[str, Any], before: int) -> Said:
+        return said or Said(chat(answer(request)))
+
+    with serving(script) as server:
+        monkeypatch.setenv("LOOPBACK_API_KEY", "key")
+        monkeypatch.setenv("LOOPBACK_BASE_URL", server.url)
+        with open_judges(["openai-api/loopback/m"]) as (judge,):
+            if expected is None:
+                reply = asyncio.run(asked(judge))
+                assert '"plot": 5' in reply.text
+                assert (reply.input_tokens, reply.output_tokens) == (400, 60)
+            else:
+                with pytest.raises(expected) as caught:
+                    asyncio.run(asked(judge))
+                if isinstance(caught.value, Busy):
+                    assert caught.value.retry_after_seconds == 7.0
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["openai/gpt-x"], "OPENAI_API_KEY"),
+        (["nowhere/m"], "not recognized"),
+        (["http://127.0.0.1:1/v1"], "names no model"),
+        (["whatever"], "unknown judge"),
+        (["scripted", "scripted"], "named twice"),
+        ([], "no judge is named"),
+    ],
+)
+def test_a_wrong_name_is_refused_before_any_call(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], message: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(SmalltaleError, match=message), open_judges(names):
+        pass
