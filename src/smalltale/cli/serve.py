@@ -64,6 +64,7 @@ def serve(
     from smalltale.hackathon import worker as working
     from smalltale.hackathon.app import create_app
     from smalltale.hackathon.editions import import_edition, read_edition
+    from smalltale.hackathon.oauth import providers_of
     from smalltale.hackathon.panels import panel_of
 
     if demo:
@@ -80,7 +81,7 @@ def serve(
     ]
     for each in threads:
         each.start()
-    app = create_app(store, secure=public_url.startswith("https://"), demo=demo)
+    app = create_app(store, public_url=public_url, demo=demo, providers=providers_of())
     print(
         f"serving {public_url or f'http://{host}:{port}'} from {store.url.render_as_string()}; Ctrl-C stops it",
         flush=True,

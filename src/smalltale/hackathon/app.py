@@ -7,6 +7,7 @@ Beware: importing this never imports torch.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -21,6 +22,7 @@ from smalltale.hackathon.api import api
 from smalltale.hackathon.board import Boards
 from smalltale.hackathon.jobs import live_workers
 from smalltale.hackathon.limits import Door
+from smalltale.hackathon.oauth import Provider, oauth_pages
 from smalltale.hackathon.pages import pages
 from smalltale.hackathon.pages_organiser import organiser_pages
 from smalltale.hackathon.pages_team import team_pages
@@ -35,9 +37,15 @@ MOST_BYTES = 10_000_000
 
 
 def create_app(
-    store: Store, *, secure: bool = False, demo: bool = False, most_bytes: int = MOST_BYTES
+    store: Store,
+    *,
+    public_url: str = "",
+    demo: bool = False,
+    providers: Mapping[str, Provider] | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> FastAPI:
-    """The app over a migrated store."""
+    """The app over a migrated store. A public_url of https makes cookies secure."""
+    secure = public_url.startswith("https://")
     app = FastAPI(
         title="smalltale hackathon",
         version="1",
@@ -45,8 +53,16 @@ def create_app(
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
-    app.state.site = Site(store=store, boards=Boards(store), secret=store.secret(), secure=secure, demo=demo)
-    for router in (api, pages, team_pages, organiser_pages):
+    app.state.site = Site(
+        store=store,
+        boards=Boards(store),
+        secret=store.secret(),
+        secure=secure,
+        public_url=public_url.rstrip("/"),
+        demo=demo,
+        providers=providers or {},
+    )
+    for router in (api, pages, team_pages, organiser_pages, oauth_pages):
         app.include_router(router)
     add_health(app, store)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from smalltale.hackathon.standings import Entry, Standing, rank
+from smalltale.hackathon.standings import Entry, Standing, rank, separated
 from smalltale.hackathon.store import Store
 from smalltale.hackathon.tables import Edition, HandIn, Score, Team
 
@@ -52,6 +52,30 @@ class Board:
     criteria: list[str]
 
 
+class Memory:
+    """What one making of a board leaves for the next: entries whose scores have not changed, and which were told apart."""
+
+    MOST = 50_000
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[Any, ...], Entry] = {}
+        self.pairs: dict[tuple[int, int], tuple[Entry, Entry, bool]] = {}
+
+    def apart(self, better: Entry, worse: Entry) -> bool:
+        """`separated`, asked once for a pair."""
+        key = (id(better), id(worse))
+        if key not in self.pairs:
+            # The pair is kept beside the answer, so that no other entry can get its id.
+            self.pairs[key] = (better, worse, separated(better, worse))
+        return self.pairs[key][2]
+
+    def forget(self) -> None:
+        """Keep within bounds."""
+        if len(self.entries) > self.MOST or len(self.pairs) > self.MOST:
+            self.entries.clear()
+            self.pairs.clear()
+
+
 def make_board(
     session: Session,
     edition: Edition,
@@ -70,14 +94,22 @@ def make_board(
 
 
 def make_boards(
-    session: Session, edition: Edition, *, kind: str, side: str, panel: str | None = None
+    session: Session,
+    edition: Edition,
+    *,
+    kind: str,
+    side: str,
+    panel: str | None = None,
+    memory: Memory | None = None,
 ) -> dict[str | None, Board]:
     """The board of every class that has an entry, and the one over all (None), from one look at the database."""
+    memory = memory or Memory()
     rows = best_rows(session, edition, kind=kind, side=side, panel=panel or edition.panel)
+    recall(session, rows, side, panel or edition.panel, memory)
     classes: dict[str | None, list[Line]] = {None: []}
     best: dict[int, Line] = {}
     totals: dict[int, int] = {}
-    for line in (line_of(row) for row in rows):
+    for line in (line_of(row, memory.entries[entry_key(row)]) for row in rows):
         classes.setdefault(line.weight_class, []).append(line)
         totals[line.team_id] = totals.get(line.team_id, 0) + line.hand_ins
         if line.team_id not in best or worth(line) > worth(best[line.team_id]):
@@ -86,7 +118,7 @@ def make_boards(
     made = {}
     for name, lines in classes.items():
         by_entry = {id(line.standing.entry): line for line in lines}
-        ranked = rank([line.standing.entry for line in lines])
+        ranked = rank([line.standing.entry for line in lines], memory.apart)
         placed = [replace(by_entry[id(standing.entry)], standing=standing) for standing in ranked]
         criteria = list(dict.fromkeys(each for line in placed for each in line.standing.entry.criteria))
         made[name] = Board(
@@ -97,6 +129,7 @@ def make_boards(
             lines=placed,
             criteria=criteria,
         )
+    memory.forget()
     return made
 
 
@@ -107,7 +140,7 @@ def worth(line: Line) -> tuple[bool, bool, float, int]:
 
 
 def best_rows(session: Session, edition: Edition, *, kind: str, side: str, panel: str) -> list[Any]:
-    """Each team's best hand-in in each class: (Score, HandIn, Team, how many it handed in there).
+    """Each team's best hand-in in each class: with how many it handed in there.
 
     The database picks; the heavy column (a mean for every prompt) is read for the picked alone.
     """
@@ -139,7 +172,21 @@ def best_rows(session: Session, edition: Edition, *, kind: str, side: str, panel
     )
     return list(
         session.execute(
-            select(Score, HandIn, Team, ordered.c.hand_ins)
+            select(
+                HandIn.id,
+                HandIn.team_id,
+                HandIn.weight_class,
+                HandIn.counted_parameters,
+                HandIn.verified_parameters,
+                HandIn.received,
+                Team.name,
+                Team.hardware,
+                Team.confirmed,
+                Score.mean,
+                Score.judged,
+                Score.qualified,
+                ordered.c.hand_ins,
+            )
             .join(HandIn, HandIn.id == ordered.c.id)
             .join(Team, Team.id == HandIn.team_id)
             .join(Score, (Score.hand_in_id == HandIn.id) & (Score.side == side) & (Score.panel == panel))
@@ -148,31 +195,37 @@ def best_rows(session: Session, edition: Edition, *, kind: str, side: str, panel
     )
 
 
-def line_of(row: Any) -> Line:
-    """A row of `best_rows` as a line without a place yet."""
-    score, hand_in, team, hand_ins = row
-    parameters = hand_in.verified_parameters or hand_in.counted_parameters
-    verified = hand_in.verified_parameters is not None
-    entry = entry_of(score, team.name, hand_in.weight_class, parameters, verified)
-    return Line(
-        standing=Standing(entry=entry, rank=None, tied=False),
-        hand_in_id=hand_in.id,
-        team_id=team.id,
-        team=team.name,
-        hardware=team.hardware,
-        weight_class=hand_in.weight_class,
-        confirmed=team.confirmed,
-        counted_parameters=parameters,
-        verified=verified,
-        received=hand_in.received,
-        hand_ins=hand_ins,
+def entry_key(row: Any) -> tuple[Any, ...]:
+    """By which an entry is known again: anything that would change it changes the key."""
+    return (
+        row.id,
+        row.name,
+        row.mean,
+        row.judged,
+        row.qualified,
+        row.weight_class,
+        row.counted_parameters,
+        row.verified_parameters,
     )
 
 
-def entry_of(score: Score, name: str, weight_class: str, parameters: int, verified: bool) -> Entry:
+def recall(session: Session, rows: list[Any], side: str, panel: str, memory: Memory) -> None:
+    """Read the entries that are not in memory yet."""
+    missing = {row.id: row for row in rows if entry_key(row) not in memory.entries}
+    numbers = list(missing)
+    for start in range(0, len(numbers), 500):
+        found = select(Score).where(
+            Score.hand_in_id.in_(numbers[start : start + 500]), Score.side == side, Score.panel == panel
+        )
+        for score in session.scalars(found):
+            row = missing[score.hand_in_id]
+            memory.entries[entry_key(row)] = entry_of(score, row)
+
+
+def entry_of(score: Score, row: Any) -> Entry:
     """A Score row as the standings' Entry."""
     return Entry(
-        name=name,
+        name=row.name,
         mean=score.mean,
         low=score.low,
         high=score.high,
@@ -182,9 +235,26 @@ def entry_of(score: Score, name: str, weight_class: str, parameters: int, verifi
         expected=score.expected,
         disagreement=score.disagreement,
         qualified=score.qualified,
-        weight_class=weight_class,
-        counted_parameters=parameters,
-        verified=verified,
+        weight_class=row.weight_class,
+        counted_parameters=row.verified_parameters or row.counted_parameters,
+        verified=row.verified_parameters is not None,
+    )
+
+
+def line_of(row: Any, entry: Entry) -> Line:
+    """A row of `best_rows` as a line without a place yet."""
+    return Line(
+        standing=Standing(entry=entry, rank=None, tied=False),
+        hand_in_id=row.id,
+        team_id=row.team_id,
+        team=row.name,
+        hardware=row.hardware,
+        weight_class=row.weight_class,
+        confirmed=row.confirmed,
+        counted_parameters=row.verified_parameters or row.counted_parameters,
+        verified=row.verified_parameters is not None,
+        received=row.received,
+        hand_ins=row.hand_ins,
     )
 
 
@@ -202,6 +272,7 @@ class Boards:
         self.kept: OrderedDict[tuple[Any, ...], tuple[float, dict[str | None, Board]]] = OrderedDict()
         self.lock = threading.Lock()
         self.making: dict[tuple[Any, ...], threading.Lock] = {}
+        self.memories: dict[tuple[Any, ...], Memory] = {}
         self.behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="boards")
 
     def get(
@@ -240,9 +311,11 @@ class Boards:
         """Make the boards of a kind and side, and keep them."""
         began = time.monotonic()
         edition_id, panel, kind, side = key
+        # Only the holder of this board's lock is here, so its memory needs none of its own.
+        memory = self.memories.setdefault(key, Memory())
         with self.store.read() as session:
             edition = session.get_one(Edition, edition_id)
-            boards = make_boards(session, edition, kind=kind, side=side, panel=panel)
+            boards = make_boards(session, edition, kind=kind, side=side, panel=panel, memory=memory)
         with self.lock:
             self.kept[key] = (began, boards)
             while len(self.kept) > self.MOST:

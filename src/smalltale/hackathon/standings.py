@@ -7,7 +7,7 @@ Beware: only whole entries of qualified judges get a rank; a half-judged or unqu
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -178,10 +178,10 @@ def separated(better: Entry, worse: Entry, *, seed: int = 0) -> bool:
     return better.low > worse.high
 
 
-def rank(entries: Iterable[Entry]) -> list[Standing]:
+def rank(entries: Iterable[Entry], apart: Callable[[Entry, Entry], bool] = separated) -> list[Standing]:
     """Entries in order, best mean first; those that the noise does not separate from the best of their group share its rank.
 
-    Ranks are counted as in sports (1, 1, 3). Entries that may not rank come last: half-judged ones, then those of unqualified judges.
+    `apart` says whether a better entry is beyond the noise above a worse one. Ranks are counted as in sports (1, 1, 3). Entries that may not rank come last: half-judged ones, then those of unqualified judges.
     """
     entries = list(entries)
     ranking = sorted(
@@ -190,7 +190,7 @@ def rank(entries: Iterable[Entry]) -> list[Standing]:
     placed: list[tuple[Entry, int]] = []
     leader, place = None, 0
     for position, entry in enumerate(ranking, 1):
-        if leader is None or separated(leader, entry):
+        if leader is None or apart(leader, entry):
             leader, place = entry, position
         placed.append((entry, place))
     shared = [place for _, place in placed]

@@ -44,6 +44,8 @@ class Site:
     """Whether cookies are for https only."""
     providers: Mapping[str, Any] = field(default_factory=dict)
     """Sign-in through others (oauth.py), by name."""
+    public_url: str = ""
+    """The address people type, without a slash at its end; empty where it is the one that is asked."""
     demo: bool = False
     attempts: SignInLimit = field(default_factory=SignInLimit)
     pages: Environment = field(default_factory=lambda: environment())
