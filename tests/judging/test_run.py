@@ -221,6 +221,12 @@ def test_a_journal_cut_by_a_kill_loses_its_last_line_alone(tmp_path: Path) -> No
     assert read_judgements(tmp_path / "out") == whole
 
 
+def test_half_a_character_in_a_judges_words_spoils_no_table(tmp_path: Path) -> None:
+    judged(tmp_path, lambda request, before: Said(chat(answer(request, assessment="A \ud83d face."))), ["a."])
+    (row,) = read_judgements(tmp_path / "out")
+    assert (row.state, row.words) == ("ok", "A ? face.")
+
+
 def test_retry_after_is_read_as_seconds_or_a_date() -> None:
     assert retry_after("2.5") == 2.5
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0

