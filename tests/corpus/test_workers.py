@@ -18,8 +18,17 @@ from smalltale.errors import FileProblem
 def test_every_job_is_done_once_in_one_process_and_in_two() -> None:
     for count in (1, 2):
         with Workers(count) as start:
-            jobs = ((number, divmod, (number, 7)) for number in range(40))
+            jobs = [(number, divmod, (number, 7)) for number in range(40)]
             assert dict(start(jobs)) == {number: divmod(number, 7) for number in range(40)}
+
+
+def test_released_workers_are_started_anew() -> None:
+    pool = Workers(2)
+    with pool as start:
+        assert dict(start([(0, divmod, (9, 7))])) == {0: (1, 2)}
+        pool.release()
+        assert pool.pool is None
+        assert dict(start([(1, divmod, (9, 7))])) == {1: (1, 2)}
 
 
 def test_a_worker_that_is_killed_is_explained() -> None:

@@ -54,6 +54,7 @@ WORK_VERSION = 3
 ONE_PROCESS_BYTES = 20_000_000
 """Below this, starting workers costs more than it saves."""
 DIAL_ARTICLES = 1_000
+MANY_STORIES = 500_000
 LEARN_BYTES = 64_000_000
 """From so much story text the children's vocabulary is learned."""
 
@@ -169,8 +170,11 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
     if any(each.kind == "wiki" for each in sources):
         write_guard(config, sources, work)
     stages: dict[str, float] = {}
-    with Workers(processes_for(config, sources)) as start:
+    pool = Workers(processes_for(config, sources))
+    with pool as start:
         counts = prepare_all(config, sources, how, start)
+        if sum(each.kept for each in counts) > MANY_STORIES:
+            pool.release()  # judging copies needs the memory more than the half second that new workers cost
         stages["read, clean, hash"] = round(time.monotonic() - began, 3)
         plan = assemble.plan(
             work,

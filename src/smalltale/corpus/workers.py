@@ -29,24 +29,29 @@ class Workers:
         self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> assemble.Start:
-        if self.count > 1:
-            self.pool = ProcessPoolExecutor(
-                self.count, mp_context=get_context("spawn"), initializer=follow_parent
-            )
         return self.run
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """End the processes and free what they hold; the next job starts new ones."""
         if self.pool:
             self.pool.shutdown(wait=True, cancel_futures=True)
+            self.pool = None
 
     def run(
         self, jobs: Iterable[tuple[int, Callable[..., Made], tuple[Any, ...]]]
     ) -> Iterator[tuple[int, Made]]:
         """(number, result) of every job; never more than two a process wait, so memory stays bounded."""
-        if self.pool is None:
+        if self.count == 1:
             for number, function, arguments in jobs:
                 yield number, function(*arguments)
             return
+        if self.pool is None:
+            self.pool = ProcessPoolExecutor(
+                self.count, mp_context=get_context("spawn"), initializer=follow_parent
+            )
         waiting: dict[Future[Made], int] = {}
         try:
             for number, function, arguments in jobs:
