@@ -17,7 +17,7 @@ ROW = 64
 
 
 def stream(
-    count: int = 300, longest: int = 60, seed: int = 0, dtype: str = "uint16"
+    count: int = 300, longest: int = 25, seed: int = 0, dtype: str = "uint16"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random stories of ids from 2 to the top of the type, each followed by END, and their offsets."""
     random = np.random.default_rng(seed)
@@ -78,6 +78,23 @@ def test_a_story_longer_than_a_row_is_cut_and_no_target_is_lost() -> None:
     given = rows(row_length=16)
     targets = given.batch(0, given.per_epoch).targets
     assert sorted(targets[targets >= 0].tolist()) == sorted(tokens.tolist())
+
+
+def test_stories_much_alike_fill_98_percent_with_few_of_them_cut() -> None:
+    sizes = np.random.default_rng(0).normal(200, 40, 3_000).astype(int).clip(20, 500)
+    tokens = np.full(sizes.sum(), 7, dtype=np.uint16)
+    ends = np.cumsum(sizes)
+    tokens[ends - 1] = END
+    tokens[::3][tokens[::3] != END] = 9
+    given = Rows(tokens, np.append(0, ends).astype(np.uint64), END, 512, seed=0)
+    assert given.fill >= 0.98
+    batch = given.batch(0, given.per_epoch)
+    targets = batch.targets[batch.targets != NO_TARGET]
+    assert torch.equal(targets.sort().values, torch.from_numpy(np.sort(tokens.astype(np.int64))))
+    whole = sum(each[0][0] == END and each[1][-1] == END for each in stories_of(batch))
+    assert whole > 0.8 * len(sizes)
+    held = [row[row != NO_TARGET].numel() for row in batch.targets]
+    assert max(held) <= 512
 
 
 def test_rows_are_filled_to_98_percent() -> None:
