@@ -65,7 +65,8 @@ def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
     params.n_parallel, params.n_ctx = SLOTS, SLOTS * CONTEXT_TOKENS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.cpuparams.poll = params.cpuparams_batch.poll = 0
-    params.n_threads_http, params.verbosity, params.ui, params.warmup = SLOTS + 1, -1, False
+    params.n_threads_http, params.verbosity = SLOTS + 1, -1
+    params.ui = params.warmup = False
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
