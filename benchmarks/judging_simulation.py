@@ -29,7 +29,8 @@ def prompt_means(draw: np.random.Generator, quality: float, prompts: np.ndarray,
         0, np.hypot(NOISE["judge taste"], NOISE["judgement"]), (*stories.shape, judges)
     )
     marks = np.clip(np.rint(said), 1, 10)
-    return marks.mean(axis=(1, 2))
+    means: np.ndarray = marks.mean(axis=(1, 2))
+    return means
 
 
 def interval(draw: np.random.Generator, means: np.ndarray) -> tuple[float, float]:

@@ -59,7 +59,7 @@ def chat(content: str | None, **message: Any) -> bytes:
 
 
 def nonce(request: dict[str, Any]) -> str:
-    return re.findall(r'"check" is the text (\d+)', request["messages"][-1]["content"])[-1]
+    return str(re.findall(r'"check" is the text (\d+)', request["messages"][-1]["content"])[-1])
 
 
 def text_of(request: dict[str, Any]) -> str:

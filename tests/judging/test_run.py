@@ -58,7 +58,7 @@ def misbehave(request: dict[str, Any], before: int) -> Said:
     """What the server says about the text `kind: …`."""
     kind = text_of(request).partition(":")[0]
     good = Said(chat(answer(request)))
-    wrong = {
+    wrong: dict[str, dict[str, Any]] = {
         "seven to eight": {"plot": "7-8"},
         "comma": {"plot": "8,5"},
         "of a hundred": {"plot": "85/100"},
