@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from smalltale.errors import FileProblem
 from smalltale.rules import Rules
-from smalltale.submission import Completion, Verdict, check_submission, read_submission, write_submission
+from smalltale.submission import (
+    Completion,
+    Verdict,
+    check_submission,
+    export_for_spreadsheet,
+    read_submission,
+    write_submission,
+)
 
 PROMPTS = ["Once, a cat ", "One day\nthe “rain”"]
 ROWS = [
@@ -142,3 +149,35 @@ def normalises(rows: list[Completion]) -> bool:
 
     forms = {unicodedata.normalize("NFC", prompt) for prompt in PROMPTS}
     return all(unicodedata.normalize("NFC", row.prompt.replace("\r\n", "\n")) in forms for row in rows)
+
+
+def test_a_formula_is_kept_as_text_and_exported_escaped(tmp_path: Path) -> None:
+    rows = [*ROWS[:3], Completion(PROMPTS[0], "=HYPERLINK(1) said the cat."), *ROWS[4:]]
+    assert check(tmp_path / "a.csv", rows).rows[3].completion.startswith("=HYPERLINK")
+    export_for_spreadsheet(tmp_path / "shown.csv", rows)
+    shown = [row.completion for row in read_submission(tmp_path / "shown.csv")]
+    assert shown[3] == "'=HYPERLINK(1) said the cat."
+    assert shown[0] == ROWS[0].completion
+
+
+def test_a_hand_in_of_another_ending_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    with pytest.raises(FileProblem, match="choose one of these endings"):
+        write_submission(tmp_path / "a.xlsx", ROWS, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 10_000), byte=st.integers(0, 255))
+def test_a_changed_byte_is_accepted_only_where_the_table_still_is_one(
+    tmp_path: Path, place: int, byte: int
+) -> None:
+    path = tmp_path / "a.csv"
+    write_submission(path, ROWS, {})
+    raw = bytearray(path.read_bytes())
+    raw[place % len(raw)] = byte
+    path.write_bytes(raw)
+    verdict = check_submission(path, PROMPTS, RULES)
+    if verdict.accepted:
+        assert len(read_submission(path)) == 8
+        assert normalises(list(verdict.rows))
+        assert len({(row.prompt, row.completion.strip()) for row in verdict.rows}) == 8

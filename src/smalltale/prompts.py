@@ -11,7 +11,8 @@ import io
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,21 @@ from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import new_file, read_jsonl, read_text
 
 MIN_PROMPT_WORDS = 8
+LEAK_WORDS = 13
+"""Words in a row that a prompt shares with a training story from which it counts as leaked; GPT-3 (arXiv 2005.14165) used 13."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """A prompt that stands in a training text."""
+
+    prompt: int
+    """Index of the prompt."""
+    story: int
+    """Index of the first story that holds it."""
+    words: int
+    """Words in a row they share, from the first shared run on."""
+    span: str
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -107,3 +123,41 @@ def write_prompts(path: Path, prompts: Sequence[str]) -> None:
     with new_file(path) as temporary:
         lines = (json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts)
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def leaked_prompts(prompts: Sequence[str], stories: Iterable[str]) -> list[Leak]:
+    """The prompts of which a run of 13 words, or all words of a shorter one, stands in a story; the first story each."""
+    wanted: dict[tuple[str, ...], list[int]] = {}
+    lengths: set[int] = set()
+    said = [plain_words(prompt) for prompt in prompts]
+    for index, each in enumerate(said):
+        length = min(LEAK_WORDS, len(each))
+        lengths.add(length)
+        for start in range(len(each) - length + 1):
+            wanted.setdefault(tuple(each[start : start + length]), []).append(index)
+    found: dict[int, Leak] = {}
+    for number, story in enumerate(stories):
+        told = plain_words(story)
+        for length in lengths - {0}:
+            for start in range(len(told) - length + 1):
+                run = tuple(told[start : start + length])
+                for index in wanted.get(run, ()):
+                    if index not in found:
+                        found[index] = leak_of(index, number, said[index], told, run, start)
+    return [found[index] for index in sorted(found)]
+
+
+def leak_of(
+    prompt: int, story: int, said: list[str], told: list[str], run: tuple[str, ...], start: int
+) -> Leak:
+    """How far a shared run goes on."""
+    place = next(at for at in range(len(said)) if tuple(said[at : at + len(run)]) == run)
+    length = len(run)
+    while said[place + length : place + length + 1] == told[start + length : start + length + 1] != []:
+        length += 1
+    return Leak(prompt=prompt, story=story, words=length, span=" ".join(said[place : place + length]))
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a text, in lower case, without punctuation."""
+    return re.findall(r"\w+", text.lower())

@@ -280,29 +280,52 @@ def shown(text: str) -> str:
     return ascii(short) if any(not each.isprintable() for each in short) else repr(short)
 
 
+def refuse_other_forms(path: Path) -> None:
+    """Raise FileProblem for a hand-in of another ending, before work is spent on it."""
+    if path.suffix.lower() not in {".csv", ".parquet", ".jsonl"}:
+        raise FileProblem(
+            f"{path}: a hand-in is a .csv, .parquet or .jsonl file; choose one of these endings"
+        )
+
+
 def write_submission(path: Path, rows: Sequence[Completion], declaration: dict[str, Any]) -> None:
     """Write a hand-in as CSV, JSONL or Parquet by the path's ending, and `submission.json` beside it."""
+    refuse_other_forms(path)
     suffix = path.suffix.lower()
     with new_file(path) as temporary:
         if suffix == ".parquet":
-            pq.write_table(
-                pa.table({name: [getattr(row, name) for row in rows] for name in COLUMNS}), temporary
-            )
+            table = pa.table({name: [getattr(row, name) for row in rows] for name in COLUMNS})
+            pq.write_table(table, temporary)
         elif suffix == ".jsonl":
             lines = (
                 json.dumps({name: getattr(row, name) for name in COLUMNS}, ensure_ascii=False) for row in rows
             )
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        elif suffix == ".csv":
-            with temporary.open("w", encoding="utf-8", newline="") as out:
-                writer = csv.writer(out, lineterminator="\n")
-                writer.writerow(COLUMNS)
-                writer.writerows((row.prompt, row.completion) for row in rows)
         else:
-            raise FileProblem(
-                f"{path}: a hand-in is a .csv, .parquet or .jsonl file; choose one of these endings"
-            )
+            write_csv(temporary, [(row.prompt, row.completion) for row in rows])
     write_json(path.with_name("submission.json"), {"kind": "submission", "format": 1, **declaration})
+
+
+def write_csv(path: Path, rows: Sequence[tuple[str, str]]) -> None:
+    """The two columns as they are, to the letter."""
+    with path.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def export_for_spreadsheet(path: Path, rows: Sequence[Completion]) -> None:
+    """A CSV for people to open in a spreadsheet: a cell that would be a formula gets an apostrophe first.
+
+    It is for reading; hand in the file that `write_submission` writes.
+    """
+    with new_file(path) as temporary:
+        write_csv(temporary, [(as_text(row.prompt), as_text(row.completion)) for row in rows])
+
+
+def as_text(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula (OWASP's list of first characters)."""
+    return f"'{cell}" if cell.lstrip(" \n")[:1] in tuple("=+-@\t\r") and cell else cell
 
 
 def check_files(path: Path, prompts: Path, rules: Rules) -> Verdict:

@@ -7,7 +7,7 @@ from smalltale.errors import SmalltaleError
 from smalltale.generation.complete import complete
 from smalltale.generation.decoder import TorchDecoder
 from smalltale.generation.native import NativeDecoder, native_library
-from smalltale.generation.sampler import GenerationConfig, choose, draws, repeats
+from smalltale.generation.sampler import GenerationConfig, choose, draws
 from smalltale.generation.weights import Decoder, Weights
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer

@@ -1,13 +1,16 @@
-"""`smalltale generate`: a checkpoint and prompts in, a hand-in out."""
+"""`smalltale generate`: a model and prompts in, a hand-in out."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from smalltale.generation.rank import Ranked
 
 
 def add_to(app: typer.Typer) -> None:
@@ -15,51 +18,121 @@ def add_to(app: typer.Typer) -> None:
 
     @app.command("generate")
     def generate(
-        checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder.")],
+        checkpoint: Annotated[
+            str,
+            typer.Argument(help="A checkpoint folder, ours or Hugging Face's, or package.module:factory."),
+        ],
         prompts: Annotated[Path, typer.Option(help="CSV, YAML, JSONL or text with prompts.")],
         out: Annotated[Path, typer.Option(help="The hand-in to write: .csv, .jsonl or .parquet.")],
         recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "demo",
         team: Annotated[str, typer.Option(help="Your team's name.")] = "my team",
+        best_of: Annotated[
+            int | None, typer.Option(help="Write so many candidates a prompt, hand in the best.")
+        ] = None,
         seed: Annotated[int | None, typer.Option(help="Other draws.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
     ) -> None:
-        """Write different completions for every prompt, as a hand-in."""
+        """Write different completions for every prompt, as a hand-in. A killed run goes on where it was."""
         from smalltale.generation.sampler import GenerationConfig
         from smalltale.prompts import read_prompts
         from smalltale.recipe import load_recipe
-        from smalltale.training.device import choose_device
+        from smalltale.submission import refuse_other_forms
 
+        refuse_other_forms(out)
         config = load_recipe(recipe, set_ or []).section("generation", GenerationConfig)
         if seed is not None:
             config = replace(config, seed=seed)
-        rows = hand_in(checkpoint, read_prompts(prompts), out, config, team, choose_device(device).kind)
+        if best_of is not None:
+            config = replace(config, best_of=best_of)
+        ranked: list[Ranked] = []
+        rows = hand_in(checkpoint, read_prompts(prompts), out, config, team, device, ranked)
+        if ranked:
+            show_signals(ranked)
         Console().print(
-            f"{out}: {rows} completions; submission.json beside it", highlight=False, soft_wrap=True
+            f"{out}: {rows} completions; submission.json beside it",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
 
-def hand_in(checkpoint: Path, prompts: list[str], out: Path, config: object, team: str, device: str) -> int:
-    """Write the completions of a checkpoint and its declaration. Returns the number of rows."""
-    from smalltale.files import read_json, sha256_of
-    from smalltale.generation.complete import complete
+def hand_in(
+    checkpoint: str | Path,
+    prompts: list[str],
+    out: Path,
+    config: object,
+    team: str,
+    device: str,
+    ranked: list[Ranked] | None = None,
+) -> int:
+    """Write the completions of a model and its declaration. Returns the number of rows."""
+    from smalltale.generation.candidate import Journal
+    from smalltale.generation.complete import completions
     from smalltale.generation.sampler import GenerationConfig
+    from smalltale.generation.storyteller import open_storyteller
     from smalltale.submission import write_submission
-    from smalltale.training.checkpoint import load_model
 
     assert isinstance(config, GenerationConfig)
-    loaded = load_model(checkpoint, device)
-    rows = complete(loaded.model, loaded.tokenizer, prompts, config)
-    declared = read_json(checkpoint / "config.json")
-    declaration = {
-        "team": team,
-        "weight_class": declared.get("weight_class"),
-        "counted_parameters": declared.get("counted_parameters"),
-        "model_hash": sha256_of(checkpoint / "model.safetensors"),
-        "trained_from_scratch": loaded.meta.get("trained_from_scratch", False),
-        "run_record_hash": sha256_of(checkpoint / "meta.json"),
-        "data": (loaded.meta.get("recipe") or {}).get("corpus", {}).get("sources", []),
-        "hardware": loaded.meta.get("hardware", {}),
+    declaration = declared(checkpoint, team)
+    teller = open_storyteller(str(checkpoint), device, config.dtype)
+    settings = {
+        key: value for key, value in asdict(config).items() if key not in {"rank", "batch", "best_of"}
     }
-    write_submission(out, rows, declaration)
+    journal = Journal(
+        out.with_name(f".{out.name}.journal.jsonl"),
+        [str(checkpoint), declaration.get("model_hash"), prompts, settings],
+    )
+    try:
+        rows = completions(
+            teller,
+            prompts,
+            config,
+            finished=journal.finished,
+            keep=journal.keep,
+            ranked=(lambda each: None) if ranked is None else ranked.append,
+        )
+        write_submission(out, rows, declaration)
+    finally:
+        journal.close()
+    journal.remove()
     return len(rows)
+
+
+def declared(checkpoint: str | Path, team: str) -> dict[str, Any]:
+    """What submission.json says of the model; what is not known is null, for the team to fill in."""
+    from smalltale.files import read_json, sha256_of
+
+    folder = Path(checkpoint)
+    config, meta = (
+        read_json(path) if path.is_file() else {} for path in (folder / "config.json", folder / "meta.json")
+    )
+    weights, record = folder / "model.safetensors", folder / "meta.json"
+    return {
+        "team": team,
+        "weight_class": config.get("weight_class"),
+        "counted_parameters": config.get("counted_parameters"),
+        "model_hash": sha256_of(weights) if weights.is_file() else None,
+        "trained_from_scratch": meta.get("trained_from_scratch", False),
+        "run_record_hash": sha256_of(record) if record.is_file() else None,
+        "data": ((meta.get("recipe") or {}).get("corpus") or {}).get("sources", []),
+        "hardware": meta.get("hardware", {}),
+    }
+
+
+def show_signals(ranked: list[Ranked]) -> None:
+    """Each signal's mean over the candidates and over the chosen ones."""
+    from dataclasses import fields
+
+    from rich.table import Table
+
+    chosen = [each for each in ranked if each.chosen]
+    table = Table("signal", f"{len(ranked)} candidates", f"{len(chosen)} chosen", title="best of N")
+    for each in fields(ranked[0].signals):
+        means = (
+            sum(getattr(one.signals, each.name) for one in group) / len(group) for group in (ranked, chosen)
+        )
+        table.add_row(each.name, *(f"{mean:.3f}" for mean in means))
+    points = (sum(one.points for one in group) / len(group) for group in (ranked, chosen))
+    table.add_row("points", *(f"{mean:.2f}" for mean in points))
+    Console().print(table)

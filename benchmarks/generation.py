@@ -1,0 +1,230 @@
+"""How fast 300 completions are written, against transformers.generate, and whether they are the same words.
+
+In: nothing; a 27M model of ours and a 29M Llama with random weights, prompts of 40 to 69 random tokens, 200 tokens each.
+Out: results/generation.json, and as the last line of standard output one JSON object with the key `ratio`
+(ours by ours' own choice of number type ÷ the peer at batch 32 in float32).
+Beware: the peer is timed on one batch of each size, at full length; it never stops early, and neither do we.
+
+    python benchmarks/generation.py [--quick] [--device cpu] [--out benchmarks/results/generation.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smalltale.files import git_commit
+from smalltale.generation.complete import completions
+from smalltale.generation.native import native_library
+from smalltale.generation.sampler import GenerationConfig
+from smalltale.generation.storyteller import Ours, choose_dtype
+from smalltale.model.transformer import ModelConfig, Transformer
+from smalltale.tokens.tokenizer import Tokenizer
+
+HERE = Path(__file__).parent
+V, NEW, COMPLETIONS, SAMPLES = 4096, 200, 300, 4
+TEMPERATURE, TOP_K = 0.8, 50
+
+
+class Numbers(Tokenizer):
+    """A tokenizer whose texts are the ids themselves; nothing ends a story."""
+
+    def __init__(self) -> None:
+        self.end_id = -1
+
+    def encode(self, text: str) -> list[int]:
+        return [int(each) for each in text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+class Endless(Ours):
+    """Ours without the start token, which is no number of `Numbers`."""
+
+    def encode(self, prompt: str) -> list[int]:
+        return self.tokenizer.encode(prompt)
+
+
+def our_model(device: str) -> Transformer:
+    """27.3M parameters, random, so that logits are neither flat nor sure."""
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(vocabulary=V, layers=8, width=512, heads=8, context=512))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(std=0.15)
+        model.embedding.weight.normal_(std=0.05)
+    return model.eval().to(device)
+
+
+def peer_model(device: str) -> Any:
+    """A Llama of 29M parameters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=V,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval().to(device)
+
+
+def prompts_of(count: int) -> list[str]:
+    chance = random.Random(0)
+    return [
+        " ".join(str(chance.randrange(2, V)) for _ in range(chance.randint(40, 69))) for _ in range(count)
+    ]
+
+
+def ours_at(model: Transformer, dtype: torch.dtype, count: int, native: bool = True) -> float:
+    """Tokens per second of `count` completions."""
+    config = GenerationConfig(
+        samples=SAMPLES, max_tokens=NEW, temperature=TEMPERATURE, top_k=TOP_K, top_p=1.0, loop_repeats=0
+    )
+    teller = Endless(model, Numbers(), dtype, native=native)
+    began = time.perf_counter()
+    rows = completions(teller, prompts_of(count // SAMPLES), config)
+    return sum(len(row.completion.split()) for row in rows) / (time.perf_counter() - began)
+
+
+@torch.inference_mode()
+def peer_at(model: Any, batch: int, *, sample: bool = True) -> tuple[float, list[list[int]]]:
+    """Tokens per second of one batch through transformers.generate, and the ids it wrote."""
+    encoded = [list(map(int, each.split())) for each in prompts_of(-(-batch // SAMPLES))]
+    rows = [encoded[index // SAMPLES] for index in range(batch)] if sample else prompts_ids(batch)
+    longest = max(map(len, rows))
+    device = model.device
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    settings = (
+        {"do_sample": True, "temperature": TEMPERATURE, "top_k": TOP_K} if sample else {"do_sample": False}
+    )
+    began = time.perf_counter()
+    out = model.generate(ids, attention_mask=mask, max_new_tokens=NEW if sample else 48, **settings)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return batch * NEW / (time.perf_counter() - began), out[:, longest:].tolist()
+
+
+def prompts_ids(count: int) -> list[list[int]]:
+    return [list(map(int, each.split())) for each in prompts_of(count)]
+
+
+def greedy(teller: Any, count: int) -> list[list[int]]:
+    """48 likeliest tokens behind each prompt."""
+    config = GenerationConfig(samples=1, max_tokens=48, temperature=0, loop_repeats=0)
+    return [list(map(int, row.completion.split())) for row in completions(teller, prompts_of(count), config)]
+
+
+def parity(model: Transformer, peer: Any, count: int) -> dict[str, Any]:
+    """Greedy words: through transformers and through us, from kept keys and from whole rows, in both number types."""
+    from smalltale.generation.outside import HuggingFace
+
+    outside = HuggingFace.__new__(HuggingFace)
+    outside.model, outside.tokenizer, outside.context, outside.batch, outside.refill = peer, None, 512, 3, 0.5
+    outside.end_ids = set()
+    outside.encode = lambda prompt: list(map(int, prompt.split()))  # type: ignore[method-assign]
+    outside.decode = lambda ids: " ".join(map(str, ids))  # type: ignore[method-assign]
+    _, theirs = peer_at(peer, count, sample=False)
+    through_us = greedy(outside, count)
+    exact = greedy(Endless(model, Numbers(), torch.float32), count)
+    whole = [whole_rows(model, ids) for ids in prompts_ids(count)]
+    low = greedy(Endless(model, Numbers(), torch.bfloat16), count)
+    return {
+        "prompts": count,
+        "tokens_each": 48,
+        "a_llama_through_us_equals_generate": theirs == through_us,
+        "ours_equals_whole_rows_float32": exact == whole,
+        "bfloat16_first_differences": differences(model, prompts_ids(count), exact, low),
+    }
+
+
+@torch.inference_mode()
+def whole_rows(model: Transformer, ids: list[int]) -> list[int]:
+    """Greedy decoding without keeping anything."""
+    row = list(ids)
+    for _ in range(48):
+        row.append(int(model(torch.tensor([row]))[0, -1].argmax()))
+    return row[len(ids) :]
+
+
+@torch.inference_mode()
+def differences(
+    model: Transformer, prompts: list[list[int]], exact: list[list[int]], low: list[list[int]]
+) -> list[dict[str, Any]]:
+    """The first place where bfloat16 chose another token, with the gap of the two logits in float32."""
+    found = []
+    for number, (prompt, one, two) in enumerate(zip(prompts, exact, low, strict=True)):
+        place = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), None)
+        if place is not None:
+            logits = model(torch.tensor([prompt + one[:place]]))[0, -1]
+            gap = float(logits[one[place]] - logits[two[place]])
+            spread = float(logits.std())
+            found.append({"prompt": number, "token": place, "gap": round(gap, 4), "spread": round(spread, 3)})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="60 completions, the peer at batch 32 alone")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "generation.json")
+    chosen = parser.parse_args()
+    count = 60 if chosen.quick else COMPLETIONS
+    model, peer = our_model(chosen.device), peer_model(chosen.device)
+    dtype = choose_dtype(torch.device(chosen.device), "auto")
+    native_library()
+    ours_at(model, dtype, 8)
+    runs = [ours_at(model, dtype, count) for _ in range(1 if chosen.quick else 3)]
+    peers = {}
+    for batch in [32] if chosen.quick else [1, 8, 32, 64, 128, 256]:
+        peers[batch] = round(max(peer_at(peer, batch)[0] for _ in range(2 if batch == 32 else 1)), 1)
+        print(f"transformers.generate, batch {batch}: {peers[batch]} tokens/s", flush=True)
+    ours = statistics.median(runs)
+    result = {
+        "ratio": round(ours / peers[32], 2),
+        "ratio_to_its_best": round(ours / max(peers.values()), 2),
+        "tokens_per_second": round(ours, 1),
+        "seconds": round(count * NEW / ours, 2),
+        "runs": [round(each, 1) for each in runs],
+        "dtype": str(dtype),
+        "compiled_step": chosen.device == "cpu" and native_library() is not None,
+        "peer_tokens_per_second": peers,
+        "parameters": sum(each.numel() for each in model.parameters()),
+        "peer_parameters": sum(each.numel() for each in peer.parameters()),
+        "machine": torch.cuda.get_device_name()
+        if chosen.device == "cuda"
+        else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "commit": git_commit(),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+    }
+    if chosen.device == "cpu":
+        result["float32_tokens_per_second"] = round(ours_at(model, torch.float32, min(count, 60)), 1)
+        result["greedy"] = parity(model, peer, 4 if chosen.quick else 12)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

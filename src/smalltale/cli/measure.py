@@ -1,0 +1,72 @@
+"""`smalltale measure`: story metrics without a judge."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from smalltale.generation.measure import Measures
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register `measure`."""
+
+    @app.command("measure")
+    def measure_verb(
+        file: Annotated[Path, typer.Argument(help="A hand-in: .csv, .jsonl or .parquet.")],
+        training: Annotated[
+            Path | None, typer.Option(help="Training stories (text file), to find copies of.")
+        ] = None,
+        plots: Annotated[Path | None, typer.Option(help="Write plots to this file (.svg, .png).")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    ) -> None:
+        """How different, how whole and how much copied the completions are."""
+        from smalltale.files import read_stories
+        from smalltale.generation.measure import CopyIndex, measure
+        from smalltale.submission import read_submission
+
+        found = measure(
+            read_submission(file), CopyIndex(read_stories(training)) if training is not None else None
+        )
+        if plots is not None:
+            draw(found, plots)
+        if as_json:
+            typer.echo(json.dumps(asdict(found)))
+            return
+        table = Table("measure", "value", title=str(file))
+        for name, value in asdict(found).items():
+            if name != "rows" and value is not None:
+                table.add_row(name, f"{value:.3f}" if isinstance(value, float) else f"{value:,}")
+        Console().print(table)
+
+
+def draw(found: Measures, path: Path) -> None:
+    """Histograms of length, repetition and copied words."""
+    from matplotlib.figure import Figure
+
+    from smalltale.errors import FileProblem
+    from smalltale.files import new_file
+
+    if path.suffix.lower() not in {".svg", ".png", ".pdf"}:
+        raise FileProblem(f"{path}: plots are written as .svg, .png or .pdf; choose one of these endings")
+    shown: list[tuple[str, list[float]]] = [
+        ("words", [row.words for row in found.rows]),
+        ("share of repeated four-word runs", [row.repeated_share for row in found.rows]),
+    ]
+    copied = [float(row.copied_words) for row in found.rows if row.copied_words is not None]
+    if copied:
+        shown.append(("words of the longest copied span", copied))
+    figure = Figure(figsize=(4 * len(shown), 3.2), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, len(shown)), shown, strict=True):
+        axes.hist(values, bins=20, color="#08519c")
+        axes.set_xlabel(name)
+        axes.set_ylabel("completions")
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from smalltale.generation.measure import CopyIndex, bleu, measure
+from smalltale.submission import Completion
+
+TRAINED = "Mia had a small red kite and she took it up the hill one windy day. It flew high."
+
+
+def test_equal_completions_overlap_wholly_and_different_ones_not_at_all() -> None:
+    same = measure([Completion("a", "The cat sat on a mat.")] * 2)
+    assert same.rouge2_same_prompt == pytest.approx(1)
+    assert same.self_bleu == pytest.approx(1)
+    other = measure([Completion("a", "The cat sat on a mat."), Completion("a", "Big dogs run home fast!")])
+    assert other.rouge2_same_prompt == 0
+    assert other.distinct_2 == 1
+
+
+def test_a_copied_span_is_measured_in_words() -> None:
+    index = CopyIndex([TRAINED])
+    assert index.longest("Then he took it. A small red kite and she took it up the hill, he said.") == 11
+    assert index.longest("Nothing of that stands in there, not one run of eight words.") == 0
+    found = measure([Completion("a", TRAINED)], index)
+    assert (found.copied_words_longest, found.copied_share) == (19, 0)
+    assert found.rouge2_training == 1
+
+
+def test_shares_count_completions_that_end_and_loop() -> None:
+    rows = [Completion("a", "It was a good day. It was a good day."), Completion("b", "It was a")]
+    found = measure(rows)
+    assert (found.ended_share, found.looped_share, found.prompts) == (0.5, 0.5, 2)
+    assert found.rouge2_in_file == pytest.approx(2 * 2 / (9 + 2))
+
+
+def test_bleu_of_nothing_shared_is_nothing() -> None:
+    assert bleu(["a", "b"], [["c", "d"]]) == 0
+    assert bleu([], [["c"]]) == 0
