@@ -14,7 +14,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
-from smalltale.errors import FileProblem, MissingExtra, SmalltaleError
+from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import END_OF_STORY, read_json
 from smalltale.tokens.sentencepiece import read_sentencepiece
 from smalltale.tokens.tokenizer import PADDING, Tokenizer, read_engine, token_names
@@ -102,7 +102,9 @@ def from_tiktoken(name: str) -> tokenizers.Tokenizer:
     try:
         import tiktoken
     except ImportError as error:
-        raise MissingExtra("tiktoken", "tiktoken", f"the tokenizer {name}") from error
+        raise SmalltaleError(
+            f"{name} needs the package tiktoken, which is not installed; install it with: pip install tiktoken"
+        ) from error
     try:
         encoding = tiktoken.get_encoding(name)
     except (OSError, ValueError) as error:
