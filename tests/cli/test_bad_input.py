@@ -7,17 +7,45 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from smalltale.cli import main
+
 GOOD = "Once upon a time there was a cat who sat on a mat and looked at the rain all day long. " * 4
 
 
-def smalltale(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "smalltale", *words], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def smalltale(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command as its entry point runs it, in `folder`; in this process, because importing torch takes seconds."""
+
+    def run(*words: str) -> Done:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["smalltale", *words])
+        try:
+            main()
+            code = 0
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else 1
+        out, err = capsys.readouterr()
+        return Done(code, out, err)
+
+    return run
 
 
 @pytest.fixture
@@ -26,6 +54,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 8)
     (tmp_path / "latin.txt").write_bytes("Zoë ran home. It was late.".encode("latin-1"))
     (tmp_path / "good.txt").write_text(f"{GOOD}\n<|endoftext|>\n{GOOD} The end.\n", encoding="utf-8")
+    (tmp_path / "hand.csv").write_text("prompt,completion\nx,y\n", encoding="utf-8")
     (tmp_path / "a-file").write_text("not a folder", encoding="utf-8")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine", encoding="utf-8")
@@ -45,7 +74,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "train": ("train", "demo", "--tokens", "{}", "--tokenizer", "{}", "--out", "made"),
     "evaluate": ("evaluate", "old", "--text", "{}"),
     "generate": ("generate", "old", "--prompts", "{}", "--out", "made.csv"),
-    "submission check": ("submission", "check", "{}", "--prompts", "good.txt"),
+    "submission check": ("submission", "check", "hand.csv", "--prompts", "{}"),
     "judge run": ("judge", "run", "{}", "--judge", "local", "--out", "made"),
     "leaderboard": ("leaderboard", "{}"),
     "count": ("count", "{}"),
@@ -54,8 +83,10 @@ VERBS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("found", ["missing.txt", "empty.txt", "binary.txt", "latin.txt"])
-def test_a_file_that_cannot_be_read_is_one_clear_line(folder: Path, verb: str, found: str) -> None:
-    done = smalltale(*(word.replace("{}", found) for word in VERBS[verb]), folder=folder)
+def test_a_file_that_cannot_be_read_is_one_clear_line(
+    folder: Path, smalltale: Command, verb: str, found: str
+) -> None:
+    done = smalltale(*(word.replace("{}", found) for word in VERBS[verb]))
     assert_one_clear_line(done)
     assert not (folder / "made").exists() or verb == "demo"
     assert not (folder / "made.csv").exists()
@@ -77,8 +108,10 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(folder: Path, verb: str, f
         (("generate", "old", "--prompts", "good.txt", "--out", "made.csv"), "format 99"),
     ],
 )
-def test_a_mistake_names_what_was_found(folder: Path, words: tuple[str, ...], says: str) -> None:
-    done = smalltale(*words, folder=folder)
+def test_a_mistake_names_what_was_found(
+    folder: Path, smalltale: Command, words: tuple[str, ...], says: str
+) -> None:
+    done = smalltale(*words)
     assert_one_clear_line(done)
     assert says in done.stderr
     assert (folder / "other" / "notes.txt").read_text() == "mine"
@@ -117,7 +150,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(folder: Path
     assert not list((folder / "stopped").rglob("*.tmp"))
 
 
-def assert_one_clear_line(done: subprocess.CompletedProcess[str]) -> None:
+def assert_one_clear_line(done: Done) -> None:
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]

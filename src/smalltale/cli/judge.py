@@ -88,8 +88,10 @@ def judge_hand_in(
     from smalltale.judging.report import write_report
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import judge_submission, scoring
+    from smalltale.submission import read_submission
 
     asked = scoring(load_rubric(rubric))
+    read_submission(submission)  # a broken file is named before any judge is started
     passed = [each for each in map(read_calibration, qualifications) if each is not None and each.qualified]
     with open_judges(judges, concurrency=(config.concurrency if config else 0) or None) as opened:
         priced = {
