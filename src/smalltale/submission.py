@@ -125,10 +125,24 @@ def rows_of_parquet(path: Path) -> list[dict[str, Any]]:
                 raise FileProblem(
                     f"{path} unpacks to {unpacked:,} bytes in {opened.metadata.num_rows:,} rows; hand in the completions alone"
                 )
-            rows: list[dict[str, Any]] = opened.read(columns=list(COLUMNS)).to_pylist()
-            return rows
+            return rows_within(path, opened, 5 * Rules().max_submission_bytes)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise FileProblem(f"{path} is not whole Parquet ({error}); write it again") from error
+
+
+def rows_within(path: Path, opened: pq.ParquetFile, most: int) -> list[dict[str, Any]]:
+    """The rows, read a few at a time: a dictionary can say one long text 100,000 times in a few bytes."""
+    rows: list[dict[str, Any]] = []
+    total = 0
+    for batch in opened.iter_batches(batch_size=64, columns=list(COLUMNS)):
+        found = batch.to_pylist()
+        total += sum(len(value) for row in found for value in row.values() if isinstance(value, str | bytes))
+        if total > most:
+            raise FileProblem(
+                f"{path} unpacks to more than {most:,} characters; hand in the completions alone"
+            )
+        rows += found
+    return rows
 
 
 def check_submission(path: Path, prompts: Sequence[str], rules: Rules) -> Verdict:
@@ -309,7 +323,8 @@ def write_submission(path: Path, rows: Sequence[Completion], declaration: dict[s
 def write_csv(path: Path, rows: Sequence[tuple[str, str]]) -> None:
     """The two columns as they are, to the letter."""
     with path.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
+        # quoted throughout: Python 3.11 leaves a lone carriage return bare, and readers end the row there
+        writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
         writer.writerows(rows)
 

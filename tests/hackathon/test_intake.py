@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import func, select
 
@@ -143,3 +146,14 @@ def test_half_a_character_is_refused_with_its_row(fair: Fair) -> None:
     ]
     with pytest.raises(Problem, match="row 1, column completion: it has half a character"):
         fair.hand_in(fair.team("ada"), content="\n".join(lines).encode(), file_name="a.jsonl")
+
+
+def test_a_parquet_file_that_says_one_long_text_many_times_is_refused_before_it_fills_the_memory(
+    fair: Fair, tmp_path: Path
+) -> None:
+    long = pa.array(["x" * 400_000]).dictionary_encode().take(pa.array([0] * 90_000, pa.int32()))
+    pq.write_table(pa.table({"prompt": ["p"] * 90_000, "completion": long}), tmp_path / "bomb.parquet")
+    content = (tmp_path / "bomb.parquet").read_bytes()
+    assert len(content) < 1_000_000
+    with pytest.raises(Problem, match="unpacks to more than 50,000,000 characters"):
+        fair.hand_in(fair.team("ada"), file_name="bomb.parquet", content=content)
