@@ -17,31 +17,29 @@ MEASURED = {1024: 3.1, 2048: 3.6, 4096: 4.0, 8192: 4.15, 32768: 4.25, 50257: 4.2
 
 
 def test_a_row_is_the_arithmetic_of_its_budget() -> None:
-    rows = {
-        (row.weight_class, row.vocabulary): row
-        for row in compare(MEASURED, ModelShape(width=512), Rules()).rows
-    }
+    shape = ModelShape(layers=8, width=512)
+    rows = {(row.weight_class, row.vocabulary): row for row in compare(MEASURED, shape, Rules()).rows}
     row = rows["small", 32768]
-    assert row.embedding_share == pytest.approx(32768 * 512 / 30_000_000)
-    assert row.layers == (30_000_000 - 32768 * 512) // (12 * 512**2) == 4
-    assert row.flops_per_byte == pytest.approx((6 * row.parameters + 12 * 4 * 512 * 512) / 4.25)
-    assert all(
-        each.parameters <= Rules().weight_class(each.weight_class).max_parameters for each in rows.values()
-    )
+    # 7 layers of 448 and the embedding are 31.5M weights, over the budget; 6 of 384 fit.
+    assert (row.layers, row.width) == (6, 384)
+    assert row.parameters == 32768 * 384 + 6 * 12 * 384**2
+    assert row.embedding_share == pytest.approx(32768 * 384 / 30_000_000)
+    assert row.flops_per_byte == pytest.approx((6 * row.parameters + 12 * 6 * 384 * 512) / 4.25)
+    for each in rows.values():
+        assert each.parameters <= Rules().weight_class(each.weight_class).max_parameters
 
 
 def test_a_small_class_is_never_recommended_gpt2s_vocabulary() -> None:
-    result = compare(MEASURED, ModelShape(width=512), Rules())
+    result = compare(MEASURED, ModelShape(), Rules())
     assert result.recommended["small"] <= 8192
     assert result.recommended["small"] <= result.recommended["large"]
 
 
 def test_a_vocabulary_over_the_budget_is_left_out_and_none_left_is_refused() -> None:
-    wide = ModelShape(width=1024)
-    result = compare({4096: 4.0, 32768: 4.25}, wide, Rules())
+    result = compare({4096: 4.0, 500_000: 4.3}, ModelShape(), Rules())
     assert [row.vocabulary for row in result.rows if row.weight_class == "small"] == [4096]
-    with pytest.raises(RecipeError, match=r"lower model\.width"):
-        compare({32768: 4.25}, wide, Rules())
+    with pytest.raises(RecipeError, match="choose smaller --sizes"):
+        compare({500_000: 4.3}, ModelShape(), Rules())
 
 
 def test_a_sweep_writes_its_table_and_its_plot(fable: list[str], write_corpus: Any, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def show_sweep(result: Sweep) -> None:
         for heading in (
             "vocabulary",
             "bytes/token",
-            "layers",
+            "shape",
             "embedding share",
             "MFLOPs/byte",
             "bytes/context",
@@ -141,7 +141,7 @@ def show_sweep(result: Sweep) -> None:
                 table.add_row(
                     f"{row.vocabulary:,}{mark}",
                     f"{row.bytes_per_token:.3f}",
-                    str(row.layers),
+                    f"{row.layers} x {row.width}",
                     f"{row.embedding_share:.1%}",
                     f"{row.flops_per_byte / 1e6:.1f}",
                     f"{row.bytes_in_context:,.0f}",

@@ -24,23 +24,27 @@ from smalltale.tokens.tokenizer import TokenizerConfig, sample, train_tokenizer
 log = logging.getLogger(__name__)
 
 HELD_OUT_STORIES = 5_000
+WIDTH_STEP = 64
 LOSS_EXPONENT = 0.34
 """How fast the loss falls with parameters (Hoffmann et al. 2022, arXiv 2203.15556, table A3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """The shape a weight class fills: the layers are added until its budget is full."""
+    """The proportions of a model; each weight class is filled with a wider or narrower one of the same."""
 
-    width: int = 512
+    layers: int = 6
+    width: int = 256
     mlp_ratio: float = 4.0
     context: int = 512
-    layers: int = 0
-    """So many layers; 0 for as many as the weight class holds."""
 
-    def layer_parameters(self) -> int:
+    def layer_parameters(self, width: int) -> int:
         """Weights of a layer: attention and feed-forward part."""
-        return round(4 * self.width**2 + 2 * self.mlp_ratio * self.width**2)
+        return round((4 + 2 * self.mlp_ratio) * width**2)
+
+    def layers_at(self, width: int) -> int:
+        """Layers of a model so wide."""
+        return max(1, round(self.layers * width / self.width))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,7 @@ class SweepRow:
     bytes_per_token: float
     """On held-out stories, end tokens not counted."""
     layers: int
+    width: int
     parameters: int
     embedding_share: float
     """The tied embedding's share of the class's budget."""
@@ -126,8 +131,8 @@ def compare(measured: dict[int, float], shape: ModelShape, rules: Rules) -> Swee
         ]
         if not found:
             raise RecipeError(
-                f"no vocabulary of {sorted(measured)} leaves room for {max(1, shape.layers)} layers of width "
-                f"{shape.width} in {weight_class.max_parameters:,} parameters; lower model.width or --sizes"
+                f"no vocabulary of {sorted(measured)} leaves room for a layer in "
+                f"{weight_class.max_parameters:,} parameters; choose smaller --sizes"
             )
         rows += found
         recommended[weight_class.name] = max(found, key=lambda row: row.benefit).vocabulary
@@ -136,24 +141,27 @@ def compare(measured: dict[int, float], shape: ModelShape, rules: Rules) -> Swee
 
 def row_of(name: str, budget: int, size: int, bytes_a_token: float, shape: ModelShape) -> SweepRow | None:
     """A vocabulary in a weight class; None where it leaves too little for the layers."""
-    embedding = size * shape.width
-    layer = shape.layer_parameters()
-    layers = shape.layers or (budget - embedding) // layer
-    parameters = embedding + layers * layer
-    if layers < 1 or parameters > budget:
+
+    def weights(width: int) -> int:
+        return size * width + shape.layers_at(width) * shape.layer_parameters(width)
+
+    width = max((each for each in range(WIDTH_STEP, 8192, WIDTH_STEP) if weights(each) <= budget), default=0)
+    if not width:
         return None
-    attention = 12 * layers * shape.width * shape.context
+    layers, embedding, parameters = shape.layers_at(width), size * width, weights(width)
+    attention = 12 * layers * width * shape.context
     flops = (6 * parameters + attention) / bytes_a_token
     return SweepRow(
         weight_class=name,
         vocabulary=size,
         bytes_per_token=bytes_a_token,
         layers=layers,
+        width=width,
         parameters=parameters,
         embedding_share=embedding / budget,
         flops_per_byte=flops,
         bytes_in_context=bytes_a_token * shape.context,
-        benefit=benefit(layers * layer, flops),
+        benefit=benefit(parameters - embedding, flops),
     )
 
 
