@@ -160,6 +160,13 @@ def test_a_formula_is_kept_as_text_and_exported_escaped(tmp_path: Path) -> None:
     assert shown[0] == ROWS[0].completion
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_control_characters_and_bare_carriage_returns_survive(tmp_path: Path, suffix: str) -> None:
+    rows = [*ROWS[:7], Completion(PROMPTS[1], "a\rb\x1ac \u2028 d\x85\ufeff")]
+    assert check(tmp_path / f"a{suffix}", rows).accepted
+    assert read_submission(tmp_path / f"a{suffix}") == rows
+
+
 def test_a_hand_in_of_another_ending_is_refused_before_it_is_written(tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match="choose one of these endings"):
         write_submission(tmp_path / "a.xlsx", ROWS, {})

@@ -65,7 +65,7 @@ def draw(found: Measures, path: Path) -> None:
         shown.append(("words of the longest copied span", copied))
     figure = Figure(figsize=(4 * len(shown), 3.2), layout="constrained")
     for axes, (name, values) in zip(figure.subplots(1, len(shown)), shown, strict=True):
-        axes.hist(values, bins=20, color="#08519c")
+        axes.hist(values, bins=20, range=(0, max(1e-9, *values)), color="#08519c")
         axes.set_xlabel(name)
         axes.set_ylabel("completions")
     with new_file(path) as temporary:
