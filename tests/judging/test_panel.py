@@ -14,10 +14,12 @@ from smalltale.files import read_json, write_json
 from smalltale.judging.cost import estimate, price_of
 from smalltale.judging.judge import Question, Sampling, ScriptedJudge
 from smalltale.judging.judgement import Judgement
+from smalltale.judging.named import open_judges
 from smalltale.judging.pairs import Pair, compare_pairs
 from smalltale.judging.panel import Calibration, panel_scores, read_calibration
 from smalltale.judging.rubric import load_rubric
-from smalltale.judging.versus import compare_folders
+from smalltale.judging.run import JudgingConfig
+from smalltale.judging.versus import compare_folders, duel
 from smalltale.submission import Completion, write_submission
 
 
@@ -86,6 +88,29 @@ def test_two_judged_entries_compare_and_the_page_escapes_their_words(tmp_path: P
     found = compare_folders(tmp_path / "ja", tmp_path / "jb")
     assert found["overall"].prompts == 6
     assert read_json(tmp_path / "ja" / "meta.json")["qualified"] is False
+    with open_judges(["scripted"]) as (judge,):
+        asked = duel(tmp_path / "ja", tmp_path / "jb", judge, load_rubric("pairwise"), JudgingConfig())
+    assert (asked.pairs, asked.unanswered, asked.calls) == (6, 0, 12)
+    assert 0 <= asked.share.mean <= 1
+
+
+def test_a_qualification_of_this_rubric_lets_a_judge_rank_and_calibrates_it(tmp_path: Path) -> None:
+    write_submission(tmp_path / "s.csv", [Completion(f"Prompt {n}", f"Story {n}.") for n in range(4)], {})
+    passed = {"kind": "qualification", "judge": "scripted", "endpoint": "scripted:", "qualified": True}
+    scale = {"gold_mean": 5.0, "gold_sd": 2.0, "agreement": 0.9}
+    for name, rubric_hash, expected in (
+        ("right", load_rubric("paper").hash, True),
+        ("other", "0" * 16, False),
+    ):
+        write_json(tmp_path / f"{name}.json", {**passed, **scale, "rubric_hash": rubric_hash})
+        out = tmp_path / name
+        judge_hand_in(
+            tmp_path / "s.csv", ["scripted"], "paper", out, qualifications=[tmp_path / f"{name}.json"]
+        )
+        assert read_json(out / "meta.json")["qualified"] is expected
+        page = (out / "report.html").read_text(encoding="utf-8")
+        assert ("Panel, each judge" in page) is expected
+        assert ("rank nothing" in page) is not expected
 
 
 def test_a_folder_of_another_kind_is_left_alone(tmp_path: Path) -> None:

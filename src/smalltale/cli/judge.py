@@ -92,7 +92,12 @@ def judge_hand_in(
 
     asked = scoring(load_rubric(rubric))
     read_submission(submission)  # a broken file is named before any judge is started
-    passed = [each for each in map(read_calibration, qualifications) if each is not None and each.qualified]
+    known = [
+        each
+        for each in map(read_calibration, qualifications)
+        if each is not None and each.rubric_hash == asked.hash
+    ]
+    passed = [each for each in known if each.qualified]
     with open_judges(judges, concurrency=(config.concurrency if config else 0) or None) as opened:
         priced = {
             each.name: (prices or {})[name]
@@ -102,10 +107,7 @@ def judge_hand_in(
         qualified = [
             each.name
             for each in opened
-            if any(
-                (it.judge, it.endpoint, it.rubric_hash) == (each.name, each.endpoint, asked.hash)
-                for it in passed
-            )
+            if any((it.judge, it.endpoint) == (each.name, each.endpoint) for it in passed)
         ]
         try:
             summary = judge_submission(
@@ -113,7 +115,7 @@ def judge_hand_in(
             )
         finally:
             if (out / "judgements.parquet").exists() and (out / META).exists():
-                write_report(out)
+                write_report(out, {each.judge: each for each in known})
     return summary.judged
 
 
@@ -183,8 +185,17 @@ def show_report(report: Report) -> None:
 def compare(
     first: Annotated[Path, typer.Argument(help="A judgements folder.")],
     second: Annotated[Path, typer.Argument(help="Another.")],
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Ask this judge which of each two completions is better, in both orders."),
+    ] = None,
+    recipe: RecipeName = "demo",
+    set_: Overrides = None,
 ) -> None:
     """Compare two judged entries on the prompts and judges they share."""
+    if judge is not None:
+        show_duel(first, second, judge, recipe, set_ or [])
+        return
     from smalltale.judging.versus import compare_folders, may_rank
 
     table = Table("measure", "difference (95 %)", "prompts", "wins", "losses", "p", "")
@@ -202,3 +213,24 @@ def compare(
     console.print(table)
     if not (may_rank(first) and may_rank(second)):
         console.print("These judges have not qualified: the difference ranks nothing.", highlight=False)
+
+
+def show_duel(first: Path, second: Path, judge: str, recipe: str, overrides: list[str]) -> None:
+    """Pairwise verdicts between two entries."""
+    from smalltale.judging.named import open_judges
+    from smalltale.judging.rubric import load_rubric
+    from smalltale.judging.run import JudgingConfig
+    from smalltale.judging.versus import duel
+    from smalltale.recipe import load_recipe
+
+    config = load_recipe(recipe, overrides).section("judging", JudgingConfig)
+    with open_judges([judge], concurrency=config.concurrency or None) as (opened,):
+        found = duel(first, second, opened, load_rubric("pairwise"), config)
+    Console().print(
+        f"{first} beat {second} in a share of {found.share} of {found.pairs} pairs (a tie is half), "
+        f"log odds {found.strength:+.2f}; {found.unanswered} without a verdict, {found.order_decided} decided by the order, "
+        f"{found.calls} calls",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

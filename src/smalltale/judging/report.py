@@ -16,8 +16,9 @@ import jinja2
 import numpy as np
 
 from smalltale.files import new_file, read_json
-from smalltale.judging.folder import META, read_rows
+from smalltale.judging.folder import META, judgement_of, read_rows
 from smalltale.judging.judgement import STATES
+from smalltale.judging.panel import Calibration, panel_scores
 from smalltale.judging.scores import Interval, clustered_interval, length_adjusted, pearson, prompts_needed
 
 SHOWN = 3
@@ -26,8 +27,8 @@ FAILED_SHOWN = 12
 Rows = Sequence[dict[str, Any]]
 
 
-def write_report(folder: Path) -> Path:
-    """Write report.html. Raises FileProblem where the folder is not one."""
+def write_report(folder: Path, calibrations: Mapping[str, Calibration] | None = None) -> Path:
+    """Write report.html; with `calibrations` of every judge, the panel's score too. Raises FileProblem."""
     meta, rows = read_json(folder / META), read_rows(folder)
     stories = stories_of(rows)
     scores = score_rows(rows)
@@ -38,7 +39,7 @@ def write_report(folder: Path) -> Path:
         scores=[drawn(row, 1.0, top) for row in scores],
         low=1,
         high=f"{top:g}",
-        notes=notes_of(rows),
+        notes=[*panel_notes(rows, calibrations or {}), *notes_of(rows)],
         states=STATES,
         counts=counts_of(rows),
         disagreement=disagreement_of(stories),
@@ -109,6 +110,20 @@ def notes_of(rows: Rows) -> list[str]:
                 f"{judge}: {needed} prompts would tell entries apart that differ by 0.25 (unpaired, 80 % power)."
             )
     return notes
+
+
+def panel_notes(rows: Rows, calibrations: Mapping[str, Calibration]) -> list[str]:
+    """The panel's calibrated score."""
+    found = panel_scores([judgement_of(row) for row in rows], calibrations)
+    by_prompt: dict[str, list[float]] = defaultdict(list)
+    for each in found:
+        by_prompt[each.prompt].append(each.score)
+    interval = clustered_interval(by_prompt)
+    if interval is None:
+        return []
+    spreads = [each.disagreement for each in found if each.disagreement is not None]
+    told = f" The judges differ by {np.mean(spreads):.2f} on a story." if spreads else ""
+    return [f"Panel, each judge calibrated on the gold set (there mean 5.5, spread 2): {interval}.{told}"]
 
 
 def counts_of(rows: Rows) -> list[dict[str, Any]]:

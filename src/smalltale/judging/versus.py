@@ -6,15 +6,21 @@ Beware: judgements under different rubrics are never compared.
 
 from __future__ import annotations
 
+import secrets
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from smalltale.errors import SmalltaleError
 from smalltale.files import read_json
-from smalltale.judging.folder import META, read_judgements
+from smalltale.judging.folder import META, read_judgements, read_rows
+from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
-from smalltale.judging.scores import Paired, paired
+from smalltale.judging.pairs import Pair, compare_pairs
+from smalltale.judging.rubric import Rubric
+from smalltale.judging.run import JudgingConfig
+from smalltale.judging.scores import Interval, Paired, bradley_terry, clustered_interval, paired
 
 
 def compare_folders(first: Path, second: Path) -> dict[str, Paired]:
@@ -48,6 +54,57 @@ def by_prompt(judgements: Sequence[Judgement], measure: str, judges: set[str]) -
         if value is not None and each.judge in judges:
             found[each.prompt].append(value)
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duel:
+    """Pairwise verdicts between two entries."""
+
+    share: Interval
+    """How often the first won, a tie as half, prompts resampled."""
+    strength: float
+    """Bradley–Terry: the first's log odds over the second."""
+    pairs: int
+    unanswered: int
+    order_decided: int
+    calls: int
+
+
+def duel(first: Path, second: Path, judge: Judge, rubric: Rubric, config: JudgingConfig) -> Duel:
+    """Have a judge compare the entries' completions of each shared prompt, sample by sample, in both orders."""
+    one, two = texts_of(first), texts_of(second)
+    shared = [place for place in one if place in two]
+    if not shared:
+        raise SmalltaleError(f"{first} and {second} share no prompt; judge both on the same prompts")
+    pairs = [Pair(prompt=place[0], one=one[place], other=two[place]) for place in shared]
+    verdicts = compare_pairs(
+        pairs, judge, rubric, config.sampling, secrets.token_hex(16), patience=config.patience
+    )
+    shares: dict[str, list[float]] = defaultdict(list)
+    for pair, verdict in zip(pairs, verdicts, strict=True):
+        if verdict.value is not None:
+            shares[pair.prompt].append(verdict.value)
+    share = clustered_interval(shares)
+    if share is None:
+        raise SmalltaleError(
+            f"judge {judge.name} gave no valid verdict on {len(pairs)} pairs; choose another judge"
+        )
+    won = sum(map(sum, shares.values()))
+    lost = sum(map(len, shares.values())) - won
+    strengths = bradley_terry({("first", "second"): won, ("second", "first"): lost})
+    return Duel(
+        share=share,
+        strength=strengths["first"] - strengths["second"],
+        pairs=len(pairs),
+        unanswered=sum(each.value is None for each in verdicts),
+        order_decided=sum(each.order_decided for each in verdicts),
+        calls=sum(each.calls for each in verdicts),
+    )
+
+
+def texts_of(folder: Path) -> dict[tuple[str, int], str]:
+    """The completions of a judgements folder."""
+    return {(row["prompt"], row["sample"]): row["completion"] for row in read_rows(folder)}
 
 
 def may_rank(folder: Path) -> bool:
