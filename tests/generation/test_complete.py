@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from smalltale.errors import SmalltaleError
-from smalltale.generation.complete import complete
+from smalltale.generation.candidate import Candidate
+from smalltale.generation.complete import complete, completions
 from smalltale.generation.decoder import TorchDecoder
 from smalltale.generation.native import NativeDecoder, native_library
 from smalltale.generation.sampler import GenerationConfig, choose, draws
+from smalltale.generation.storyteller import Ours
 from smalltale.generation.weights import Decoder, Weights
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
@@ -126,3 +128,55 @@ def test_draws_belong_to_seed_prompt_and_sample() -> None:
     assert (
         len({tuple(first), *(tuple(draws(*key, 5)) for key in ((2, "a", 0), (1, "b", 0), (1, "a", 1)))}) == 4
     )
+
+
+def test_every_batch_writes_the_same_words_at_a_real_width() -> None:
+    """Wide enough that a matrix library takes other ways for other numbers of rows."""
+    tokenizer = train_tokenizer(STORIES, TokenizerConfig(vocabulary=290))
+    torch.manual_seed(4)
+    model = Transformer(ModelConfig(vocabulary=290, layers=2, width=256, heads=2, context=64))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    prompts = ["Mia has", "A small dog ran home. It", "The", "The kite flies"]
+    texts = [
+        complete(
+            model.eval(), tokenizer, prompts, GenerationConfig(max_tokens=20, batch=batch, dtype="float32")
+        )
+        for batch in (1, 3, 16)
+    ]
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_penalised_tokens_come_back_less_often(model: Transformer, tokenizer: Tokenizer) -> None:
+    def different(penalty: float) -> int:
+        config = GenerationConfig(
+            samples=1, max_tokens=30, temperature=0, repetition_penalty=penalty, loop_repeats=0
+        )
+        text = complete(model, tokenizer, ["Mia has"], config)[0].completion
+        return len(set(tokenizer.encode(text)))
+
+    assert different(1.5) >= different(1.0)
+
+
+def test_min_p_leaves_only_tokens_near_the_likeliest() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).expand(2000, 4)
+    uniform = torch.from_numpy(draws(0, "a", 0, 2_000))
+    config = GenerationConfig(temperature=1.0, top_p=1.0, min_p=0.5)
+    assert set(choose(logits, uniform, config).ids.tolist()) == {0, 1}
+
+
+def test_an_empty_prompt_is_named(model: Transformer, tokenizer: Tokenizer) -> None:
+    with pytest.raises(SmalltaleError, match="prompt is empty"):
+        complete(model, tokenizer, [" \u200b"], GenerationConfig())
+
+
+def test_a_broken_run_goes_on_with_the_same_words(model: Transformer, tokenizer: Tokenizer) -> None:
+    teller = Ours(model, tokenizer, torch.float32)
+    config = GenerationConfig(samples=3, max_tokens=10)
+    kept: list[Candidate] = []
+    whole = completions(teller, ["Mia has", "The"], config, keep=kept.append)
+    again: list[Candidate] = []
+    resumed = completions(teller, ["Mia has", "The"], config, finished=kept[:4], keep=again.append)
+    assert resumed == whole
+    assert len(again) == len(kept) - 4
