@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from smalltale.model.count import ParameterCount
-    from smalltale.model.transformer import Transformer
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,18 +22,50 @@ def add_to(app: typer.Typer) -> None:
 
     @app.command("count")
     def count(
-        target: Annotated[str, typer.Argument(help="A checkpoint folder, or a recipe's name or path.")],
+        target: Annotated[
+            str,
+            typer.Argument(
+                help="A recipe, a checkpoint or Hugging Face folder, package.module:factory; a class with --plan."
+            ),
+        ],
         weight_class: Annotated[
             str | None, typer.Option("--class", help="Refuse a model over this class.")
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+        weights: Annotated[
+            Path | None, typer.Option(help="A checkpoint file whose names and shapes must be the model's.")
+        ] = None,
+        verify: Annotated[
+            Path | None, typer.Option(help="A hand-in (submission.json) to verify against the folder.")
+        ] = None,
+        frozen: Annotated[
+            list[str] | None,
+            typer.Option(help="With --verify: a weight accepted as frozen; may be given again."),
+        ] = None,
+        plan: Annotated[
+            bool, typer.Option("--plan", help="Propose shapes that fill the class TARGET.")
+        ] = False,
+        trust_remote_code: Annotated[bool, typer.Option(help="Run the folder's own code.")] = False,
+        allow_pickle: Annotated[bool, typer.Option(help="Open a pickled checkpoint, tensors only.")] = False,
+        depth: Annotated[int, typer.Option(help="Declared most rounds of a loop that follows its data.")] = 1,
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
     ) -> None:
-        """Count a model; exit code 2 where it is over the class asked for."""
+        """Count a model; exit code 2 where it is over the class asked for, 1 where a claim does not verify."""
         from smalltale.model.count import count_parameters, refuse_over_budget
         from smalltale.rules import Rules
 
-        counted = count_parameters(model_of(target, set_ or []))
+        if plan:
+            show_plan(target)
+            return
+        if verify is not None:
+            show_verdict(verify, Path(target), tuple(frozen or ()), as_json)
+            return
+        model = model_of(target, set_ or [], trust_remote_code)
+        if weights is not None:
+            from smalltale.model.targets import check_weights
+
+            check_weights(model, weights, allow_pickle)
+        counted = count_parameters(model, depth=depth)
         if as_json:
             typer.echo(json.dumps({**asdict(counted), "rows": [row._asdict() for row in counted.rows]}))
         else:
@@ -41,22 +74,54 @@ def add_to(app: typer.Typer) -> None:
             refuse_over_budget(counted, Rules().weight_class(weight_class))
 
 
-def model_of(target: str, overrides: list[str]) -> Transformer:
-    """The model that a target names; a recipe's is built, not trained."""
+def model_of(target: str, overrides: list[str], trust_remote_code: bool) -> nn.Module:
+    """The model that a target names; nothing is trained, and no weight read."""
     from smalltale.errors import FileProblem
-    from smalltale.model.folder import read_model
+    from smalltale.model.targets import check_weights, model_of_factory, model_of_folder
     from smalltale.model.transformer import ModelConfig, Transformer
     from smalltale.recipe import load_recipe, recipe_names
 
     folder = Path(target)
     if folder.is_dir():
-        return read_model(folder)
+        model = model_of_folder(folder, trust_remote_code)
+        for path in sorted(folder.glob("model.safetensors")):
+            check_weights(model, path)
+        return model
     if target in recipe_names() or target.endswith(".toml"):
-        recipe = load_recipe(target, overrides)
-        return Transformer(recipe.section("model", ModelConfig))
+        return Transformer(load_recipe(target, overrides).section("model", ModelConfig))
+    if ":" in target:
+        return model_of_factory(target)
     raise FileProblem(
-        f"{target} is neither a checkpoint folder nor a recipe ({', '.join(recipe_names())}); check the path"
+        f"{target} is neither a folder, a recipe ({', '.join(recipe_names())}) nor package.module:factory; check the path"
     )
+
+
+def show_verdict(submission: Path, folder: Path, frozen: tuple[str, ...], as_json: bool) -> None:
+    """One verdict, one line; exit code 1 unless it is a pass."""
+    from smalltale.model.verify import verify
+
+    found = verify(submission, folder, frozen)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        counted = f"{found.counted:,} counted parameters" if found.counted is not None else "not counted"
+        typer.echo(f"{found.verdict}: {counted}" + (f"; {'; '.join(found.reasons)}" if found.reasons else ""))
+    if found.verdict != "pass":
+        raise typer.Exit(1)
+
+
+def show_plan(weight_class: str) -> None:
+    """Shapes that fill a class."""
+    from smalltale.model.plan import closed_form, plan
+    from smalltale.rules import Rules
+
+    budget = Rules().weight_class(weight_class).max_parameters
+    table = Table("vocabulary", "layers", "width", "heads", "counted", "left")
+    for config in plan(budget)[:12]:
+        counted = closed_form(config)
+        shape = (config.vocabulary, config.layers, config.width, config.heads)
+        table.add_row(*map(str, shape), f"{counted:,}", f"{budget - counted:,}")
+    Console().print(table)
 
 
 def show(counted: ParameterCount) -> None:

@@ -7,6 +7,7 @@ Beware: `proven` is false wherever something could not be seen or explained; the
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from smalltale.errors import SmalltaleError
 from smalltale.model.budget import budget_notes, refuse_over_budget
 from smalltale.model.forwards import FORWARD_ERRORS, Forwards, describe_forwards
 from smalltale.model.marks import Weight
-from smalltale.model.positions import explained_at, traced
+from smalltale.model.positions import explained_at, traced, traced_by_shape
 from smalltale.model.tally import Uses, differing, first_found, largest, uses_of
 from smalltale.model.trace import Trace
 from smalltale.model.weights import Held, Ledger, held_weights
@@ -79,7 +80,7 @@ def count_parameters(
     """Count a module. Its weights and its mode are left as they were.
 
     inputs: a tensor, a tuple of positional or a mapping of keyword arguments; positions are axis 1. Token ids (1, T) without.
-    every_float: count frozen weights and buffers too (nothing in a file shows what was frozen), but for the names in `frozen`.
+    every_float: count all that a file of weights holds (nothing in it shows what was frozen), but for the names in `frozen`.
     depth: the declared most rounds of a loop whose length depends on its data.
     Raises SmalltaleError where no input can be made or the forward pass fails.
     """
@@ -122,7 +123,7 @@ def watch(forwards: Forwards, ledger: Ledger) -> Findings:
         number = 0
         while number < (seeds if length <= SHORT_LENGTHS[-1] else 1):
             try:
-                seen = traced(forwards, ledger.by_storage, length, seed=number)
+                seen = one_pass(forwards, ledger, length, number)
             except FORWARD_ERRORS as error:
                 failed[length] = error
                 break
@@ -139,6 +140,16 @@ def watch(forwards: Forwards, ledger: Ledger) -> Findings:
     settle(forwards, ledger, {length: largest(each) for length, each in passes.items()}, findings)
     doubts(findings, ledger)
     return findings
+
+
+def one_pass(forwards: Forwards, ledger: Ledger, length: int, seed: int) -> Trace:
+    """A pass over numbers for short inputs; over shapes alone for a long one, where that works."""
+    if length > SHORT_LENGTHS[-1]:
+        with contextlib.suppress(*FORWARD_ERRORS):
+            seen = traced_by_shape(forwards, ledger.by_storage, length)
+            if seen.output_is_data and not seen.problems:
+                return seen
+    return traced(forwards, ledger.by_storage, length, seed=seed)
 
 
 def report_failures(

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
 from smalltale.model.forwards import FORWARD_ERRORS, Forwards
 from smalltale.model.marks import ALL, Mask, Weight
-from smalltale.model.trace import Trace, all_tensors, trace
+from smalltale.model.trace import Trace, all_tensors, elements_of, storage_key, trace
 
 SEGMENTS = 4
 EXACT = 8
@@ -29,7 +31,9 @@ def traced(
     start: int = 0,
     keep: set[Weight] | None = None,
 ) -> Trace:
-    """Watch one forward pass at a length."""
+    """Watch one forward pass at a length, on the device where the weights are."""
+    if any(each.is_meta for each in forwards.model.parameters()):
+        return traced_by_shape(forwards, weights, length)
     args, kwargs = forwards.arguments(length, seed, start)
     torch.manual_seed(0)
     inputs = list(all_tensors((args, kwargs)))
@@ -39,6 +43,39 @@ def traced(
         inputs,
         weights,
         keep.__contains__ if keep else None,
+    )
+
+
+def traced_by_shape(forwards: Forwards, weights: dict[int, Weight], length: int) -> Trace:
+    """Watch one forward pass over shapes: no weight is read, nothing large is computed.
+
+    Raises one of FORWARD_ERRORS where the pass needs a number.
+    """
+    twins: dict[int, Tensor] = {}
+    named: dict[str, Tensor] = {}
+    known = dict(weights)
+    model = forwards.model
+    for name, tensor in (
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ):
+        key = storage_key(tensor)
+        if key not in weights:
+            continue
+        if key not in twins:
+            twins[key] = torch.empty(elements_of(tensor), dtype=tensor.dtype, device="meta")
+            known[storage_key(twins[key])] = weights[key]
+        named[name] = twins[key].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+    args, kwargs = tree_map(
+        lambda each: each.to("meta") if isinstance(each, Tensor) else each, forwards.arguments(length, 0)
+    )
+    inputs = list(all_tensors((args, kwargs)))
+    return trace(
+        model,
+        lambda: functional_call(model, named, args, kwargs, tie_weights=False),
+        inputs,
+        known,
+        shapes_only=True,
     )
 
 
@@ -54,6 +91,8 @@ def explained_at(
     )
     ends = [*starts[1:], length]
     keep = set(suspects)
+    if any(each.is_meta for each in forwards.model.parameters()):
+        return set()
     try:
         plain = traced(forwards, weights, length, keep=keep)
         others = [traced(forwards, weights, length, seed=1, start=start, keep=keep) for start in starts]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from smalltale.model.marks import Derived, Mask, Operand, Region, Source, Weight, remember, weights_behind
 from smalltale.model.operators import rule_for
@@ -103,9 +103,13 @@ def trace(
     inputs: list[Tensor],
     weights: dict[int, Weight],
     keep: Callable[[Weight], bool] | None = None,
+    shapes_only: bool = False,
 ) -> Trace:
-    """Run `call`, a forward pass of `model` over `inputs`, and watch it. `keep`: weights whose data is kept."""
-    watcher = Watcher(inputs, weights, keep)
+    """Run `call`, a forward pass of `model` over `inputs`, and watch it.
+
+    keep: weights whose data is kept. shapes_only: inputs and weights are on the meta device, only constants have values.
+    """
+    watcher = Watcher(inputs, weights, keep, shapes_only)
     out = None
     with still(model), counted_calls(watcher.trace.calls), Leaving(watcher), watcher:
         out = call()
@@ -173,9 +177,14 @@ class Watcher(TorchDispatchMode):
     """Knows each storage, and writes a Meeting where data and weights are operands of one operator."""
 
     def __init__(
-        self, inputs: list[Tensor], weights: dict[int, Weight], keep: Callable[[Weight], bool] | None
+        self,
+        inputs: list[Tensor],
+        weights: dict[int, Weight],
+        keep: Callable[[Weight], bool] | None,
+        shapes_only: bool,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.shapes_only = shapes_only
         self.trace = Trace()
         self.keep = keep
         self.known: dict[int, Source | str] = dict(weights)
@@ -229,7 +238,10 @@ class Watcher(TorchDispatchMode):
         has_data = DATA in whats
         given = {storage_key(each) for each in tensors}
         copies = self.copies_for(tensors, whats, operands) if self.keep and has_data else []
-        out = func(*args, **kwargs)
+        if self.shapes_only:
+            out = shapes_of(func, args, kwargs, constant=all(what == CONSTANT for what in whats))
+        else:
+            out = func(*args, **kwargs)
         results = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
         fresh = [each for each in results if storage_key(each) not in given]
         written = [] if name in SHAPE_ONLY else written_tensors(func, args, kwargs)
@@ -342,6 +354,21 @@ class Watcher(TorchDispatchMode):
                 before=before if isinstance(before, Derived) else None,
             )
             self.learn(each, derived)
+
+
+def shapes_of(func: Any, args: Any, kwargs: Any, constant: bool) -> Any:
+    """The operator's result on the meta device; of constants alone their values, which place look-ups exactly."""
+    placed = any(each.name == "device" for each in func._schema.arguments)
+    if constant:
+        return func(*args, **({**kwargs, "device": torch.device("cpu")} if placed else kwargs))
+    if placed:
+        kwargs = {**kwargs, "device": torch.device("meta")}
+    moved, named = tree_map(
+        lambda each: each.to("meta") if isinstance(each, Tensor) else each, (args, kwargs)
+    )
+    out = func(*moved, **named)
+    written = written_tensors(func, args, kwargs)
+    return written[0] if len(written) == 1 and isinstance(out, Tensor) else out
 
 
 def written_tensors(func: Any, args: Any, kwargs: Any) -> list[Tensor]:

@@ -99,6 +99,7 @@ def held_weights(model: nn.Module, every_float: bool, frozen: frozenset[str]) ->
     ledger.parameters.update(name for name, _, _ in named)
     buffers = [(name, each, False) for name, each in model.named_buffers(remove_duplicate=False)]
     ledger.buffers.update(name for name, _, _ in buffers)
+    in_file = set(model.state_dict(keep_vars=True)) if every_float else set()
     for name, tensor, trained in named + buffers:
         if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
             continue
@@ -113,7 +114,7 @@ def held_weights(model: nn.Module, every_float: bool, frozen: frozenset[str]) ->
             ledger.names[held.weight] = name
             ledger.held.append(held)
         held.tensors.append((name, tensor))
-        if (trained or every_float) and name not in frozen:
+        if (trained or name in in_file) and name not in frozen:
             held.counted.add(name)
             held.weight.label = name
     return ledger

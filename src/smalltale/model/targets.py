@@ -1,0 +1,180 @@
+"""What `smalltale count` can be pointed at, as a module.
+
+In: a recipe's config, a checkpoint folder of ours, a Hugging Face folder, `package.module:factory`, a checkpoint file with
+its factory. Out: a module, on the meta device where no weight is needed.
+Beware: no code of a folder is run, and no pickle opened, unless the caller says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from smalltale.errors import FileProblem, SmalltaleError
+from smalltale.files import read_json
+from smalltale.model.folder import ARCHITECTURE, read_model_config
+from smalltale.model.forwards import FORWARD_ERRORS
+from smalltale.model.transformer import Transformer
+
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+HEADER_LIMIT = 100_000_000
+"""The safetensors format's own limit on its header, in bytes."""
+
+
+def model_of_folder(folder: Path, trust_remote_code: bool = False) -> nn.Module:
+    """The module that a checkpoint folder's config.json describes; weights are neither needed nor read."""
+    config = read_json(folder / "config.json")
+    if isinstance(config, dict) and config.get("architecture") == ARCHITECTURE:
+        return Transformer(read_model_config(folder))
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise FileProblem(
+            f"{folder / 'config.json'} names neither the smalltale architecture nor a model_type; "
+            "give the model as package.module:factory"
+        )
+    return hugging_face_model(folder, config, trust_remote_code)
+
+
+def hugging_face_model(folder: Path, config: dict[str, Any], trust_remote_code: bool) -> nn.Module:
+    """The architecture of a Hugging Face folder. Raises SmalltaleError where it needs the folder's own code."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    if "auto_map" in config and not trust_remote_code:
+        raise SmalltaleError(
+            f"{folder / 'config.json'} asks for code of its own (auto_map), which is not run; "
+            "say --trust-remote-code if you trust it"
+        )
+    try:
+        read = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        maker = AutoModelForSeq2SeqLM if read.is_encoder_decoder else AutoModelForCausalLM
+        model: nn.Module = maker.from_config(read, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]
+    except (*FORWARD_ERRORS, OSError) as error:
+        raise FileProblem(
+            f"{folder / 'config.json'}: building the model failed ({type(error).__name__}: {str(error)[:200]}); mend the config"
+        ) from error
+    return model
+
+
+def model_of_factory(name: str) -> nn.Module:
+    """What `package.module:factory` makes, called without arguments. It runs that code."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        factory: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+    except (*FORWARD_ERRORS, SyntaxError) as error:
+        raise SmalltaleError(
+            f"importing {name} failed ({type(error).__name__}: {error}); give package.module:factory, importable from here"
+        ) from error
+    try:
+        made = factory()
+    except FORWARD_ERRORS as error:
+        raise SmalltaleError(
+            f"calling {name}() failed ({type(error).__name__}: {error}); a factory takes no argument, "
+            "so write one that fills in the model's own"
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise SmalltaleError(f"{name}() gave a {type(made).__name__}; it must give a torch.nn.Module")
+    return made
+
+
+def check_weights(model: nn.Module, path: Path, allow_pickle: bool = False) -> None:
+    """Raise FileProblem unless the file's names and shapes are the model's; safetensors by its header alone.
+
+    A nanoGPT, LitGPT or Lightning checkpoint is a pickle: it is opened only where allowed, and then only tensors of it.
+    """
+    if path.suffix == ".safetensors":
+        found = {
+            name: (tuple(each["shape"]), each["dtype"]) for name, each in safetensors_header(path).items()
+        }
+        compare_shapes(model, {name: shape for name, (shape, _) in found.items()}, path)
+        return
+    if not allow_pickle:
+        raise FileProblem(
+            f"{path} is a pickle, which may run code when opened; give safetensors, or say --allow-pickle"
+        )
+    try:
+        loaded = torch.load(path, map_location="meta", weights_only=True)
+    except (*FORWARD_ERRORS, OSError, EOFError) as error:
+        raise FileProblem(
+            f"{path} is not a checkpoint of tensors ({type(error).__name__}); save its state_dict anew"
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise FileProblem(
+            f"{path} holds more than tensors, and that is not run; save its state_dict anew"
+        ) from error
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    shapes = {}
+    for name, each in loaded.items():
+        if isinstance(each, torch.Tensor):
+            for prefix in ("_orig_mod.", "model.", "module."):
+                if name.startswith(prefix) and name not in model.state_dict():
+                    name = name.removeprefix(prefix)
+            shapes[name] = tuple(each.shape)
+    compare_shapes(model, shapes, path)
+
+
+def compare_shapes(model: nn.Module, found: dict[str, tuple[int, ...]], path: Path) -> None:
+    """Names of one storage may be left out but for one, as safetensors wants it."""
+    state = model.state_dict(keep_vars=True)
+    expected = {name: tuple(each.shape) for name, each in state.items()}
+    groups: dict[int, list[str]] = {}
+    for name, each in state.items():
+        groups.setdefault(each.data_ptr() if not each.is_meta else id(each), []).append(name)
+    missing = {name for names in groups.values() for name in names if not set(names) & found.keys()}
+    wrong = {name for name in found if found[name] != expected.get(name)} | missing
+    if wrong:
+        name = min(wrong)
+        raise FileProblem(
+            f"{path}: weight {name} has shape {found.get(name)}, the model's is {expected.get(name)}; "
+            "the file is not of this model"
+        )
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """A safetensors file's table, checked against the file: offsets without gap or overlap, sizes as shapes and types say."""
+    from smalltale.files import explained
+
+    with explained(path), path.open("rb") as opened:
+        size = path.stat().st_size
+        length = int.from_bytes(opened.read(8), "little")
+        if size < 8 or length > min(HEADER_LIMIT, size - 8):
+            raise FileProblem(
+                f"{path} is not safetensors: its header claims {length:,} bytes, the file has {size:,}; copy it again"
+            )
+        raw = opened.read(length)
+    try:
+        table = json.loads(raw)
+        table.pop("__metadata__", None)
+        spans = sorted((*each["data_offsets"], name) for name, each in table.items())
+        end = 0
+        for start, stop, name in spans:
+            elements = torch.Size(table[name]["shape"]).numel()
+            if start != end or stop - start != elements * BYTES[table[name]["dtype"]]:
+                raise FileProblem(
+                    f"{path}: the header lies about {name}: its shape and type do not fill bytes {start:,} to {stop:,}"
+                )
+            end = stop
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise FileProblem(
+            f"{path} is not safetensors: its header cannot be read ({error}); copy it again"
+        ) from error
+    if end != size - 8 - length:
+        raise FileProblem(
+            f"{path}: the header claims {end:,} bytes of weights, the file has {size - 8 - length:,}; copy it again"
+        )
+    return dict(table)
+
+
+BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "U16": 2, "U32": 4,
+    "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8,
+}  # fmt: skip
+"""Bytes of an element by safetensors' names."""
