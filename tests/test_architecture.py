@@ -31,7 +31,7 @@ ORDER = (
 ONLY_THESE = {
     "errors": set(),
     "files": {"errors"},
-    "rules": {"errors", "files"},
+    "rules": {"errors"},
     "submission": {"rules", "files", "prompts", "signals", "errors"},
 }
 FRAME = {"recipe", "progress", "demo", "doctor"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smalltale.errors import RecipeError, SmalltaleError
-from smalltale.rules import Rules, aoe_day, read_rules
+from smalltale.rules import Rules, aoe_day, parse_rules
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_another_edition_is_another_toml_file(tmp_path: Path) -> None:
         'team_size = 3\nstart = 2026-01-01\nend = 2026-02-01\nhardware = []\n[[weight_classes]]\nname = "nano"\nmax_parameters = 1000000\nhardware = "any"\n[edition]\nslug = "x"\n',
         encoding="utf-8",
     )
-    rules = read_rules(path)
+    rules = parse_rules(path.read_text(encoding="utf-8"), str(path))
     assert (rules.team_size, rules.start, [each.name for each in rules.weight_classes]) == (
         3,
         date(2026, 1, 1),
@@ -93,4 +93,4 @@ def test_broken_rules_are_named_with_the_mend(tmp_path: Path, text: str, message
     path = tmp_path / "edition.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=message):
-        read_rules(path)
+        parse_rules(path.read_text(encoding="utf-8"), str(path))

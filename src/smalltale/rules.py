@@ -11,13 +11,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from smalltale.errors import RecipeError, SmalltaleError
-from smalltale.files import read_text
 
 AOE = timezone(timedelta(hours=-12), "AOE")
 SERVER_TABLES = {"edition", "prompt_set"}
@@ -161,12 +159,15 @@ def aoe_day(instant: datetime) -> date:
     return instant.astimezone(AOE).date()
 
 
-def read_rules(path: Path) -> Rules:
-    """An edition's rules from TOML; keys are the fields of Rules, weight classes and hardware are tables. Raises RecipeError."""
+def parse_rules(text: str, where: str) -> Rules:
+    """An edition's rules from TOML text; keys are the fields of Rules, weight classes and hardware are tables.
+
+    `where` names the text in a message. Raises RecipeError.
+    """
     try:
-        return rules_from(tomllib.loads(read_text(path)), str(path))
+        return rules_from(tomllib.loads(text), where)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path} is not TOML: {error}; mend that line") from error
+        raise RecipeError(f"{where} is not TOML: {error}; mend that line") from error
 
 
 def rules_from(table: Mapping[str, Any], where: str) -> Rules:

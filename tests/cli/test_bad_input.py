@@ -121,6 +121,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(folder: Path
     words = (sys.executable, "-m", "smalltale", "demo", "--out", "stopped", "--no-judge", "--minutes", "1")
     small = (
         "corpus.stories=300",
+        "corpus.validation_share=0.2",
         "tokenizer.vocabulary=400",
         "model.layers=1",
         "model.width=32",

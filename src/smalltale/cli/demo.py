@@ -79,6 +79,7 @@ class Demo:
 
     def run(self) -> None:
         """All stages, then the page and the closing table."""
+        self.check_recipe()
         self.make_room()
         self.stage("corpus", self.corpus)
         self.stage("tokenizer", self.tokenizer)
@@ -97,6 +98,24 @@ class Demo:
         write_report(result, self.out / "report.html")
         (self.out / "demo.json").write_text(json.dumps(self.told(finished=True)), encoding="utf-8")
         show(result, self.out)
+
+    def check_recipe(self) -> None:
+        """Name a mistake in the recipe before anything is done."""
+        from smalltale.corpus.build import CorpusConfig
+        from smalltale.generation.sampler import GenerationConfig
+        from smalltale.model.transformer import ModelConfig
+        from smalltale.tokens.tokenizer import TokenizerConfig
+        from smalltale.training.loop import TrainingConfig
+
+        configs: dict[str, type] = {
+            "corpus": CorpusConfig,
+            "tokenizer": TokenizerConfig,
+            "model": ModelConfig,
+            "training": TrainingConfig,
+            "generation": GenerationConfig,
+        }
+        for name, config in configs.items():
+            self.recipe.section(name, config)
 
     def told(self, *, finished: bool) -> dict[str, Any]:
         """What this demo was asked to do."""

@@ -23,10 +23,12 @@ def add_to(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Every problem of a hand-in at once; exit code 2 where it would be refused."""
-        from smalltale.rules import Rules, read_rules
+        from smalltale.files import read_text
+        from smalltale.rules import Rules, parse_rules
         from smalltale.submission import check_files
 
-        verdict = check_files(file, prompts, read_rules(rules) if rules else Rules())
+        edition = parse_rules(read_text(rules), str(rules)) if rules else Rules()
+        verdict = check_files(file, prompts, edition)
         if as_json:
             typer.echo(
                 json.dumps(
