@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -159,7 +160,7 @@ def make_fair(url: str) -> Fair:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A PostgreSQL of our own, started for the tests; skips where the machine has none."""
     if url := os.environ.get("SMALLTALE_TEST_POSTGRES"):
         yield url
@@ -169,25 +170,25 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     if found is None:
         pytest.skip("PostgreSQL is not installed; apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("postgres")
+    # A folder of its own: other pytest runs of the same user clean up old folders of pytest.
+    folder = Path(tempfile.mkdtemp(prefix="smalltale-postgres-"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # PostgreSQL refuses to run as root; Debian's package brings the user postgres.
     become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     if become:
-        for each in (folder, *folder.parents[:3]):
-            each.chmod(0o755)
         shutil.chown(folder, "postgres")
     control = [*become, str(Path(found).resolve()), "-D", str(folder / "data"), "-w"]
     subprocess.run(
         [*control, "initdb", "-o", "-A trust -U postgres --no-sync"], check=True, capture_output=True, cwd="/"
     )
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-    with (folder.parent / "postgres.log").open("wb") as log:
+    with (folder / "log").open("wb") as log:
         subprocess.run([*control, "-o", options, "start"], check=True, stdout=log, stderr=log, cwd="/")
     yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd="/")
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.all)])
