@@ -52,7 +52,8 @@ def seed(store: Store, teams: int, days: int) -> None:
         title="Load",
         toml=toml,
         rules=rules_from({"start": start, "end": end}, "benchmark"),
-        judges=["scripted-a"], qualified=["scripted-a"],
+        judges=["scripted-a"],
+        qualified=["scripted-a"],
         rubric="scripted",
         panel=PANEL,
         sets=[
