@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import random
 import statistics
@@ -183,6 +184,21 @@ def differences(
     return found
 
 
+def machine(device: str) -> str:
+    """The accelerator's or the processor's name, and how many of its cores this process may use."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    told = Path("/proc/cpuinfo")
+    names = (
+        [each for each in told.read_text().splitlines() if each.startswith("model name")]
+        if told.exists()
+        else []
+    )
+    name = names[0].partition(": ")[2] if names else platform.processor()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="60 completions, the peer at batch 32 alone")
@@ -211,9 +227,7 @@ def main() -> None:
         "peer_tokens_per_second": peers,
         "parameters": sum(each.numel() for each in model.parameters()),
         "peer_parameters": sum(each.numel() for each in peer.parameters()),
-        "machine": torch.cuda.get_device_name()
-        if chosen.device == "cuda"
-        else platform.processor() or platform.machine(),
+        "machine": machine(chosen.device),
         "threads": torch.get_num_threads(),
         "commit": git_commit(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
