@@ -36,7 +36,10 @@ ONLY_THESE = {
 }
 FRAME = {"recipe", "progress", "demo", "doctor"}
 """Only cli imports these."""
-NEVER_REACHED_FROM = {stage: {"corpus", "tokens", "model", "training", "frameworks", "generation"} for stage in ("judging", "hackathon")}
+NEVER_REACHED_FROM = {
+    stage: {"corpus", "tokens", "model", "training", "frameworks", "generation"}
+    for stage in ("judging", "hackathon")
+}
 MAY_PRINT = {"cli", "progress"}
 
 
@@ -58,7 +61,9 @@ def imported_rooms(path: Path) -> set[str]:
             module = ".".join([*base, *([node.module] if node.module else [])])
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     rooms = {name.split(".")[1] for name in names if name.startswith("smalltale.")}
-    return {room for room in rooms if (SOURCE / room).is_dir() or (SOURCE / f"{room}.py").exists()} - {room_of(path)}
+    return {room for room in rooms if (SOURCE / room).is_dir() or (SOURCE / f"{room}.py").exists()} - {
+        room_of(path)
+    }
 
 
 def broken_rules(path: Path) -> list[str]:
@@ -70,7 +75,9 @@ def broken_rules(path: Path) -> list[str]:
         if other == "cli" or other in FRAME:
             found.append(f"{path.name} in {room} imports {other}, which only cli may")
         elif room in ONLY_THESE and other not in ONLY_THESE[room]:
-            found.append(f"{path.name} in {room} imports {other}; it may import only {sorted(ONLY_THESE[room])}")
+            found.append(
+                f"{path.name} in {room} imports {other}; it may import only {sorted(ONLY_THESE[room])}"
+            )
         elif room in NEVER_REACHED_FROM and other in NEVER_REACHED_FROM[room]:
             found.append(f"{path.name} in {room} imports {other}; start it as a subprocess instead")
         elif room in ORDER and other in ORDER and ORDER.index(other) > ORDER.index(room):
@@ -103,7 +110,9 @@ def test_data_flows_one_way_and_only_the_command_line_prints() -> None:
         ("model/planted.py", "print('loud')\n"),
     ],
 )
-def test_a_planted_wrong_import_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, text: str) -> None:
+def test_a_planted_wrong_import_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, text: str
+) -> None:
     for room in ORDER:
         (tmp_path / room).mkdir()
     (tmp_path / "progress.py").touch()
@@ -113,7 +122,16 @@ def test_a_planted_wrong_import_is_found(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(broken_rules(planted)) == 1
 
 
-@pytest.mark.parametrize("light", ["smalltale.corpus.build", "smalltale.judging.judge", "smalltale.submission", "smalltale.hackathon.standings", "smalltale.cli"])
+@pytest.mark.parametrize(
+    "light",
+    [
+        "smalltale.corpus.build",
+        "smalltale.judging.judge",
+        "smalltale.submission",
+        "smalltale.hackathon.standings",
+        "smalltale.cli",
+    ],
+)
 def test_a_light_stage_never_imports_torch(light: str) -> None:
     code = f"import {light}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code]).returncode == 0

@@ -35,11 +35,10 @@ def test_a_recipe_holds_only_what_differs_and_overrides_win(tmp_path: Path) -> N
 
 
 def test_every_shipped_recipe_is_read_by_its_stages() -> None:
-    from smalltale.generation.sampler import GenerationConfig
-    from smalltale.tokens.tokenizer import TokenizerConfig
-
     from smalltale.corpus.build import CorpusConfig
+    from smalltale.generation.sampler import GenerationConfig
     from smalltale.model.transformer import ModelConfig
+    from smalltale.tokens.tokenizer import TokenizerConfig
     from smalltale.training.loop import TrainingConfig
 
     assert "demo" in recipe_names()
