@@ -88,7 +88,7 @@ def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
 def grammar_instead(question: Question) -> Mapping[str, Any]:
     """A grammar for exactly the schema, without white space: half the tokens of the server's own reading of it.
 
-    It writes the nonce itself: SmolLM2-135M copied 0 of 10 right, so for the embedded model the echo proves nothing.
+    It writes the nonce itself, because SmolLM2-135M does not copy it; for the embedded model the echo proves nothing.
     """
     return {"response_format": {"type": "text"}, "grammar": grammar_of(question), "cache_prompt": True}
 
