@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as smalltale.generation has it; read when torch loads
 import torch
 
 from smalltale.files import git_commit
@@ -211,6 +212,7 @@ def main() -> None:
     native_library()
     ours_at(model, dtype, 8)
     runs = [ours_at(model, dtype, count) for _ in range(1 if chosen.quick else 3)]
+    print(f"ours: {runs} tokens/s", flush=True)
     peers = {}
     for batch in [32] if chosen.quick else [1, 8, 32, 64, 128, 256]:
         peers[batch] = round(max(peer_at(peer, batch)[0] for _ in range(2 if batch == 32 else 1)), 1)
