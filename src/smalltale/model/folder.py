@@ -6,12 +6,14 @@ Beware: nothing in a folder is ever run or unpickled; shapes are checked before 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from smalltale.errors import FileProblem
 from smalltale.files import new_file, read_json, write_json
@@ -28,7 +30,15 @@ def write_model(folder: Path, model: Transformer, extra: dict[str, Any]) -> None
         {"architecture": ARCHITECTURE, "format": FORMAT, "model": asdict(model.config), **extra},
     )
     with new_file(folder / "model.safetensors") as temporary:
-        save_file({name: each.contiguous() for name, each in model.state_dict().items()}, temporary)
+        save_tensors(temporary, model.state_dict())
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file. Raises FileProblem where the disk does not take it."""
+    try:
+        save_file({name: each.detach().contiguous() for name, each in tensors.items()}, path)
+    except SafetensorError as error:
+        raise FileProblem(f"{path.parent}: {error}; free some space or choose another place") from error
 
 
 def read_model_config(folder: Path) -> ModelConfig:

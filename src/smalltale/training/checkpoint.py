@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from smalltale.errors import FileProblem
 from smalltale.files import explained, new_folder, read_json, write_json
-from smalltale.model.folder import read_model, write_model
+from smalltale.model.folder import read_model, save_tensors, write_model
 from smalltale.model.transformer import Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 from smalltale.training.optim import Optimizers
@@ -51,14 +51,8 @@ def save_checkpoint(
     """Keep the run's state, then the model as others read it, then drop older states."""
     place = folder / "training_state" / f"step-{state.step:08d}"
     with new_folder(place) as temporary:
-        save_file(
-            {name: each.detach().contiguous() for name, each in model.state_dict().items()},
-            temporary / "model.safetensors",
-        )
-        save_file(
-            {name: each.contiguous() for name, each in optimizers.tensors().items()},
-            temporary / "optimizer.safetensors",
-        )
+        save_tensors(temporary / "model.safetensors", model.state_dict())
+        save_tensors(temporary / "optimizer.safetensors", optimizers.tensors())
         write_json(temporary / "meta.json", {"kind": "training state", "format": 1, **asdict(state)})
     write_model(folder, model, extra)
     for older in (folder / "training_state").glob("step-*"):
