@@ -38,9 +38,13 @@ def explained(path: Path) -> Iterator[None]:
     except (NotADirectoryError, FileExistsError) as error:
         raise FileProblem(f"{path} is a file where a folder is needed; choose another folder") from error
     except PermissionError as error:
-        raise FileProblem(f"{path} may not be read or written by this user; change its permissions or choose another place") from error
+        raise FileProblem(
+            f"{path} may not be read or written by this user; change its permissions or choose another place"
+        ) from error
     except OSError as error:
-        raise FileProblem(f"{path}: {error.strerror or error}; free some space or choose another place") from error
+        raise FileProblem(
+            f"{path}: {error.strerror or error}; free some space or choose another place"
+        ) from error
 
 
 def read_text(path: Path) -> str:
@@ -75,7 +79,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise FileProblem(f"{path} is not whole JSON (line {error.lineno}: {error.msg}); make it anew") from error
+        raise FileProblem(
+            f"{path} is not whole JSON (line {error.lineno}: {error.msg}); make it anew"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -92,7 +98,9 @@ def read_jsonl(path: Path) -> list[Any]:
             try:
                 values.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise FileProblem(f"{path} line {number} is not JSON ({error.msg}); mend or remove the line") from error
+                raise FileProblem(
+                    f"{path} line {number} is not JSON ({error.msg}); mend or remove the line"
+                ) from error
     return values
 
 
@@ -146,7 +154,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 def refuse_foreign_folder(path: Path) -> None:
     """Raise FileProblem where `path` holds something smalltale did not write."""
     with explained(path):
-        if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "meta.json").exists())):
+        if path.exists() and (
+            not path.is_dir() or (any(path.iterdir()) and not (path / "meta.json").exists())
+        ):
             raise FileProblem(f"{path} exists and was not written by smalltale; choose a new or empty folder")
 
 
@@ -157,7 +167,11 @@ def sha256_of(path: Path) -> str:
 
 
 def provenance(
-    *, recipe: Any = None, inputs: dict[str, str] | None = None, counts: dict[str, int] | None = None, seconds: float
+    *,
+    recipe: Any = None,
+    inputs: dict[str, str] | None = None,
+    counts: dict[str, int] | None = None,
+    seconds: float,
 ) -> dict[str, Any]:
     """What every artefact's meta.json carries: recipe, versions, commit, input hashes, counts, time taken."""
     return {
@@ -176,7 +190,10 @@ def git_commit() -> str | None:
     """The commit this code was checked out at, None for an installed package."""
     try:
         asked = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
