@@ -10,6 +10,8 @@ import itertools
 import re
 import unicodedata
 
+from smalltale.files import END_OF_STORY
+
 SENTENCE = re.compile(r"[^.!?\n]+[.!?]+[\"'”’)]*|[^.!?\n]+")
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 JUDGE_DIRECTED = re.compile(
@@ -89,6 +91,12 @@ def pronoun_share(text: str) -> float | None:
 def echoes_prompt(prompt: str, completion: str) -> bool:
     """Whether a completion begins with its prompt again."""
     return completion.strip().startswith(prompt.strip())
+
+
+def story_alone(prompt: str, completion: str) -> str:
+    """The completion without its prompt repeated before it and without what follows the end-of-story mark."""
+    text = completion.strip()
+    return text.removeprefix(prompt.strip()).partition(END_OF_STORY)[0].strip()
 
 
 def judge_directed(story: str) -> list[str]:

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from smalltale.cli import referee
+
 if TYPE_CHECKING:
     from smalltale.judging.cost import Price
-    from smalltale.judging.gold import Report
+    from smalltale.judging.qualification import Report
     from smalltale.judging.run import JudgingConfig
 
 JudgeNames = Annotated[
@@ -31,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
     judge.command("run")(run)
     judge.command("qualify")(qualify)
     judge.command("compare")(compare)
+    referee.add_to(judge)
 
 
 def run(
@@ -149,9 +152,9 @@ def qualify(
 ) -> None:
     """Find out whether a judge is fit to rank."""
     from smalltale.files import write_json
-    from smalltale.judging.gold import qualify as qualify_judge
     from smalltale.judging.gold import read_graded
     from smalltale.judging.named import open_judges
+    from smalltale.judging.qualification import qualify as qualify_judge
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import JudgingConfig, scoring
     from smalltale.recipe import load_recipe

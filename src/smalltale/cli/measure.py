@@ -25,6 +25,10 @@ def add_to(app: typer.Typer) -> None:
             Path | None, typer.Option(help="Training stories (text file), to find copies of.")
         ] = None,
         plots: Annotated[Path | None, typer.Option(help="Write plots to this file (.svg, .png).")] = None,
+        signals: Annotated[
+            Path | None,
+            typer.Option(help="Write every completion's signals, for the offline referee, to this .jsonl."),
+        ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """How different, how whole and how much copied the completions are."""
@@ -32,9 +36,12 @@ def add_to(app: typer.Typer) -> None:
         from smalltale.generation.measure import CopyIndex, measure
         from smalltale.submission import read_submission
 
-        found = measure(
-            read_submission(file), CopyIndex(read_stories(training)) if training is not None else None
-        )
+        rows = read_submission(file)
+        found = measure(rows, CopyIndex(read_stories(training)) if training is not None else None)
+        if signals is not None:
+            from smalltale.generation.evidence import write_signals
+
+            write_signals(signals, rows)
         if plots is not None:
             draw(found, plots)
         if as_json:

@@ -60,7 +60,7 @@ class Entry:
     disagreement: float | None = None
     """Mean over stories of the standard deviation between judges; None with one judge."""
     qualified: bool = True
-    """Whether every judge has passed the qualification (judging/gold)."""
+    """Whether every judge has passed the qualification (judging/qualification.py)."""
     weight_class: str = ""
     counted_parameters: int | None = None
     verified: bool = False

@@ -120,7 +120,7 @@ def ranks_with_ties(
     return ranks
 
 
-def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+def spearman(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
     """Rank correlation, ties averaged. None where either side is constant."""
     return pearson(mean_ranks(first), mean_ranks(second))
 
@@ -133,7 +133,7 @@ def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def mean_ranks(values: Sequence[float]) -> Floats:
+def mean_ranks(values: Sequence[float] | Floats) -> Floats:
     """Ranks from 1, equal values with their mean rank."""
     _, inverse, counts = np.unique(
         np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True

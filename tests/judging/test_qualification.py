@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from smalltale.judging.gold import ATTACKS, LEVELS, Report, qualify, read_gold, read_graded
+from smalltale.judging.gold import ATTACKS, LEVELS, read_gold, read_graded
 from smalltale.judging.guard import neutralise
 from smalltale.judging.judge import Question, ScriptedJudge
+from smalltale.judging.qualification import Report, qualify
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import JudgingConfig
 
