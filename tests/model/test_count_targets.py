@@ -26,7 +26,7 @@ COUNTED = 16 * 8 + 2 * (4 * 64 + 2 * 8 * 32 + 2)  # 128 + 2·(256 + 512 + 2) = 1
 
 def checkpoint(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    write_model(folder, Transformer(SHAPE), {})
+    write_model(folder, SHAPE, Transformer(SHAPE).state_dict(), {})
     return folder
 
 

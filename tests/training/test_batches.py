@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import pytest
 import torch
 
-from smalltale.errors import SmalltaleError
 from smalltale.model.head import NO_TARGET
 from smalltale.training.batches import Batch, Rows
 
@@ -125,16 +123,21 @@ def test_a_batch_across_two_epochs_holds_the_rows_of_both() -> None:
     assert torch.equal(across[count:], given.batch(1, count).ids[:3])
 
 
-def test_ranks_share_an_epoch_without_overlap() -> None:
-    shares = [rows(rank=rank, world_size=3) for rank in range(3)]
-    found = [piece for each in shares for piece in stories_of(each.batch(0, each.per_epoch))]
-    alone = rows()
-    everything = stories_of(alone.batch(0, alone.per_epoch))
-    assert len(set(found)) == len(found)
-    assert set(found) <= set(everything)
-    assert len(alone.packing) - 3 * shares[0].per_epoch < 3
+def test_ranks_take_turns_in_one_stream() -> None:
+    alone = rows().batch(0, 12)
+    for rank in range(3):
+        share = rows(rank=rank, world_size=3).batch(0, 4)
+        assert torch.equal(share.ids, alone.ids[rank::3])
+        assert torch.equal(share.targets, alone.targets[rank::3])
 
 
-def test_fewer_rows_than_processes_is_refused() -> None:
-    with pytest.raises(SmalltaleError, match="train on more stories"):
-        rows(world_size=1000)
+def test_bounds_lay_the_stories_of_a_batch_end_to_end() -> None:
+    batch = rows().batch(0, 8)
+    starts = torch.zeros_like(batch.story, dtype=torch.bool)
+    starts[:, 0] = True
+    starts[:, 1:] = batch.story[:, 1:] != batch.story[:, :-1]
+    begins = starts.flatten().nonzero()[:, 0].tolist()
+    bounds = batch.bounds.tolist()
+    assert bounds == sorted(bounds)
+    assert bounds[-1] == batch.ids.numel()
+    assert [each for each in dict.fromkeys(bounds) if each < batch.ids.numel()] == begins

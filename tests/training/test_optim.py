@@ -21,7 +21,8 @@ def test_a_fused_qkv_matrix_is_three_matrices_to_muon() -> None:
     weight = model.blocks[0].attention.qkv.weight  # type: ignore[union-attr]
     before = weight.detach().clone()
     for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
+        assert parameter.grad is not None
+        parameter.grad.copy_(torch.randn_like(parameter))
     optimizers.step()
     for update in (weight - before).detach().split(16):
         assert 0.6 < torch.linalg.svdvals(update).max() < 1.4
@@ -34,7 +35,7 @@ def test_the_multiplier_scales_every_rate() -> None:
     )
     optimizers.set_multiplier(0.5)
     optimizers.set_multiplier(0.25)
-    rates = [group["lr"] for each in (optimizers.muon, optimizers.adam) for group in each.param_groups]
+    rates = [optimizers.muon.rate, *(group["lr"] for group in optimizers.adam.param_groups)]
     config = OptimConfig()
     assert rates == [0.25 * config.matrix_rate, 0.25 * config.embedding_rate, 0.25 * config.scalar_rate]
 
@@ -43,7 +44,8 @@ def test_state_taken_out_and_put_back_gives_the_same_next_step() -> None:
     def stepped(model: Transformer, optimizers: Optimizers, seed: int) -> None:
         torch.manual_seed(seed)
         for parameter in model.parameters():
-            parameter.grad = torch.randn_like(parameter)
+            assert parameter.grad is not None
+            parameter.grad.copy_(torch.randn_like(parameter))
         optimizers.step()
 
     shape = ModelConfig(vocabulary=20, layers=1, width=16, heads=1)

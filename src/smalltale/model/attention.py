@@ -1,7 +1,7 @@
 """Causal attention inside each story, by the fastest way the device has.
 
-In: queries, keys (both of unit mean square, as QK-norm leaves them), values (B, T, H, D), and a plan of which story
-each token belongs to, made once a batch. Out: mixed values (B, T, H, D).
+In: queries, keys (both of unit mean square, as QK-norm leaves them), values (B, T, H, D), and a plan of which token
+sees which, made once a batch. Out: mixed values (B, T, H, D).
 Beware: the ways agree to rounding, not to the bit.
 """
 
@@ -22,23 +22,12 @@ CAUSAL: dict[str, Any] = (
     else {"window_size": (-1, 0)}
 )
 """How this torch asks for causal attention: torch 2.10 has is_causal, later ones a window."""
-TOKENS_A_STORY = 64
-"""The plan for a GPU has room for this many stories a row of tokens; it doubles where a batch has more."""
-
-
-def plan_attention(story: Tensor, dtype: torch.dtype) -> Tensor:
-    """What `attend` needs to know of a batch. story: (B, T) numbers, dtype: that of the matrix products.
-
-    On a GPU with flash attention the bounds of the stories, int32, padded to a length that seldom changes;
-    elsewhere a mask (B, 1, T, T), true where a query may see a key.
-    """
-    if has_varlen(story.device, dtype):
-        return story_bounds(story)
-    return same_story(story)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, plan: Tensor | None) -> Tensor:
-    """q, k, v: (B, T, H, D); plan: what `plan_attention` gave, or None for one story a row."""
+    """q, k, v: (B, T, H, D). plan: None for one story a row; a mask (B, 1, T, T), true where a query may see a key;
+    or, where `has_varlen`, int32 (n + 1): the bounds of n pieces, some empty, laid end to end over the B·T tokens.
+    """
     if plan is not None and plan.dtype == torch.int32:
         return varlen_attention(q, k, v, plan)
     q, k, v = (each.transpose(1, 2) for each in (q, k, v))
@@ -54,20 +43,6 @@ def same_story(story: Tensor) -> Tensor:
     T = story.shape[1]
     causal = torch.ones(T, T, dtype=torch.bool, device=story.device).tril()
     return ((story[:, :, None] == story[:, None, :]) & causal)[:, None]
-
-
-def story_bounds(story: Tensor) -> Tensor:
-    """story: (B, T) -> where each story begins in the batch's B·T tokens, and their end, repeated as padding."""
-    B, T = story.shape
-    begins = torch.ones(B, T, dtype=torch.bool, device=story.device)
-    begins[:, 1:] = story[:, 1:] != story[:, :-1]
-    found = begins.flatten().nonzero()[:, 0]
-    room = B * (T // TOKENS_A_STORY + 1)
-    while room <= len(found):
-        room *= 2
-    bounds = torch.full((room,), B * T, dtype=torch.int32, device=story.device)
-    bounds[: len(found)] = found
-    return bounds
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:

@@ -23,14 +23,16 @@ ARCHITECTURE = "smalltale"
 FORMAT = 1
 
 
-def write_model(folder: Path, model: Transformer, extra: dict[str, Any]) -> None:
-    """Write `config.json` (with `extra` at its top) and `model.safetensors` in float32, each whole or not at all."""
+def write_model(
+    folder: Path, shape: ModelConfig, weights: Mapping[str, Tensor], extra: dict[str, Any]
+) -> None:
+    """Write `config.json` (with `extra` at its top) and `model.safetensors`, each whole or not at all."""
     write_json(
         folder / "config.json",
-        {"architecture": ARCHITECTURE, "format": FORMAT, "model": asdict(model.config), **extra},
+        {"architecture": ARCHITECTURE, "format": FORMAT, "model": asdict(shape), **extra},
     )
     with new_file(folder / "model.safetensors") as temporary:
-        save_tensors(temporary, model.state_dict())
+        save_tensors(temporary, weights)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smalltale.errors import RecipeError
-from smalltale.model.attention import attend, plan_attention
+from smalltale.model.attention import attend, same_story
 from smalltale.model.head import soft_cap
+
+EPSILON = torch.finfo(torch.float32).eps
+"""Added to the mean square in every norm, whatever type it is computed in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +77,24 @@ class ModelConfig:
         return 6 * self.matrix_parameters() + 6 * self.layers * row_length * self.width
 
 
+class Linear(nn.Linear):
+    """A product without bias in the type of its input; the weight stays in float32."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight.to(input.dtype))
+
+
 class Attention(nn.Module):
     """Causal self-attention with normalised queries and keys (arXiv 2302.05442)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
-        self.out = nn.Linear(config.width, config.width, bias=False)
+        self.qkv = Linear(config.width, 3 * config.width)
+        self.out = Linear(config.width, config.width)
 
     def project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, C) -> queries, keys (normalised and rotated) and values, each (B, T, H, D)."""
@@ -101,8 +114,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+        self.up = Linear(config.width, config.mlp_width)
+        self.down = Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(F.relu(self.up(x)).square())
@@ -112,10 +125,11 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One layer: attention, then feed-forward, each added to the residual stream."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
+        self.drop = nn.Dropout(dropout)
         if config.residual_scalars:
             self.residual_scale = nn.Parameter(torch.ones(()))
             self.embedding_scale = nn.Parameter(torch.zeros(()))
@@ -132,19 +146,22 @@ class Block(nn.Module):
     ) -> Tensor:
         """x, first: (B, T, C). Returns the residual stream after this layer."""
         x = self.enter(x, first)
-        x = x + self.attention(norm(x), rotation, plan)
-        x = x + self.feed_forward(norm(x))
+        x = x + self.drop(self.attention(norm(x), rotation, plan))
+        x = x + self.drop(self.feed_forward(norm(x)))
         return x
 
 
 class Transformer(nn.Module):
-    """The whole model; `head` is the embedding's own weight, so the pair counts once."""
+    """The whole model; `head` is the embedding's own weight, so the pair counts once.
 
-    def __init__(self, config: ModelConfig) -> None:
+    dropout: of what each layer adds to the stream, in training mode.
+    """
+
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, dropout) for _ in range(config.layers))
         cosine, sine = rotation_table(config.context, config.head_width, config.rope_base)
         self.register_buffer("cosine", cosine, persistent=False)
         self.register_buffer("sine", sine, persistent=False)
@@ -169,14 +186,14 @@ class Transformer(nn.Module):
     def trunk(
         self,
         embedded: Tensor,
-        story: Tensor | None = None,
+        plan: Tensor | None = None,
         layers: Sequence[Callable[..., Tensor]] | None = None,
     ) -> Tensor:
-        """embedded: (B, T, C) rows of the embedding. Returns normalised features (B, T, C).
+        """embedded: (B, T, C) rows of the embedding, in the type to compute in. Returns normalised features (B, T, C).
 
+        `plan`: which tokens see which (model/attention.py), None for one story a row.
         `layers`: compiled forms of `blocks`, one each, to run in their place.
         """
-        plan = None if story is None else plan_attention(story, compute_type(embedded))
         rotation = self.rotation(0, embedded.shape[1])
         x = first = norm(embedded)
         for block in layers or self.blocks:
@@ -185,7 +202,8 @@ class Transformer(nn.Module):
 
     def head(self, features: Tensor) -> Tensor:
         """features: (..., C) -> soft-capped logits (..., V) in float32."""
-        return soft_cap(F.linear(features, self.embedding.weight).float(), self.config.soft_cap)
+        weight = self.embedding.weight.to(features.dtype)
+        return soft_cap(F.linear(features, weight).float(), self.config.soft_cap)
 
     def forward(self, ids: Tensor, story: Tensor | None = None) -> Tensor:
         """ids, story: (B, T); story numbers the stories of a row. Returns float32 logits (B, T, V)."""
@@ -193,18 +211,12 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"a row of {ids.shape[1]} tokens is longer than the context of {self.config.context}"
             )
-        return self.head(self.trunk(self.embedding(ids), story))
-
-
-def compute_type(x: Tensor) -> torch.dtype:
-    """The type of matrix products on x: autocast's where it is on, else its own."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        return self.head(self.trunk(self.embedding(ids), None if story is None else same_story(story)))
 
 
 def norm(x: Tensor) -> Tensor:
     """RMS norm over the last axis, without gain (arXiv 1910.07467)."""
-    return F.rms_norm(x, (x.shape[-1],))
+    return F.rms_norm(x, (x.shape[-1],), eps=EPSILON)
 
 
 def rotation_table(length: int, head_width: int, base: float) -> tuple[Tensor, Tensor]:
@@ -215,7 +227,7 @@ def rotation_table(length: int, head_width: int, base: float) -> tuple[Tensor, T
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """x: (B, T, H, D); rotation: (T, D / 2) or (B, T, D / 2) each. Halves of a head are the two coordinates."""
-    cosine, sine = (part[..., None, :].to(x.dtype) for part in rotation)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    """x: (B, T, H, D); rotation: (T, D / 2) or (B, T, D / 2) each, float32. Halves of a head are the two coordinates."""
+    cosine, sine = (part[..., None, :] for part in rotation)
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(x.dtype)

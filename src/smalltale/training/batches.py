@@ -17,13 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from smalltale.errors import SmalltaleError
 from smalltale.model.head import NO_TARGET
 from smalltale.tokens.shards import TokenFolder
 
 LEAST_FILL = 0.98
 """Whole stories of TinyStories, 207 tokens on average and much alike, fill 95 % of rows of 512 and 79 % of 256."""
+
+PIECES = 8
+"""Batches have a multiple of this many pieces a row, so that compiled code seldom meets a new shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,9 @@ class Batch:
     """0, 1, 2, … from the start of each story piece."""
     story: Tensor
     """The number of the story in its row; padding has a number of its own."""
+    bounds: Tensor
+    """int32 (B·(P + 1) + 1,): where each of a row's P pieces, some empty, and its padding begin in the batch's B·T
+    tokens laid end to end, and their end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +60,22 @@ class Packing:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Where the tokens of a batch stand in the token stream, each (B, P) for at most P pieces a row, 0-padded."""
+    """Where the tokens of a batch stand in the token stream, each (B, P), 0-padded; P is a multiple of PIECES."""
 
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
+    @property
+    def targets(self) -> int:
+        """Tokens to be predicted."""
+        return int(self.lengths.sum())
+
 
 class Rows:
-    """An endless stream of packed rows; epoch e is packed and shuffled by (seed, e), each rank takes its share.
+    """An endless stream of packed rows; epoch e is packed and shuffled by (seed, e), the ranks take turns.
 
-    Row i of rank r depends on (tokens, row_length, seed, world_size) alone, so a run resumes by its row count.
-    Every rank gets the same number of rows an epoch; up to world_size - 1 rows are left out of each.
+    Row i of rank r of w is row i·w + r of the whole stream, which depends on (tokens, row_length, seed) alone: a run
+    resumes by its row count, and the first n·w rows are the same ones for any number of ranks.
     """
 
     def __init__(
@@ -87,12 +98,8 @@ class Rows:
         self.packing: Packing
         self.order: NDArray[np.int64]
         self.load_epoch(0)
-        self.per_epoch = len(self.packing) // world_size
-        """Rows of one rank in an epoch."""
-        if self.per_epoch < 1:
-            raise SmalltaleError(
-                f"{len(offsets) - 1} stories fill fewer rows than there are processes; train on more stories"
-            )
+        self.per_epoch = len(self.packing)
+        """Rows in an epoch, of all ranks together."""
 
     @classmethod
     def from_tokens(
@@ -132,15 +139,16 @@ class Rows:
 
     def plan(self, index: int, count: int) -> Plan:
         """Where the tokens of rows index·count to (index + 1)·count of this rank's stream stand."""
-        epochs, places = np.divmod(np.arange(index * count, (index + 1) * count), self.per_epoch)
+        mine = np.arange(index * count, (index + 1) * count) * self.world_size + self.rank
+        epochs, places = np.divmod(mine, self.per_epoch)
         rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         for epoch in range(epochs[0], epochs[-1] + 1):
             self.load_epoch(int(epoch))
-            chosen = self.order[places[epochs == epoch] * self.world_size + self.rank]
+            chosen = self.order[places[epochs == epoch]]
             packing = self.packing
             spans = [slice(packing.bounds[row], packing.bounds[row + 1]) for row in chosen]
             rows += [(packing.starts[span], packing.lengths[span]) for span in spans]
-        widest = max(len(held) for held, _ in rows)
+        widest = -(-max(len(held) for held, _ in rows) // PIECES) * PIECES
         starts, lengths = np.zeros((2, count, widest), dtype=np.int64)
         for line, (row_starts, row_lengths) in enumerate(rows):
             starts[line, : len(row_starts)] = row_starts
@@ -149,7 +157,11 @@ class Rows:
 
     def batch(self, index: int, count: int) -> Batch:
         """Rows index·count to (index + 1)·count of this rank's stream."""
-        return gather(self.tokens, self.plan(index, count), self.row_length, self.end_id)
+        plan = self.plan(index, count)
+        starts, lengths = (
+            torch.from_numpy(each).to(self.tokens.device) for each in (plan.starts, plan.lengths)
+        )
+        return gather(self.tokens, starts, lengths, self.row_length, self.end_id)
 
 
 def token_tensor(tokens: NDArray[Any], device: torch.device | str) -> Tensor:
@@ -160,14 +172,12 @@ def token_tensor(tokens: NDArray[Any], device: torch.device | str) -> Tensor:
     return torch.from_numpy(narrow).to(device)
 
 
-def gather(tokens: Tensor, plan: Plan, row_length: int, end_id: int) -> Batch:
-    """The batch of a plan, built on the device where the tokens lie.
+def gather(tokens: Tensor, starts: Tensor, lengths: Tensor, row_length: int, end_id: int) -> Batch:
+    """The batch of a plan, built where the tokens lie; nothing waits for the device.
 
-    tokens: (N,), from token_tensor, story 0 at 0 and each story followed by its end token.
+    tokens: (N,), from token_tensor, story 0 at 0 and each story followed by its end token. starts, lengths: (B, P).
     """
     device = tokens.device
-    starts = torch.from_numpy(plan.starts).to(device, non_blocking=True)
-    lengths = torch.from_numpy(plan.lengths).to(device, non_blocking=True)
     ends = lengths.cumsum(1)
     place = torch.arange(row_length, device=device).repeat(len(starts), 1)
     story = torch.searchsorted(ends, place, right=True)
@@ -178,12 +188,14 @@ def gather(tokens: Tensor, plan: Plan, row_length: int, end_id: int) -> Batch:
     positions = place - begins
     source = (starts.gather(1, piece) + positions).masked_fill(padding, 0)
     inputs = wide(tokens[(source - 1).clamp_min(0)])
+    begun = torch.arange(len(starts), device=device)[:, None] * row_length + F.pad(ends, (1, 0))
     return Batch(
         # The token before a story is the end of the one before it; the first story has none before it.
         ids=inputs.masked_fill(source == 0, end_id),
         targets=wide(tokens[source]).masked_fill(padding, NO_TARGET),
         positions=positions,
         story=torch.minimum(story, (lengths > 0).sum(1, keepdim=True)),
+        bounds=F.pad(begun.flatten(), (0, 1), value=len(starts) * row_length).int(),
     )
 
 

@@ -1,19 +1,23 @@
 """Checkpoints: what a run keeps, so that it resumes and others can use it.
 
 In: a model, optimizers, where the run is. Out: a checkpoint folder (docs/formats.md), read back whole.
-Beware: the state to resume from is a folder of its own, renamed into place; the newest whole one counts.
+Beware: the state to resume from is a folder of its own, renamed into place; the newest whole one counts. Files are
+written beside the training, from a copy of the weights.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from smalltale.errors import FileProblem
 from smalltale.files import explained, new_folder, read_json, write_json
@@ -34,6 +38,13 @@ class RunState:
     """Seconds spent in training steps."""
     fingerprint: str
     """Hash of everything that must be the same to go on: data, shape, recipe, seed."""
+    batch_tokens: int
+    """Tokens a step, as fitted to the machine that began the run."""
+    rate_factor: float = 1.0
+    """Share of the recipe's learning rates in use: less than 1 after a recovery."""
+    recoveries: int = 0
+    """How often the run went back to an earlier state."""
+    best_bits_per_byte: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +56,58 @@ class LoadedModel:
     meta: dict[str, Any]
 
 
-def save_checkpoint(
-    folder: Path, model: Transformer, optimizers: Optimizers, state: RunState, extra: dict[str, Any]
-) -> None:
-    """Keep the run's state, then the model as others read it, then drop older states."""
-    place = folder / "training_state" / f"step-{state.step:08d}"
-    with new_folder(place) as temporary:
-        save_tensors(temporary / "model.safetensors", model.state_dict())
-        save_tensors(temporary / "optimizer.safetensors", optimizers.tensors())
-        write_json(temporary / "meta.json", {"kind": "training state", "format": 1, **asdict(state)})
-    write_model(folder, model, extra)
-    for older in (folder / "training_state").glob("step-*"):
-        if older != place:
-            shutil.rmtree(older)
+class Saver:
+    """Writes checkpoints of one run, one at a time, in a thread; `wait` raises what went wrong there."""
+
+    def __init__(self, folder: Path, extra: dict[str, Any]) -> None:
+        self.folder, self.extra = folder, extra
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self.under_way: Future[None] | None = None
+
+    def last(self, model: Transformer, optimizers: Optimizers, state: RunState) -> None:
+        """Keep the run's state, then the model as others read it, then drop older states."""
+        weights, momenta = copied(model.state_dict()), copied(optimizers.tensors())
+
+        def write() -> None:
+            place = self.folder / "training_state" / f"step-{state.step:08d}"
+            with new_folder(place) as temporary:
+                save_tensors(temporary / "model.safetensors", weights)
+                save_tensors(temporary / "optimizer.safetensors", momenta)
+                write_json(temporary / "meta.json", {"kind": "training state", "format": 1, **asdict(state)})
+            write_model(self.folder, model.config, weights, self.extra)
+            for older in (self.folder / "training_state").glob("step-*"):
+                if older != place:
+                    shutil.rmtree(older)
+
+        self.begin(write)
+
+    def best(self, model: Transformer, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
+        """Keep the model as the folder's `best`, a checkpoint folder of its own."""
+        weights = copied(model.state_dict())
+
+        def write() -> None:
+            with new_folder(self.folder / "best") as temporary:
+                write_model(temporary, model.config, weights, self.extra)
+                tokenizer.save(temporary, {})
+                write_json(temporary / "meta.json", meta)
+
+        self.begin(write)
+
+    def begin(self, write: Callable[[], None]) -> None:
+        self.wait()
+        self.under_way = self.thread.submit(write)
+
+    def wait(self) -> None:
+        """Until the files are written. Raises FileProblem where they could not be."""
+        if self.under_way is not None:
+            under_way, self.under_way = self.under_way, None
+            with explained(self.folder):
+                under_way.result()
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now, in main memory."""
+    return {name: each.detach().to("cpu", copy=True) for name, each in tensors.items()}
 
 
 def newest_state(folder: Path) -> Path | None:
@@ -66,23 +116,28 @@ def newest_state(folder: Path) -> Path | None:
     return states[-1].parent if states else None
 
 
-def resume(place: Path, model: Transformer, optimizers: Optimizers, fingerprint: str) -> RunState:
-    """Put a saved state into the model and the optimizers. Raises FileProblem where it is of another run."""
+def read_state(place: Path, fingerprint: str) -> RunState:
+    """Where a saved run was. Raises FileProblem where it is of another run."""
     table = read_json(place / "meta.json")
-    state = RunState(**{key: table[key] for key in ("step", "tokens", "seconds", "fingerprint")})
+    try:
+        state = RunState(**{each.name: table[each.name] for each in fields(RunState)})
+    except (KeyError, TypeError) as error:
+        raise FileProblem(f"{place} is of another version; remove {place.parent} to start over") from error
     if state.fingerprint != fingerprint:
         raise FileProblem(
             f"{place.parent.parent} holds a run with another recipe, data or seed; "
             "choose another --out, or remove that folder to start over"
         )
-    device = model.embedding.weight.device
-    try:
-        weights = load_file(place / "model.safetensors", device=str(device))
-        optimizers.load_tensors(load_file(place / "optimizer.safetensors", device=str(device)))
-        model.load_state_dict(weights)
-    except (SafetensorError, RuntimeError) as error:
-        raise FileProblem(f"{place} is damaged ({error}); remove it to start over") from error
     return state
+
+
+def load_state(place: Path, model: Transformer, optimizers: Optimizers) -> None:
+    """Put a saved state's weights and momenta where the model and the optimizers have theirs. Raises FileProblem."""
+    try:
+        model.load_state_dict(load_file(place / "model.safetensors"))
+        optimizers.load_tensors(load_file(place / "optimizer.safetensors"))
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise FileProblem(f"{place} is damaged ({error}); remove it to start over") from error
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> LoadedModel:

@@ -6,11 +6,9 @@ Beware: bfloat16 is chosen only where the processor multiplies in it; emulated i
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +34,6 @@ class Device:
     def torch_device(self) -> torch.device:
         return torch.device(self.kind)
 
-    @contextlib.contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Matrix products in `dtype`."""
-        with torch.autocast(self.kind, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            yield
-
     def synchronize(self) -> None:
         """Wait for queued work, so that a clock read afterwards is true."""
         if self.kind == "cuda":
@@ -50,12 +42,20 @@ class Device:
             torch.mps.synchronize()
 
 
-def choose_device(wish: str = "auto") -> Device:
-    """The wished device, or the fastest at hand. Raises SmalltaleError where the wished one is missing."""
+def choose_device(wish: str = "auto", number: int = 0) -> Device:
+    """The wished device, or the fastest at hand; of several GPUs the one with this number.
+
+    Raises SmalltaleError where the wished one is missing.
+    """
     if wish not in {"auto", "cpu", "cuda", "mps"}:
         raise SmalltaleError(f"there is no device {wish!r}; choose auto, cpu, cuda or mps")
     if wish in {"auto", "cuda"} and torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
+        if number >= torch.cuda.device_count():
+            raise SmalltaleError(
+                f"there is no GPU {number}, this machine has {torch.cuda.device_count()}; "
+                "start at most one process a GPU (torchrun --nproc-per-node)"
+            )
+        properties = torch.cuda.get_device_properties(number)
         native = properties.major >= 8
         return Device(
             kind="cuda",

@@ -57,6 +57,8 @@ def evaluate(model: Transformer, tokenizer: Tokenizer, stories: Sequence[str]) -
     ]
     windows.sort(key=lambda window: len(window.ids))
     nats, scored, done, shown = 0.0, 0, 0, 0.0
+    was_training = model.training
+    model.eval()
     with torch.inference_mode():
         for batch in batches_of(windows, model.config.vocabulary):
             ids, targets = (
@@ -73,6 +75,7 @@ def evaluate(model: Transformer, tokenizer: Tokenizer, stories: Sequence[str]) -
             if time.monotonic() - shown > 0.2 or done == len(windows):
                 shown = time.monotonic()
                 log.info("evaluating", extra={"done": done, "total": len(windows), "unit": "stories"})
+    model.train(was_training)
     size = sum(len(story.encode("utf-8")) for story in stories)
     if not math.isfinite(nats):
         raise SmalltaleError("the model gives NaN for this text; its training has diverged, train it again")

@@ -10,25 +10,29 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from smalltale.errors import RecipeError, SmalltaleError
-from smalltale.files import explained, read_jsonl, refuse_foreign_folder, write_jsonl
-from smalltale.model.head import chunked_cross_entropy
+from smalltale.files import explained, read_jsonl, refuse_foreign_folder, write_json, write_jsonl
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.shards import TokenFolder, read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
-from smalltale.training.batches import Batch, Rows
-from smalltale.training.checkpoint import RunState, newest_state, resume, save_checkpoint
+from smalltale.training.batches import Plan, Rows
+from smalltale.training.checkpoint import RunState, Saver, load_state, newest_state, read_state
 from smalltale.training.device import Device, choose_device
 from smalltale.training.evaluate import evaluate
+from smalltale.training.fitting import batch_for, fitting_part, micro_batch
+from smalltale.training.health import LossWatch
 from smalltale.training.optim import OptimConfig, Optimizers
-from smalltale.training.record import fingerprint, write_meta
+from smalltale.training.ranks import Ranks, joined
+from smalltale.training.record import fingerprint, run_record
 from smalltale.training.schedule import ScheduleConfig
+from smalltale.training.step import Gradients, Recorded
 from smalltale.training.stopping import StopRequests
 
 log = logging.getLogger(__name__)
@@ -43,9 +47,11 @@ class TrainingConfig:
     row_length: int = 256
     """Tokens a row; stories are packed whole into rows."""
     batch_tokens: int = 8192
-    """Tokens an optimizer step, a multiple of `row_length`."""
-    micro_batch_tokens: int = 8192
-    """Tokens that go through the model at once; a divisor of `batch_tokens`."""
+    """Tokens an optimizer step, a multiple of `row_length`; halved where a time budget leaves too few steps."""
+    micro_batch_tokens: int = 0
+    """The most tokens a rank sends through the model at once; 0: as many as its memory takes."""
+    dropout: float = 0.0
+    """Share of features dropped where a layer adds to the stream; for texts that are read many times."""
     head_rows: int = 512
     """Rows of logits the loss holds at once."""
     device: str = "auto"
@@ -60,14 +66,15 @@ class TrainingConfig:
     """Keep the run's state this often."""
 
     def __post_init__(self) -> None:
-        for name in ("row_length", "batch_tokens", "micro_batch_tokens", "head_rows"):
+        for name in ("row_length", "batch_tokens", "head_rows"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"training.{name} = {getattr(self, name)} must be at least 1")
-        if self.micro_batch_tokens % self.row_length or self.batch_tokens % self.micro_batch_tokens:
+        if self.batch_tokens % self.row_length:
             raise RecipeError(
-                f"training: batch_tokens {self.batch_tokens} must be a multiple of micro_batch_tokens "
-                f"{self.micro_batch_tokens}, and that of row_length {self.row_length}"
+                f"training.batch_tokens = {self.batch_tokens} must be a multiple of row_length = {self.row_length}"
             )
+        if not 0 <= self.dropout < 1:
+            raise RecipeError(f"training.dropout = {self.dropout} must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,156 +108,224 @@ def train(
     record: dict[str, Any] | None = None,
     watch: Watcher | None = None,
 ) -> TrainingSummary:
-    """Train a model from scratch, or go on where an earlier run into `out` stopped.
+    """Train a model from scratch, or go on where an earlier run into `out` stopped; with torchrun, on all its ranks.
 
     `record` (weight class, counted parameters) goes into config.json. Raises SmalltaleError where the parts do not
-    fit, or where the loss is no longer finite.
+    fit, or where the run stops learning for a second time.
     """
-    refuse_foreign_folder(out)
-    with explained(out):
-        out.mkdir(parents=True, exist_ok=True)
     data = read_tokens(tokens)
     check_fit(shape, data, tokenizer, config)
-    run = Run(config, shape, data, out, record or {})
-    tokenizer.save(out, {})
+    with joined() as ranks:
+        told: dict[str, Any] = {"fingerprint": fingerprint(asdict(config), shape, data)}
+        try:
+            refuse_foreign_folder(out)
+            with explained(out):
+                out.mkdir(parents=True, exist_ok=True)
+            device = choose_device(config.device, ranks.local)
+        except SmalltaleError as error:
+            told["error"] = str(error)
+        ranks.agree(told)
+        about = About(recipe=recipe, record=record or {}, tokens=tokens, fingerprint=told["fingerprint"])
+        run = Run(config, shape, data, tokenizer, out, device, ranks, about)
+        validation = list(validation_stories(data, tokenizer, config.validation_stories))
+        return run.go(validation[ranks.rank :: ranks.size], watch)
 
-    def keep_record(*, finished: bool) -> None:
-        write_meta(out, asdict(config), run.state, run.device, tokens, recipe, finished=finished)
 
-    keep_record(finished=False)
-    validation = list(validation_stories(data, tokenizer, config.validation_stories))
-    summary = run.go(tokenizer, validation, watch)
-    keep_record(finished=True)
-    return summary
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a run's record says besides its own figures."""
+
+    recipe: dict[str, Any] | None
+    record: dict[str, Any]
+    tokens: Path
+    fingerprint: str
 
 
 class Run:
-    """One run in this process: model, optimizers, rows, clock."""
+    """One run, as this rank sees it: model, optimizers, rows, clock."""
 
     def __init__(
-        self, config: TrainingConfig, shape: ModelConfig, data: TokenFolder, out: Path, record: dict[str, Any]
+        self,
+        config: TrainingConfig,
+        shape: ModelConfig,
+        data: TokenFolder,
+        tokenizer: Tokenizer,
+        out: Path,
+        device: Device,
+        ranks: Ranks,
+        about: About,
     ) -> None:
-        self.config, self.shape, self.out, self.record = config, shape, out, record
-        self.device: Device = choose_device(config.device)
+        self.config, self.shape, self.tokenizer, self.out = config, shape, tokenizer, out
+        self.device, self.ranks, self.about = device, ranks, about
         torch.manual_seed(config.seed)
-        self.model = Transformer(shape).to(self.device.torch_device)
-        self.optimizers = Optimizers(self.model, config.optim)
+        self.model = Transformer(shape, dropout=config.dropout).to(device.torch_device)
+        self.optimizers = Optimizers(self.model, config.optim, ranks)
         self.rows = Rows.from_tokens(
-            data, config.row_length, seed=config.seed, device=self.device.torch_device
+            data,
+            config.row_length,
+            seed=config.seed,
+            rank=ranks.rank,
+            world_size=ranks.size,
+            device=device.torch_device,
         )
         self.state = RunState(
-            step=0, tokens=0, seconds=0.0, fingerprint=fingerprint(asdict(config), shape, data)
+            step=0,
+            tokens=0,
+            seconds=0.0,
+            fingerprint=about.fingerprint,
+            batch_tokens=config.batch_tokens,
         )
-        self.compiled = config.compile and self.device.compiles
-        # Layer by layer, all alike: 9 s to compile instead of 45 s for the whole trunk, at the same speed
-        # (6 layers, 2 cores with AMX, 2026-11-23).
-        self.layers = [
-            torch.compile(each, dynamic=False) if self.compiled else each for each in self.model.blocks
-        ]
+        self.compiled = config.compile and device.compiles
+        self.gradients = Gradients(
+            self.model, self.rows, device, ranks, head_rows=config.head_rows, compiled=self.compiled
+        )
+        self.micro_tokens = micro_batch(config, config.batch_tokens, shape, device, ranks)
+        self.update: Callable[[], None] = self.optimizers.step
+        self.saver = Saver(out, about.record)
+        self.health = LossWatch()
         self.metrics: list[dict[str, Any]] = []
 
-    def go(self, tokenizer: Tokenizer, validation: list[str], watch: Watcher | None) -> TrainingSummary:
+    def go(self, validation: list[str], watch: Watcher | None) -> TrainingSummary:
         """Train to the end of the budget."""
-        self.take_up()
-        compile_seconds = self.warm_up()
+        place = newest_state(self.out)
+        if place is not None:
+            self.state = read_state(place, self.about.fingerprint)
+        compile_seconds = self.warm_up(fresh=place is None)
+        if place is not None:
+            self.go_back_to(place, self.state)
+            log.info("going on from step %d, after %.0f s", self.state.step, self.state.seconds)
         first, schedule = self.state, self.config.schedule
+        self.save(finished=False)
         saved = time.monotonic()
-        bits: float | None = None
         next_look = self.look_after(schedule.progress(first.step, first.seconds))
-        loss = self.metrics[-1]["loss"] if self.metrics else math.nan
         with StopRequests() as stop:
             while (progress := schedule.progress(self.state.step, self.state.seconds)) < 1:
-                loss = self.step(progress)
-                self.show(loss)
+                loss, asked = self.step(progress, stop_asked=stop.asked)
+                if trouble := self.health.trouble(loss):
+                    self.recover(trouble)
+                    continue
                 progress = schedule.progress(self.state.step, self.state.seconds)
+                self.show(progress)
                 if progress >= next_look:
                     next_look = self.look_after(progress)
-                    bits = self.look(tokenizer, validation, watch)
-                if stop.asked:
-                    self.save()
+                    self.look(validation, watch)
+                if asked:
+                    self.save(finished=False)
+                    self.saver.wait()
                     raise KeyboardInterrupt
-                if time.monotonic() - saved > self.config.checkpoint_seconds:
-                    self.save()
+                if time.monotonic() - saved > self.config.checkpoint_seconds and self.health.calm:
+                    self.save(finished=False)
                     saved = time.monotonic()
-        self.save()
+        self.save(finished=True)
+        self.saver.wait()
         seconds, trained = self.state.seconds - first.seconds, self.state.tokens - first.tokens
+        last = self.metrics[-1] if self.metrics else {}
         return TrainingSummary(
             steps=self.state.step,
             tokens=self.state.tokens,
             seconds=self.state.seconds,
             compile_seconds=compile_seconds,
             tokens_per_second=trained / seconds if seconds else 0.0,
-            final_loss=loss,
-            bits_per_byte=bits,
+            final_loss=last.get("loss", math.nan),
+            bits_per_byte=last.get("bits_per_byte"),
         )
 
-    def take_up(self) -> None:
-        """Go on from the newest saved state, where there is one."""
-        place = newest_state(self.out)
-        if place is None:
-            return
-        self.state = resume(place, self.model, self.optimizers, self.state.fingerprint)
-        path = self.out / "metrics.jsonl"
-        if path.exists():
-            self.metrics = [each for each in read_jsonl(path) if each["step"] <= self.state.step]
-        log.info("going on from step %d, after %.0f s of training", self.state.step, self.state.seconds)
-
-    def warm_up(self) -> float:
-        """Compile before the clock starts, on the step that comes next; nothing is learned. Returns seconds."""
-        if not self.compiled:
-            return 0.0
-        log.info("compiling the model (once for a shape; later runs are faster)")
+    def warm_up(self, *, fresh: bool) -> float:
+        """Compile and fit the batches to the machine before the clock starts; nothing is learned. Returns seconds."""
         began = time.monotonic()
-        self.backward(self.batch(self.state.step)[:1])
-        self.optimizers.zero_grad()
+        if self.compiled:
+            log.info("compiling the model (once for a shape; later runs are faster)")
+        self.optimizers.set_multiplier(0.0)
+        self.fit_micro_batch()
+        if fresh and self.config.schedule.minutes:
+            self.state = replace(self.state, batch_tokens=batch_for(self.config, self.speed(), self.ranks))
+            if self.state.batch_tokens < self.config.batch_tokens:
+                log.info("steps of %d tokens: the time is short for this machine", self.state.batch_tokens)
+                self.fit_micro_batch()
+        if self.compiled and self.device.kind == "cuda":
+            self.update = Recorded(self.optimizers.step, (), self.device.torch_device)
+        self.optimizers.reset()
         self.device.synchronize()
-        return time.monotonic() - began
+        return time.monotonic() - began if self.compiled else 0.0
 
-    def batch(self, step: int) -> list[Batch]:
-        """The micro-batches of a step."""
-        rows = self.config.micro_batch_tokens // self.config.row_length
-        count = self.config.batch_tokens // self.config.micro_batch_tokens
-        return [self.rows.batch(step * count + number, rows) for number in range(count)]
+    def fit_micro_batch(self) -> None:
+        """Find the most tokens that go through at once: halved while the memory does not take them."""
+        batch = self.state.batch_tokens
+        most = micro_batch(self.config, batch, self.shape, self.device, self.ranks)
+        while True:
+            self.micro_tokens = fitting_part(batch // self.ranks.size, self.config.row_length, most)
+            try:
+                self.gradients.add(self.plans(0)[0], 0.0)
+                self.device.synchronize()
+                break
+            except torch.OutOfMemoryError as error:
+                most = self.less_at_once(error)
+        least = self.ranks.least(self.micro_tokens)
+        self.micro_tokens = fitting_part(batch // self.ranks.size, self.config.row_length, least)
 
-    def backward(self, batches: list[Batch]) -> float:
-        """Add the gradient of the mean loss over all targets. Returns that loss in nats per token."""
-        targets = sum(int((batch.targets >= 0).sum()) for batch in batches)
-        total = torch.zeros((), device=self.device.torch_device)
-        for batch in batches:
-            with self.device.autocast():
-                # The look-up stays outside the compiled part: its gradient would be summed in a changing order.
-                features = self.model.trunk(self.model.embedding(batch.ids), batch.story, self.layers)
-                loss = chunked_cross_entropy(
-                    features.flatten(0, 1).to(self.device.dtype),
-                    self.model.embedding.weight,
-                    batch.targets.flatten(),
-                    cap=self.shape.soft_cap,
-                    chunk=self.config.head_rows,
-                    compiled=self.compiled,
-                )
-            (loss / targets).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return float(total) / targets
-
-    def step(self, progress: float) -> float:
-        """One optimizer step. Returns the loss before it, in nats per token."""
-        began = time.monotonic()
-        self.optimizers.set_multiplier(self.config.schedule.multiplier(progress))
-        loss = self.backward(self.batch(self.state.step))
-        if not math.isfinite(loss):
+    def less_at_once(self, error: torch.OutOfMemoryError) -> int:
+        """Half the micro-batch, after the memory did not take it. Raises SmalltaleError where it is one row."""
+        if self.micro_tokens <= self.config.row_length:
             raise SmalltaleError(
-                f"the loss is {loss} at step {self.state.step}; the last good state is kept in {self.out}: "
-                "lower training.optim.matrix_rate and training.optim.embedding_rate, and train into a new folder"
-            )
-        self.optimizers.step()
+                f"{self.device.name} has not enough memory for one row of {self.config.row_length} tokens; "
+                "lower training.row_length, training.head_rows or model.width"
+            ) from error
+        log.warning("%d tokens at once do not fit into the memory; trying half", self.micro_tokens)
+        self.gradients.forget()
         self.optimizers.zero_grad()
+        return self.micro_tokens // 2
+
+    def speed(self) -> float:
+        """Tokens a second of all ranks together, forward and backward, over one micro-batch."""
+        plan = self.plans(0)[0]
+        began = time.monotonic()
+        self.gradients.add(plan, 0.0)
         self.device.synchronize()
+        (speed,) = self.ranks.sums(self.micro_tokens / (time.monotonic() - began))
+        return speed
+
+    def plans(self, step: int) -> list[Plan]:
+        """Where the tokens of this rank's micro-batches of a step stand."""
+        rows = self.micro_tokens // self.config.row_length
+        count = self.state.batch_tokens // self.ranks.size // self.micro_tokens
+        return [self.rows.plan(step * count + number, rows) for number in range(count)]
+
+    def backward(self) -> Tensor:
+        """The gradient of the mean loss over all ranks' targets, into every rank's gradients.
+
+        Returns this rank's share of the mean, on the device.
+        """
+        plans = self.plans(self.state.step)
+        (targets,) = self.ranks.sums(sum(plan.targets for plan in plans))
+        total = torch.zeros((), device=self.device.torch_device)
+        for number, plan in enumerate(plans):
+            if self.config.dropout:
+                torch.manual_seed(hash((self.config.seed, self.state.step, number, self.ranks.rank)))
+            total += self.gradients.add(plan, 1 / targets, send=number == len(plans) - 1)
+        return total / targets
+
+    def step(self, progress: float, *, stop_asked: bool) -> tuple[float, bool]:
+        """One optimizer step, unless the loss is not finite. Returns the loss before it, and whether to stop."""
+        began = time.monotonic()
+        self.optimizers.set_multiplier(self.config.schedule.multiplier(progress) * self.state.rate_factor)
+        try:
+            share = float(self.backward())
+        except torch.OutOfMemoryError as error:
+            if self.ranks.size > 1:
+                raise
+            self.micro_tokens = self.less_at_once(error)
+            return self.step(progress, stop_asked=stop_asked)
+        # The leader's clock counts for all, and a signal to one stops all.
         seconds = time.monotonic() - began
-        self.state = RunState(
+        loss, seconds, asked = self.ranks.sums(share, seconds * self.ranks.leads, stop_asked)
+        if math.isfinite(loss):
+            self.update()
+        self.optimizers.zero_grad()
+        self.state = replace(
+            self.state,
             step=self.state.step + 1,
-            tokens=self.state.tokens + self.config.batch_tokens,
+            tokens=self.state.tokens + self.state.batch_tokens,
             seconds=self.state.seconds + seconds,
-            fingerprint=self.state.fingerprint,
         )
         self.metrics.append(
             {
@@ -258,40 +333,82 @@ class Run:
                 "tokens": self.state.tokens,
                 "seconds": round(self.state.seconds, 4),
                 "loss": loss,
-                "tokens_per_second": round(self.config.batch_tokens / seconds, 1),
+                "tokens_per_second": round(self.state.batch_tokens / seconds, 1),
             }
         )
-        return loss
+        return loss, asked > 0
 
-    def show(self, loss: float) -> None:
+    def recover(self, trouble: str) -> None:
+        """Go back to the last good state, once, with half the learning rates. Raises SmalltaleError for a second time."""
+        self.saver.wait()
+        place = newest_state(self.out)
+        if place is None or self.state.recoveries:
+            raise SmalltaleError(
+                f"{trouble} at step {self.state.step}, {'once more, ' * self.state.recoveries}and the run stopped; "
+                f"the last good state is kept in {self.out}: lower training.optim.matrix_rate and "
+                "training.optim.embedding_rate, and train into a new folder"
+            )
+        log.warning(
+            "%s at step %d; going back to the last good state, with half the rates", trouble, self.state.step
+        )
+        good = read_state(place, self.about.fingerprint)
+        self.go_back_to(
+            place,
+            replace(good, recoveries=good.recoveries + 1, rate_factor=good.rate_factor / 2),
+        )
+        self.health = LossWatch()
+        self.save(finished=False)
+
+    def go_back_to(self, place: Path, state: RunState) -> None:
+        """Take up a saved state's weights and momenta, as `state`."""
+        load_state(place, self.model, self.optimizers)
+        self.state = state
+        path = self.out / "metrics.jsonl"
+        if path.exists():
+            self.metrics = [each for each in read_jsonl(path) if each["step"] <= state.step]
+
+    def show(self, progress: float) -> None:
         """Move the display."""
-        speed = self.metrics[-1]["tokens_per_second"]
-        after = self.config.schedule.progress(self.state.step, self.state.seconds)
-        figures = f"step {self.state.step:,}  loss {loss:.3f}  {speed:,.0f} tokens/s"
-        log.info("training", extra={"done": after, "total": 1.0, "unit": "", "figures": figures})
+        if not self.ranks.leads:
+            return
+        last = self.metrics[-1]
+        figures = f"step {last['step']:,}  loss {last['loss']:.3f}  {last['tokens_per_second']:,.0f} tokens/s"
+        log.info("training", extra={"done": progress, "total": 1.0, "unit": "", "figures": figures})
 
     def look_after(self, progress: float) -> float:
         """The progress at which the next evaluation is due."""
         count = max(1, self.config.evaluations)
         return (math.floor(progress * count + 1e-9) + 1) / count
 
-    def look(self, tokenizer: Tokenizer, validation: list[str], watch: Watcher | None) -> float | None:
-        """Measure bits per byte, and let the watcher see the model."""
-        bits = None
-        if validation:
-            bits = evaluate(self.model, tokenizer, validation).bits_per_byte
+    def look(self, validation: list[str], watch: Watcher | None) -> None:
+        """Measure bits per byte, each rank on its share of the stories; keep the best model; let the watcher see it."""
+        found = evaluate(self.model, self.tokenizer, validation) if validation else None
+        nats, size = self.ranks.sums(found.nats if found else 0.0, found.bytes if found else 0)
+        if size:
+            bits = nats / math.log(2) / size
             self.metrics[-1]["bits_per_byte"] = bits
-            log.info(
-                "step %d: %.4f bits per byte on %d held-out stories", self.state.step, bits, len(validation)
-            )
-        if watch is not None:
+            log.info("step %d: %.4f bits per byte on held-out stories", self.state.step, bits)
+            if self.state.best_bits_per_byte is None or bits < self.state.best_bits_per_byte:
+                self.state = replace(self.state, best_bits_per_byte=bits)
+                if self.ranks.leads:
+                    self.saver.best(self.model, self.tokenizer, self.meta(finished=False))
+        if watch is not None and self.ranks.leads:
             watch(self.model, self.state)
-        return bits
 
-    def save(self) -> None:
-        """Keep the state and the metrics."""
-        save_checkpoint(self.out, self.model, self.optimizers, self.state, self.record)
-        write_jsonl(self.out / "metrics.jsonl", self.metrics)
+    def save(self, *, finished: bool) -> None:
+        """Keep the state, the record and the metrics."""
+        if self.ranks.leads:
+            self.tokenizer.save(self.out, {})
+            self.saver.last(self.model, self.optimizers, self.state)
+            write_json(self.out / "meta.json", self.meta(finished=finished))
+            write_jsonl(self.out / "metrics.jsonl", self.metrics)
+
+    def meta(self, *, finished: bool) -> dict[str, Any]:
+        """The record of the run so far."""
+        about = self.about
+        return run_record(
+            asdict(self.config), self.state, self.device, about.tokens, about.recipe, finished=finished
+        )
 
 
 def check_fit(shape: ModelConfig, data: TokenFolder, tokenizer: Tokenizer, config: TrainingConfig) -> None:

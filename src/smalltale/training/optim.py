@@ -1,7 +1,8 @@
 """The optimizers: Muon for the matrices of the layers, AdamW for the embedding and the scalars.
 
-In: a Transformer and an OptimConfig. Out: one object with step(), state_dict() and load_state_dict().
-Beware: matrices of one shape are orthogonalised together in one batch, so a step is a handful of products.
+In: a Transformer and an OptimConfig. Out: one object with step() and the state a checkpoint keeps.
+Beware: matrices of one shape are moved into one stacked tensor, so that a step is a handful of products; with several
+ranks each takes its share of every stack. Gradients must be added in place, never replaced.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from smalltale.errors import RecipeError
 from smalltale.model.transformer import Transformer
+from smalltale.training.ranks import Ranks
 
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -55,100 +57,151 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     X = X / (X.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
     for a, b, c in POLAR_EXPRESS:
         A = X @ X.mT
-        X = a * X + (b * A + c * A @ A) @ X
+        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
     out: Tensor = X.mT if tall else X
     return out
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Jordan et al., 2024). A parameter (R, C) may be `parts` matrices stacked by rows."""
+class Stack:
+    """All matrices of one shape as one tensor (n, R, C), and their gradients and momenta likewise.
 
-    def __init__(self, parameters: list[nn.Parameter], parts: list[int], config: OptimConfig) -> None:
-        super().__init__(parameters, {"lr": config.matrix_rate})
-        self.momentum, self.weight_decay, self.parts = config.momentum, config.weight_decay, parts
+    The parameters become views of it; a parameter (p·R, C) may be p of them, one above the other.
+    """
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        (group,) = self.param_groups
-        by_shape: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
-        for parameter, parts in zip(group["params"], self.parts, strict=True):
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            momentum = state["momentum"]
-            momentum.lerp_(parameter.grad, 1 - self.momentum)
-            ahead = torch.lerp(parameter.grad, momentum, self.momentum)
-            rows, columns = parameter.shape[0] // parts, parameter.shape[1]
-            by_shape[rows, columns].append((parameter, ahead.view(parts, rows, columns)))
-        for (rows, columns), members in by_shape.items():
-            updates = orthogonalised(torch.cat([ahead for _, ahead in members]))
-            scale = max(1.0, rows / columns) ** 0.5
-            start = 0
-            for parameter, ahead in members:
-                update = updates[start : start + len(ahead)].reshape(parameter.shape).float()
-                start += len(ahead)
-                if self.weight_decay:
-                    agrees = (update * parameter > 0).float()
-                    parameter.mul_(1 - group["lr"] * self.weight_decay * agrees)
-                parameter.add_(update, alpha=-group["lr"] * scale)
+    def __init__(self, members: list[Member]) -> None:
+        self.members = members
+        self.weights = torch.cat([each.parameter.view(each.shape) for each in members])
+        self.gradients, self.momenta = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
+        for each, weight, gradient in zip(
+            members, self.apart(self.weights), self.apart(self.gradients), strict=True
+        ):
+            each.parameter.data, each.parameter.grad = weight, gradient
+        self.gain = max(1.0, self.weights.shape[1] / self.weights.shape[2]) ** 0.5
+
+    def apart(self, stack: Tensor) -> list[Tensor]:
+        """The members' shares of a stack, as views."""
+        shares = torch.split(stack, [each.parts for each in self.members])
+        return [share.view(each.parameter.shape) for share, each in zip(shares, self.members, strict=True)]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One parameter of a stack."""
+
+    name: str
+    parameter: nn.Parameter
+    parts: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.parts, self.parameter.shape[0] // self.parts, self.parameter.shape[1])
+
+
+class Muon:
+    """Momentum, orthogonalised (Jordan et al., 2024), with a cautious weight decay."""
+
+    def __init__(self, members: list[Member], config: OptimConfig, ranks: Ranks) -> None:
+        by_shape: dict[tuple[int, int], list[Member]] = defaultdict(list)
+        for each in members:
+            by_shape[each.shape[1:]].append(each)
+        self.stacks = [Stack(each) for each in by_shape.values()]
+        self.config, self.ranks = config, ranks
+        self.rate = torch.tensor(config.matrix_rate, device=members[0].parameter.device)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Uses up the gradients: they are overwritten."""
+        config = self.config
+        for stack in self.stacks:
+            stack.momenta.lerp_(stack.gradients, 1 - config.momentum)
+            ahead = stack.gradients.lerp_(stack.momenta, config.momentum)
+            update = self.ranks.shared_out(orthogonalised, ahead)
+            decay_and_add(stack.weights, update, self.rate, config.weight_decay, stack.gain)
+
+
+def decay_and_add(weights: Tensor, update: Tensor, rate: Tensor, decay: float, gain: float) -> None:
+    """weights ← weights − rate · (gain · update + decay · weights where both have one sign), in place."""
+    pull = torch.where(update * weights > 0, weights * decay, 0.0)
+    weights.sub_(pull.add_(update, alpha=gain).mul_(rate))
 
 
 class Optimizers:
-    """Both optimizers as one; rates follow `set_multiplier`."""
+    """Both optimizers as one; rates follow `set_multiplier`, and live on the device, where a graph can read them."""
 
-    def __init__(self, model: Transformer, config: OptimConfig) -> None:
-        matrices, parts, scalars = [], [], []
+    def __init__(self, model: Transformer, config: OptimConfig, ranks: Ranks | None = None) -> None:
+        matrices: list[Member] = []
+        scalars: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2 and name.startswith("blocks."):
-                matrices.append(parameter)
-                parts.append(3 if name.endswith("qkv.weight") else 1)
+                matrices.append(Member(name, parameter, 3 if name.endswith("qkv.weight") else 1))
             elif name != "embedding.weight":
                 scalars.append(parameter)
-        adam_groups = [{"params": [model.embedding.weight], "lr": config.embedding_rate}]
-        if scalars:
-            adam_groups.append({"params": scalars, "lr": config.scalar_rate})
-        fused = model.embedding.weight.device.type in {"cpu", "cuda"}
-        self.muon = Muon(matrices, parts, config)
+        self.config = config
+        embedding = model.embedding.weight
+        groups = [([embedding], config.embedding_rate), (scalars, config.scalar_rate)]
+        self.muon = Muon(matrices, config, ranks or Ranks())
         self.adam = torch.optim.AdamW(
-            adam_groups, betas=(config.beta1, config.beta2), eps=1e-10, weight_decay=0.0, fused=fused
+            [
+                {"params": held, "lr": embedding.new_tensor(rate, requires_grad=False)}
+                for held, rate in groups
+                if held
+            ],
+            betas=(config.beta1, config.beta2),
+            eps=1e-10,
+            weight_decay=0.0,
+            fused=embedding.device.type in {"cpu", "cuda"},
+            capturable=embedding.device.type == "cuda",
         )
-        self.full_rates = [[group["lr"] for group in each.param_groups] for each in (self.muon, self.adam)]
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        # AdamW's state, made now so that a step allocates nothing that lasts.
+        for group in self.adam.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+                on = parameter.device if parameter.device.type == "cuda" else "cpu"
+                self.adam.state[parameter] = {
+                    "step": torch.zeros((), device=on),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
+
+    def reset(self) -> None:
+        """As before the first step: no gradient, no momentum."""
+        self.zero_grad()
+        for stack in self.muon.stacks:
+            stack.momenta.zero_()
+        for state in self.adam.state.values():
+            torch._foreach_zero_(list(state.values()))
 
     def set_multiplier(self, multiplier: float) -> None:
         """Set every learning rate to its full strength times `multiplier`."""
-        for optimizer, rates in zip((self.muon, self.adam), self.full_rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * multiplier
+        self.muon.rate.fill_(self.config.matrix_rate * multiplier)
+        full = (self.config.embedding_rate, self.config.scalar_rate)
+        for group, rate in zip(self.adam.param_groups, full, strict=False):
+            group["lr"].fill_(rate * multiplier)
 
     def step(self) -> None:
         self.muon.step()
         self.adam.step()
 
     def zero_grad(self) -> None:
-        self.muon.zero_grad(set_to_none=True)
-        self.adam.zero_grad(set_to_none=True)
+        """Gradients to zero, where they lie."""
+        held = [parameter.grad for group in self.adam.param_groups for parameter in group["params"]]
+        torch._foreach_zero_([stack.gradients for stack in self.muon.stacks] + held)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every state tensor by `parameter/state`, for a checkpoint."""
-        return {
-            f"{self.names[parameter]}/{key}": value
-            for optimizer in (self.muon, self.adam)
-            for parameter, state in optimizer.state.items()
-            for key, value in state.items()
+        """Every state tensor by `parameter/state`, for a checkpoint; Muon's are views."""
+        found = {
+            f"{each.name}/momentum": share
+            for stack in self.muon.stacks
+            for each, share in zip(stack.members, stack.apart(stack.momenta), strict=True)
         }
+        for parameter, state in self.adam.state.items():
+            found |= {f"{self.names[parameter]}/{key}": value for key, value in state.items()}
+        return found
 
+    @torch.no_grad()
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
-        for optimizer in (self.muon, self.adam):
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    prefix = f"{self.names[parameter]}/"
-                    for key, value in tensors.items():
-                        if key.startswith(prefix):
-                            where = (
-                                "cpu"
-                                if key.endswith("/step") and parameter.device.type == "cpu"
-                                else parameter.device
-                            )
-                            optimizer.state[parameter][key.removeprefix(prefix)] = value.to(where)
+        """Take back what `tensors` gave. Raises KeyError where one is missing."""
+        for name, place in self.tensors().items():
+            place.copy_(tensors[name])

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from smalltale.errors import FileProblem
-from smalltale.files import provenance, read_jsonl, write_json
+from smalltale.files import provenance, read_jsonl
 from smalltale.model.transformer import ModelConfig
 from smalltale.tokens.shards import TokenFolder
 from smalltale.training.checkpoint import RunState
@@ -32,8 +32,7 @@ def fingerprint(training: dict[str, Any], shape: ModelConfig, data: TokenFolder)
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def write_meta(
-    out: Path,
+def run_record(
     training: dict[str, Any],
     state: RunState,
     device: Device,
@@ -41,28 +40,25 @@ def write_meta(
     recipe: dict[str, Any] | None,
     *,
     finished: bool,
-) -> None:
-    """The record of the run: what shows how the model came to be."""
+) -> dict[str, Any]:
+    """The run's meta.json: what shows how the model came to be."""
     record = provenance(
         recipe=recipe,
         inputs={"tokens": state.fingerprint},
         counts={"steps": state.step, "tokens": state.tokens},
         seconds=state.seconds,
     )
-    write_json(
-        out / "meta.json",
-        {
-            **record,
-            "kind": "checkpoint",
-            "format": 1,
-            "finished": finished,
-            "trained_from_scratch": True,
-            "hardware": {"device": device.kind, "name": device.name, "dtype": str(device.dtype)},
-            "torch": torch.__version__,
-            "tokens_folder": str(tokens),
-            "training": training,
-        },
-    )
+    return {
+        **record,
+        "kind": "checkpoint",
+        "format": 1,
+        "finished": finished,
+        "trained_from_scratch": True,
+        "hardware": {"device": device.kind, "name": device.name, "dtype": str(device.dtype)},
+        "torch": torch.__version__,
+        "tokens_folder": str(tokens),
+        "training": training,
+    }
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
