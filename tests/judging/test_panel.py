@@ -11,6 +11,7 @@ import pytest
 from smalltale.cli.judge import judge_hand_in
 from smalltale.errors import SmalltaleError
 from smalltale.files import read_json, write_json
+from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import estimate, price_of
 from smalltale.judging.judge import Question, Sampling, ScriptedJudge
 from smalltale.judging.judgement import Judgement
@@ -18,7 +19,6 @@ from smalltale.judging.named import open_judges
 from smalltale.judging.pairs import Pair, compare_pairs
 from smalltale.judging.panel import Calibration, panel_scores, read_calibration
 from smalltale.judging.rubric import load_rubric
-from smalltale.judging.run import JudgingConfig
 from smalltale.judging.versus import compare_folders, duel
 from smalltale.submission import Completion, write_submission
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from smalltale.judging.config import JudgingConfig
 from smalltale.judging.gold import ATTACKS, LEVELS, read_gold, read_graded
 from smalltale.judging.guard import neutralise
 from smalltale.judging.judge import Question, ScriptedJudge
 from smalltale.judging.qualification import Report, qualify
 from smalltale.judging.rubric import load_rubric
-from smalltale.judging.run import JudgingConfig
 
 MARK = {"good": 8.5, "dull": 6.0, "contradictory": 4.0, "broken": 1.5}
 LEVEL = {neutralise(each.completion): each.level for each in read_gold()}

@@ -12,12 +12,13 @@ from loopback import Said, Script, answer, chat, serving, text_of
 
 from smalltale.errors import SmalltaleError
 from smalltale.files import read_json
+from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price
 from smalltale.judging.endpoint import EndpointJudge, retry_after
 from smalltale.judging.folder import read_judgements
 from smalltale.judging.judge import JudgeUnusable
 from smalltale.judging.rubric import load_rubric
-from smalltale.judging.run import JudgingConfig, JudgingSummary, judge_submission
+from smalltale.judging.run import JudgingSummary, judge_submission
 from smalltale.submission import Completion, write_submission
 
 FAST = JudgingConfig(attempts=3, first_wait_seconds=0.0)

@@ -14,9 +14,9 @@ from rich.text import Text
 from smalltale.cli import referee
 
 if TYPE_CHECKING:
+    from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import Price
     from smalltale.judging.qualification import Report
-    from smalltale.judging.run import JudgingConfig
 
 JudgeNames = Annotated[
     list[str], typer.Option("--judge", help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated.")
@@ -55,8 +55,8 @@ def run(
     ] = False,
 ) -> None:
     """Judge every completion of a hand-in, once by each judge."""
+    from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import price_of
-    from smalltale.judging.run import JudgingConfig
     from smalltale.recipe import load_recipe
 
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
@@ -152,11 +152,12 @@ def qualify(
 ) -> None:
     """Find out whether a judge is fit to rank."""
     from smalltale.files import write_json
+    from smalltale.judging.config import JudgingConfig
     from smalltale.judging.gold import read_graded
     from smalltale.judging.named import open_judges
     from smalltale.judging.qualification import qualify as qualify_judge
     from smalltale.judging.rubric import load_rubric
-    from smalltale.judging.run import JudgingConfig, scoring
+    from smalltale.judging.run import scoring
     from smalltale.recipe import load_recipe
 
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
@@ -220,9 +221,9 @@ def compare(
 
 def show_duel(first: Path, second: Path, judge: str, recipe: str, overrides: list[str]) -> None:
     """Pairwise verdicts between two entries."""
+    from smalltale.judging.config import JudgingConfig
     from smalltale.judging.named import open_judges
     from smalltale.judging.rubric import load_rubric
-    from smalltale.judging.run import JudgingConfig
     from smalltale.judging.versus import duel
     from smalltale.recipe import load_recipe
 

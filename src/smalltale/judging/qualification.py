@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from smalltale.judging.config import JudgingConfig
 from smalltale.judging.gold import ATTACKS, LEVELS, Gold, Graded, read_gold
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairs import Pair, Verdict, compare_pairs
 from smalltale.judging.rubric import Rubric, load_rubric
-from smalltale.judging.run import Item, JudgingConfig, judge_items
+from smalltale.judging.run import judge_items
 from smalltale.judging.scores import auc, pearson, quadratic_kappa, spearman
+from smalltale.judging.work import Item
 
 BARS_ANSWERED = 0.95
 """Least share of gold completions with a score."""

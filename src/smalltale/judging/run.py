@@ -1,89 +1,32 @@
 """Judge a submission: every completion by every judge, resumable to the item.
 
 In: a hand-in, judges, a rubric. Out: a judgements folder (folder.py).
-Beware: a judgement in state error is not kept: the next run asks again. All others are never asked twice.
+Beware: what an earlier run finished is in the folder's journal and costs nothing again.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
-import logging
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from smalltale.errors import RecipeError, SmalltaleError
+from smalltale.errors import SmalltaleError
 from smalltale.files import explained, provenance, read_json, refuse_foreign_folder, sha256_of, write_json
-from smalltale.judging.asking import Line, Outcome, Patience, ask
+from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price, Spending
 from smalltale.judging.folder import META, TABLE, write_table
-from smalltale.judging.guard import JUMP, without_words_to_judge
 from smalltale.judging.journal import Journal
-from smalltale.judging.judge import Judge, JudgeUnusable, Sampling
+from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.rubric import Rubric, RubricError
-from smalltale.signals import judge_directed
-from smalltale.submission import Completion, read_submission
-
-log = logging.getLogger(__name__)
+from smalltale.judging.work import Item, Run, items_of
+from smalltale.submission import read_submission
 
 JOURNAL = "journal.jsonl"
-HOPELESS = 24
-"""So many errors in a row, with nothing finished between them, stop a judge."""
-TOLD_SECONDS = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgingConfig:
-    """How a run asks."""
-
-    temperature: float = 0.0
-    """Of every judge's sampling, 0 to 2."""
-    seed: int = 0
-    """Sent with every request, and part of every cache key."""
-    logprobs: bool = False
-    """Ask for the probabilities of marks, for scores weighted by them."""
-    attempts: int = 5
-    """Calls for one answer before its judgement ends in error, at least 1."""
-    first_wait_seconds: float = 1.0
-    """Wait after a failed call where the judge asks for none; it doubles with each."""
-    concurrency: int = 0
-    """Requests at once to each judge; 0 leaves it to the judge."""
-    budget_dollars: float = 0.0
-    """Spend at most this much; 0 sets no bound."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= 2:
-            raise RecipeError(f"judging.temperature = {self.temperature}; choose 0 to 2")
-        if self.attempts < 1:
-            raise RecipeError(f"judging.attempts = {self.attempts}; choose at least 1")
-        if self.concurrency < 0:
-            raise RecipeError(f"judging.concurrency = {self.concurrency}; choose 0 or more")
-        if self.first_wait_seconds < 0 or self.budget_dollars < 0:
-            raise RecipeError("judging.first_wait_seconds and judging.budget_dollars are 0 or more")
-
-    @property
-    def patience(self) -> Patience:
-        return Patience(attempts=self.attempts, first_wait_seconds=self.first_wait_seconds)
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(temperature=self.temperature, seed=self.seed, logprobs=self.logprobs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One completion to be judged."""
-
-    prompt: str
-    completion: str
-    sample: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,16 +114,6 @@ def scoring(rubric: Rubric) -> Rubric:
     return rubric
 
 
-def items_of(rows: Sequence[Completion]) -> list[Item]:
-    """The rows with each completion's place among those of its prompt."""
-    seen: Counter[str] = Counter()
-    items = []
-    for row in rows:
-        items.append(Item(prompt=row.prompt, completion=row.completion, sample=seen[row.prompt]))
-        seen[row.prompt] += 1
-    return items
-
-
 def salt_of(out: Path) -> str:
     """The run's secret, made once and kept for resuming."""
     with explained(out):
@@ -193,162 +126,6 @@ def salt_of(out: Path) -> str:
     salt = secrets.token_hex(16)
     write_json(out / META, {"kind": "judgements", "format": 1, "salt": salt, "finished": False})
     return salt
-
-
-def key_of(judge: Judge, rubric: Rubric, item: Item, sampling: Sampling) -> str:
-    """What makes two judgements the same one."""
-    parts = [judge.name, judge.endpoint, rubric.hash, item.prompt, item.completion, asdict(sampling)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-@dataclass
-class Run:
-    """One run's work and its counts."""
-
-    rubric: Rubric
-    config: JudgingConfig
-    salt: str
-    spending: Spending
-    journal: Journal = field(init=False)
-    calls: int = 0
-    done: int = 0
-    stopped: str = ""
-    errors: dict[str, Judgement] = field(default_factory=dict)
-    told: float = 0.0
-
-    def all_items(self, items: Sequence[Item], judges: Sequence[Judge]) -> SmalltaleError | None:
-        """Judge what is not judged yet. Returns why a judge could not go on, after all that could be done is kept."""
-        total = len(items) * len(judges)
-
-        async def work() -> list[SmalltaleError | None]:
-            try:
-                return await asyncio.gather(*(self.one_judge(items, each, total) for each in judges))
-            finally:
-                await asyncio.gather(*(each.close() for each in judges))
-
-        failures = [each for each in asyncio.run(work()) if each is not None]
-        self.tell(total, force=True)
-        return failures[0] if failures else None
-
-    async def one_judge(self, items: Sequence[Item], judge: Judge, total: int) -> SmalltaleError | None:
-        """All items for one judge, so many at once as it takes."""
-        line = Line(judge, self.config.patience)
-        waiting: dict[str, Item] = {}
-        for item in items:
-            key = key_of(judge, self.rubric, item, self.config.sampling)
-            if self.journal.get(key) is None:
-                waiting.setdefault(key, item)
-            else:
-                self.done += 1
-        queue = iter(waiting.items())
-        hopeless = [0]
-
-        async def worker() -> None:
-            for key, item in queue:
-                if self.stopped or hopeless[0] >= HOPELESS:
-                    return
-                if self.spending.spent_up():
-                    self.stopped = f"the budget of ${self.config.budget_dollars:g} is spent"
-                    return
-                judgement = await self.one(line, key, item)
-                self.keep(judgement)
-                hopeless[0] = hopeless[0] + 1 if judgement.state == "error" else 0
-                self.tell(total)
-
-        workers = [asyncio.create_task(worker()) for _ in range(max(1, min(judge.concurrency, len(waiting))))]
-        try:
-            await asyncio.gather(*workers)
-        except JudgeUnusable as error:
-            return error
-        finally:
-            for each in workers:
-                each.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-        if hopeless[0] >= HOPELESS:
-            return SmalltaleError(
-                f"judge {judge.name}: {HOPELESS} calls in a row failed; what was finished is kept, "
-                f"run the same command again when it answers"
-            )
-        return None
-
-    def keep(self, judgement: Judgement) -> None:
-        """Into the journal, unless it is to be asked again another time."""
-        self.calls += judgement.calls
-        self.done += 1
-        self.spending.add(judgement.judge, judgement.input_tokens, judgement.output_tokens)
-        if judgement.state == "error":
-            self.errors[judgement.key] = judgement
-        else:
-            self.journal.add(judgement.key, judgement)
-
-    async def one(self, line: Line, key: str, item: Item) -> Judgement:
-        """One completion; where it speaks to the judge, once more without that, and what it gained is taken back."""
-        outcome = await self.asked(line, key, item.prompt, item.completion)
-        flags: tuple[str, ...] = ()
-        as_written = None
-        if judge_directed(item.completion) and outcome.state in {"ok", "unparsable", "refused"}:
-            plain = await self.asked(
-                line, f"{key}:plain", item.prompt, without_words_to_judge(item.completion)
-            )
-            plain.calls += outcome.calls
-            plain.input_tokens += outcome.input_tokens
-            plain.output_tokens += outcome.output_tokens
-            flags = ("speaks to the judge",)
-            before, after = self.overall(outcome), self.overall(plain)
-            as_written = before
-            if plain.state == "error" or before is None or after is None or before - after > JUMP:
-                flags += ("the score jumped by it",) if before is not None and after is not None else ()
-                outcome = plain
-            else:
-                outcome.calls, outcome.input_tokens, outcome.output_tokens = (
-                    plain.calls, plain.input_tokens, plain.output_tokens,
-                )  # fmt: skip
-        answer = outcome.answer
-        return Judgement(
-            prompt=item.prompt,
-            sample=item.sample,
-            judge=line.judge.name,
-            rubric=self.rubric.name,
-            rubric_hash=self.rubric.hash,
-            state=outcome.state,
-            overall=self.overall(outcome),
-            scores=answer.scores if answer else {},
-            weighted=outcome.weighted,
-            age=answer.choices.get("age") if answer else None,
-            words="\n".join(answer.words.values()) if answer else "",
-            reason=outcome.reason,
-            flags=flags,
-            overall_as_written=as_written,
-            calls=outcome.calls,
-            input_tokens=outcome.input_tokens,
-            output_tokens=outcome.output_tokens,
-            key=key,
-        )
-
-    async def asked(self, line: Line, key: str, prompt: str, completion: str) -> Outcome:
-        texts = {"prompt": prompt, "completion": completion}
-        return await ask(line, self.rubric, texts, sampling=self.config.sampling, salt=self.salt, key=key)
-
-    def overall(self, outcome: Outcome) -> float | None:
-        return self.rubric.overall(outcome.answer.scores) if outcome.answer else None
-
-    def judgements(self, items: Sequence[Item], judges: Sequence[Judge]) -> Iterator[tuple[Judgement, str]]:
-        """What is known of each item and judge, in the submission's order, with the completion."""
-        for item in items:
-            for judge in judges:
-                key = key_of(judge, self.rubric, item, self.config.sampling)
-                record = self.journal.get(key)
-                kept = asdict(self.errors[key]) if key in self.errors else record
-                if kept is not None:
-                    place = {"prompt": item.prompt, "sample": item.sample, "flags": tuple(kept["flags"])}
-                    yield Judgement(**{**kept, **place}), item.completion
-
-    def tell(self, total: int, *, force: bool = False) -> None:
-        """Move the bar, a few times a second at most."""
-        now = time.monotonic()
-        if force or now - self.told >= TOLD_SECONDS:
-            self.told = now
-            log.info("judging", extra={"done": min(self.done, total), "total": total, "unit": "judgements"})
 
 
 def meta_of(

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from smalltale.errors import SmalltaleError
 from smalltale.files import read_json
+from smalltale.judging.config import JudgingConfig
 from smalltale.judging.folder import META, read_judgements, read_rows
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairs import Pair, compare_pairs
 from smalltale.judging.rubric import Rubric
-from smalltale.judging.run import JudgingConfig
 from smalltale.judging.scores import Interval, Paired, bradley_terry, clustered_interval, paired
 
 
