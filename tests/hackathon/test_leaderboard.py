@@ -14,11 +14,16 @@ from smalltale.errors import SmalltaleError
 from smalltale.hackathon.board import Memory, make_boards
 from smalltale.hackathon.judged import read_entry
 from smalltale.judging.named import open_judges
+from smalltale.judging.panel import Calibration
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
 from smalltale.submission import Completion, write_submission
 
 from .conftest import Fair, stories
+
+QUALIFIED = Calibration(
+    judge="scripted", endpoint="scripted:", rubric_hash="", mean=5.5, sd=2.0, weight=1.0, qualified=True
+)
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def judged(tmp_path: Path) -> Path:
             judges,
             load_rubric("paper"),
             tmp_path / "out",
-            qualified=[judges[0].name],
+            calibrations={judges[0].name: QUALIFIED},
         )
     return tmp_path / "out"
 

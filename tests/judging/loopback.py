@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import threading
 from collections import Counter
@@ -38,9 +39,10 @@ class Loopback:
     seen: Counter[str] = field(default_factory=Counter)
 
 
-def chat(content: str | None, **message: Any) -> bytes:
+def chat(content: str | None, logprobs: Any = None, **message: Any) -> bytes:
     """A chat completion's body."""
     choice = {
+        "logprobs": logprobs,
         "index": 0,
         "finish_reason": "stop",
         "message": {"role": "assistant", "content": content, **message},
@@ -56,6 +58,13 @@ def chat(content: str | None, **message: Any) -> bytes:
             "usage": usage,
         }
     ).encode()
+
+
+def token_said(token: str, shares: dict[str, float] | None = None) -> dict[str, Any]:
+    """One token as logprobs tell it, with the probabilities of what could stand in its place."""
+    shares = shares or {token: 1.0}
+    top = [{"token": each, "logprob": math.log(share)} for each, share in shares.items()]
+    return {"token": token, "logprob": math.log(shares[token]), "top_logprobs": top}
 
 
 def nonce(request: dict[str, Any]) -> str:

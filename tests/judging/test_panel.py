@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,19 @@ import pytest
 from smalltale.cli.judge import judge_hand_in
 from smalltale.errors import SmalltaleError
 from smalltale.files import read_json, write_json
+from smalltale.hackathon.judged import read_entry
+from smalltale.hackathon.standings import rank
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import estimate, price_of
-from smalltale.judging.judge import Question, Sampling, ScriptedJudge
+from smalltale.judging.handin import read_hand_in
+from smalltale.judging.judge import Question, Reply, Sampling, ScriptedJudge, rehearsal
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.named import open_judges
 from smalltale.judging.pairs import Pair, compare_pairs
-from smalltale.judging.panel import Calibration, panel_scores, read_calibration
+from smalltale.judging.panel import Calibration, calibrate, read_calibration, story_scores
+from smalltale.judging.report import write_report
 from smalltale.judging.rubric import load_rubric
+from smalltale.judging.run import judge_submission
 from smalltale.judging.versus import compare_folders, duel
 from smalltale.submission import Completion, write_submission
 
@@ -38,12 +45,62 @@ def calibration(judge: str, mean: float, sd: float, weight: float = 1.0) -> Cali
 def test_a_mild_and_a_harsh_judge_meet_on_one_scale() -> None:
     judgements = [said("mild", 0, 9.0), said("harsh", 0, 4.0), said("mild", 1, 8.0), said("harsh", 1, 2.0)]
     scales = {"mild": calibration("mild", 8.0, 1.0), "harsh": calibration("harsh", 2.0, 2.0)}
-    first, second = panel_scores(judgements, scales)
+    first, second = story_scores(calibrate(judgements, ["mild", "harsh"], scales))
     assert (first.score, first.disagreement) == (7.5, 0.0)
     assert second.score == 5.5
-    assert panel_scores(judgements, {"mild": scales["mild"]}) == [], (
-        "an uncalibrated judge has no place in a mean"
+
+
+def test_a_judge_that_agrees_more_weighs_more() -> None:
+    judgements = [said("good", 0, 9.0), said("poor", 0, 5.0)]
+    scales = {"good": calibration("good", 5.0, 2.0, 0.9), "poor": calibration("poor", 5.0, 2.0, 0.3)}
+    (story,) = story_scores(calibrate(judgements, ["good", "poor"], scales))
+    assert story.score == pytest.approx(0.75 * 9.5 + 0.25 * 5.5)
+
+
+def test_a_panel_with_an_uncalibrated_judge_is_left_as_it_is() -> None:
+    judgements = [said("mild", 0, 9.0), said("harsh", 0, 4.0)]
+    assert calibrate(judgements, ["mild", "harsh"], {"mild": calibration("mild", 8.0, 1.0)}) == judgements
+    assert calibrate(judgements[:1], ["mild"], {"mild": calibration("mild", 8.0, 1.0)}) == judgements[:1], (
+        "one judge needs no common scale"
     )
+
+
+def test_the_panels_calibrated_scores_are_what_ranks(tmp_path: Path) -> None:
+    """A harsh good judge and a mild poor one: plain means and calibrated ones order two entries differently."""
+    marks = {"harsh": {"first": 4, "second": 2}, "mild": {"first": 8, "second": 9}}
+
+    def judge(name: str) -> ScriptedJudge:
+        def script(question: Question) -> str:
+            entry = "first" if "first" in question.messages[1].content.split("***")[1] else "second"
+            scores = dict.fromkeys(load_rubric("paper").criteria, marks[name][entry])
+            return json.dumps({"check": question.nonce, "assessment": "Read.", **scores, "age": "C"})
+
+        return ScriptedJudge(script, name=name, endpoint=name)
+
+    scales = {"harsh": calibration("harsh", 3.0, 1.0, 0.9), "mild": calibration("mild", 8.0, 1.0, 0.3)}
+    entries = {}
+    for team in ("first", "second"):
+        rows = [Completion(f"Prompt {n}", f"A {team} story.") for n in range(3)]
+        write_submission(tmp_path / team / "s.csv", rows, {"team": team})
+        out = tmp_path / f"judged-{team}"
+        judge_submission(
+            tmp_path / team / "s.csv",
+            [judge("harsh"), judge("mild")],
+            load_rubric("paper"),
+            out,
+            calibrations=scales,
+        )
+        write_report(out)
+        entries[team] = read_entry(out)
+    assert entries["first"].mean == pytest.approx(0.75 * 7.5 + 0.25 * 5.5)
+    assert entries["second"].mean == pytest.approx(0.75 * 3.5 + 0.25 * 7.5)
+    assert entries["first"].disagreement == pytest.approx(1.0)
+    assert [each.entry.name for each in rank(entries.values())] == ["first", "second"]
+    compared = compare_folders(tmp_path / "judged-first", tmp_path / "judged-second")
+    assert compared["overall"].difference.mean == pytest.approx(7.0 - 4.5)
+    page = (tmp_path / "judged-first" / "report.html").read_text(encoding="utf-8")
+    assert "panel, calibrated" in page
+    assert "harsh 0.75" in page
 
 
 def test_a_constant_judge_calibrates_nothing(tmp_path: Path) -> None:
@@ -109,8 +166,65 @@ def test_a_qualification_of_this_rubric_lets_a_judge_rank_and_calibrates_it(tmp_
         )
         assert read_json(out / "meta.json")["qualified"] is expected
         page = (out / "report.html").read_text(encoding="utf-8")
-        assert ("Panel, each judge" in page) is expected
         assert ("rank nothing" in page) is not expected
+
+
+def test_two_models_of_one_provider_share_its_room(tmp_path: Path) -> None:
+    at_once: dict[str, int] = {"now": 0, "most": 0}
+
+    @dataclass
+    class Slow(ScriptedJudge):
+        async def answer(self, question: Question) -> Reply:
+            at_once["now"] += 1
+            at_once["most"] = max(at_once["now"], at_once["most"])
+            await asyncio.sleep(0.01)
+            at_once["now"] -= 1
+            return await super().answer(question)
+
+    write_submission(tmp_path / "s.csv", [Completion(f"Prompt {n}", f"Story {n}.") for n in range(12)], {})
+    judges = [Slow(rehearsal, name=name, endpoint="provider", concurrency=3) for name in ("a", "b")]
+    summary = judge_submission(tmp_path / "s.csv", judges, load_rubric("paper"), tmp_path / "out")
+    assert summary.judged == 24
+    assert at_once["most"] == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "prompts", "message"),
+    [
+        (
+            [("a", "1."), ("a", "2."), ("b", "3."), ("b", "4."), ("c", "5.")],
+            None,
+            "mixes prompts: most have 2 completions, 'c' has 1",
+        ),
+        (
+            [("a", "1."), ("x", "2.")],
+            ["a", "b"],
+            "answers 1 prompts that are not in the set, for example 'x'",
+        ),
+        ([("a", "1.")], ["a", "b"], "leaves out 1 of 2 prompts, for example 'b'"),
+    ],
+)
+def test_a_hand_in_of_mixed_prompts_is_refused_before_any_call(
+    tmp_path: Path, rows: list[tuple[str, str]], prompts: list[str] | None, message: str
+) -> None:
+    write_submission(tmp_path / "s.csv", [Completion(*row) for row in rows], {})
+    with pytest.raises(SmalltaleError, match=message):
+        read_hand_in(tmp_path / "s.csv", prompts)
+
+
+def test_entries_on_different_prompts_compare_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    for team, prompts in (("a", ["x", "y", "z"]), ("b", ["x", "y", "w"])):
+        write_submission(
+            tmp_path / team / "s.csv", [Completion(each, f"{team} {each}.") for each in prompts], {}
+        )
+        judge_hand_in(tmp_path / team / "s.csv", ["scripted"], "paper", tmp_path / f"j{team}")
+    judge = ScriptedJudge(rehearsal)
+    with pytest.raises(SmalltaleError, match="2 are shared, 2 are not, for example 'z'; add --shared"):
+        compare_folders(tmp_path / "ja", tmp_path / "jb")
+    with pytest.raises(SmalltaleError, match="add --shared"):
+        duel(tmp_path / "ja", tmp_path / "jb", judge, load_rubric("pairwise"), JudgingConfig())
+    assert judge.asked == [], "nobody was asked"
+    assert compare_folders(tmp_path / "ja", tmp_path / "jb", only_shared=True)["overall"].prompts == 2
 
 
 def test_a_folder_of_another_kind_is_left_alone(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
-from loopback import Said, Script, answer, chat, serving, text_of
+from loopback import Said, Script, answer, chat, serving, text_of, token_said
 
 from smalltale.errors import SmalltaleError
 from smalltale.files import read_json
@@ -17,6 +18,7 @@ from smalltale.judging.cost import Price
 from smalltale.judging.endpoint import EndpointJudge, retry_after
 from smalltale.judging.folder import read_judgements
 from smalltale.judging.judge import JudgeUnusable
+from smalltale.judging.report import write_report
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import JudgingSummary, judge_submission
 from smalltale.submission import Completion, write_submission
@@ -163,17 +165,57 @@ def test_a_wrong_key_or_model_stops_at_once(tmp_path: Path, status: int, message
         judged(tmp_path, lambda request, before: Said(b"no", status), [f"{n}." for n in range(50)])
 
 
-def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+def test_a_budget_is_not_passed_by_calls_on_their_way_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     texts = [f"good: {n}." for n in range(80)]
     price = {"m": Price(1000.0, 0.0)}
-    bounded = JudgingConfig(budget_dollars=8.0, first_wait_seconds=0)
+    bounded = JudgingConfig(budget_dollars=20.0, first_wait_seconds=0)
     summary, asked = judged(tmp_path, misbehave, texts, config=bounded, prices=price)
     assert summary.stopped
-    assert summary.judged == asked < 60
+    assert summary.judged == asked
     assert summary.dollars == pytest.approx(0.4 * asked)
+    assert 15 < summary.dollars <= 20
     rest, more = judged(tmp_path, misbehave, texts)
     assert rest.judged == 80
     assert asked + more == 80
+
+
+def test_logprobs_weigh_the_marks_from_the_server_to_the_table_and_the_page(tmp_path: Path) -> None:
+    rivals = {"7": 0.5, "8": 0.25, "6": 0.25}
+
+    def unsure(request: dict[str, Any], before: int) -> Said:
+        assert request["logprobs"] is True
+        text = answer(request, plot=7)
+        head, mark, tail = text.partition('"plot": ')
+        tokens = [token_said(head + mark), token_said("7", rivals), token_said(tail.removeprefix("7"))]
+        return Said(chat(text, logprobs={"content": tokens}))
+
+    config = JudgingConfig(logprobs=True)
+    judged(tmp_path, unsure, ["One end.", "Another end."], config=config)
+    for row in read_judgements(tmp_path / "out"):
+        assert row.scores["plot"] == 7.0
+        assert row.weighted == {"plot": pytest.approx(7.0)}
+    rivals["8"], rivals["6"] = 0.4, 0.1
+    judged(tmp_path / "skewed", unsure, ["One end.", "Another end."], config=config)
+    rows = pq.read_table(tmp_path / "skewed" / "out" / "judgements.parquet").to_pylist()
+    assert [row["weighted"]["plot"] for row in rows] == pytest.approx([7.3, 7.3])
+    assert all(row["weighted"]["grammar"] is None for row in rows), "what cannot be told is absent"
+    page = write_report(tmp_path / "skewed" / "out").read_text(encoding="utf-8")
+    assert "plot 7 (7.30)" in page
+    assert '<td class="n">7.30</td>' in page
+
+
+def test_a_judge_without_logprobs_is_found_out_by_one_call(tmp_path: Path) -> None:
+    with serving(misbehave) as server:
+        judge = EndpointJudge(base_url=server.url, model="m", endpoint="loopback")
+        with pytest.raises(SmalltaleError, match="gives no probabilities"):
+            judge_submission(
+                hand_in(tmp_path, [f"good: {n}." for n in range(40)]),
+                [judge],
+                load_rubric("paper"),
+                tmp_path / "out",
+                config=JudgingConfig(logprobs=True),
+            )
+    assert len(server.asked) == 1
 
 
 def test_words_to_the_judge_gain_nothing_and_are_flagged(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import Price
     from smalltale.judging.qualification import Report
+    from smalltale.submission import Completion
 
 JudgeNames = Annotated[
     list[str], typer.Option("--judge", help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated.")
@@ -50,6 +51,9 @@ def run(
         list[str] | None, typer.Option(help="JUDGE=INPUT/OUTPUT, dollars a million tokens.")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="A journal shared between runs.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="The prompts the hand-in must answer, each and no other.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print calls, tokens and cost; ask nobody.")
     ] = False,
@@ -57,12 +61,15 @@ def run(
     """Judge every completion of a hand-in, once by each judge."""
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import price_of
+    from smalltale.judging.handin import read_hand_in
+    from smalltale.prompts import read_prompts
     from smalltale.recipe import load_recipe
 
+    rows = read_hand_in(submission, read_prompts(prompts) if prompts else None)
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
     prices = dict(price_of(each) for each in price or [])
     if dry_run:
-        show_estimate(submission, judge, rubric, prices)
+        show_estimate(rows, judge, rubric, prices)
         return
     if config.budget_dollars and any(name not in prices for name in judge):
         from smalltale.errors import SmalltaleError
@@ -86,50 +93,41 @@ def judge_hand_in(
 ) -> int:
     """Judge a hand-in by judges of these names. Returns how many judgements have a score."""
     from smalltale.judging.folder import META
+    from smalltale.judging.handin import read_hand_in
     from smalltale.judging.named import open_judges
-    from smalltale.judging.panel import read_calibration
+    from smalltale.judging.panel import calibrations_of
     from smalltale.judging.report import write_report
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import judge_submission, scoring
-    from smalltale.submission import read_submission
 
     asked = scoring(load_rubric(rubric))
-    read_submission(submission)  # a broken file is named before any judge is started
-    known = [
-        each
-        for each in map(read_calibration, qualifications)
-        if each is not None and each.rubric_hash == asked.hash
-    ]
-    passed = [each for each in known if each.qualified]
+    read_hand_in(submission)  # a broken file is named before any judge is started
     with open_judges(judges, concurrency=(config.concurrency if config else 0) or None) as opened:
+        known = calibrations_of(opened, qualifications, asked.hash)
         priced = {
             each.name: (prices or {})[name]
             for name, each in zip(judges, opened, strict=True)
             if name in (prices or {})
         }
-        qualified = [
-            each.name
-            for each in opened
-            if any((it.judge, it.endpoint) == (each.name, each.endpoint) for it in passed)
-        ]
         try:
             summary = judge_submission(
-                submission, opened, asked, out, config=config, qualified=qualified, prices=priced, cache=cache
+                submission, opened, asked, out, config=config, calibrations=known, prices=priced, cache=cache
             )
         finally:
             if (out / "judgements.parquet").exists() and (out / META).exists():
-                write_report(out, {each.judge: each for each in known})
+                write_report(out)
     return summary.judged
 
 
-def show_estimate(submission: Path, judges: list[str], rubric: str, prices: dict[str, Price]) -> None:
+def show_estimate(
+    rows: Sequence[Completion], judges: list[str], rubric: str, prices: dict[str, Price]
+) -> None:
     """What a run would cost, nothing asked."""
     from smalltale.judging.cost import estimate
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import scoring
-    from smalltale.submission import read_submission
 
-    texts = [f"{row.prompt} {row.completion}" for row in read_submission(submission)]
+    texts = [f"{row.prompt} {row.completion}" for row in rows]
     table = Table("judge", "calls", "tokens read", "tokens written", "dollars")
     for each in estimate(texts, judges, scoring(load_rubric(rubric)), prices):
         cost = "no price given" if each.dollars is None else f"{each.dollars:.4f}"
@@ -193,17 +191,21 @@ def compare(
         str | None,
         typer.Option(help="Ask this judge which of each two completions is better, in both orders."),
     ] = None,
+    shared: Annotated[
+        bool,
+        typer.Option("--shared", help="Compare on the shared prompts where the entries' prompts differ."),
+    ] = False,
     recipe: RecipeName = "demo",
     set_: Overrides = None,
 ) -> None:
     """Compare two judged entries on the prompts and judges they share."""
     if judge is not None:
-        show_duel(first, second, judge, recipe, set_ or [])
+        show_duel(first, second, judge, recipe, set_ or [], only_shared=shared)
         return
     from smalltale.judging.versus import compare_folders, may_rank
 
     table = Table("measure", "difference (95 %)", "prompts", "wins", "losses", "p", "")
-    for name, each in compare_folders(first, second).items():
+    for name, each in compare_folders(first, second, only_shared=shared).items():
         table.add_row(
             name,
             str(each.difference),
@@ -219,7 +221,9 @@ def compare(
         console.print("These judges have not qualified: the difference ranks nothing.", highlight=False)
 
 
-def show_duel(first: Path, second: Path, judge: str, recipe: str, overrides: list[str]) -> None:
+def show_duel(
+    first: Path, second: Path, judge: str, recipe: str, overrides: list[str], *, only_shared: bool
+) -> None:
     """Pairwise verdicts between two entries."""
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.named import open_judges
@@ -229,7 +233,7 @@ def show_duel(first: Path, second: Path, judge: str, recipe: str, overrides: lis
 
     config = load_recipe(recipe, overrides).section("judging", JudgingConfig)
     with open_judges([judge], concurrency=config.concurrency or None) as (opened,):
-        found = duel(first, second, opened, load_rubric("pairwise"), config)
+        found = duel(first, second, opened, load_rubric("pairwise"), config, only_shared=only_shared)
     Console().print(
         f"{first} beat {second} in a share of {found.share} of {found.pairs} pairs (a tie is half), "
         f"log odds {found.strength:+.2f}; {found.unanswered} without a verdict, {found.order_decided} decided by the order, "

@@ -69,12 +69,13 @@ def criterion_intervals(folder: Path) -> list[tuple[str, float, float, float]]:
 def story_scores(row: dict[str, Any]) -> StoryScores:
     """One row of judgements.parquet."""
     scores = {name: value for name, value in dict(row.get("scores") or {}).items() if value is not None}
-    overall = row.get("overall")
+    calibrated, overall = row.get("calibrated"), row.get("overall")
     return StoryScores(
         prompt=row["prompt"],
         sample=int(row.get("sample") or 0),
         judge=row["judge"],
         state=row["state"],
-        overall=overall,
+        overall=overall if calibrated is None else calibrated,
+        weight=1.0 if row.get("weight") is None else row["weight"],
         scores={name: float(value) for name, value in scores.items() if name not in NOT_CRITERIA},
     )

@@ -29,7 +29,9 @@ class StoryScores:
     judge: str
     state: State = "ok"
     overall: float | None = None
-    """The rubric's overall score; the mean of `scores` where the rubric has none."""
+    """The rubric's overall score, calibrated where a panel is; the mean of `scores` where the rubric has none."""
+    weight: float = 1.0
+    """The judge's weight in a calibrated panel."""
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def value(self) -> float | None:
@@ -99,7 +101,7 @@ def summarise(
     seed: int = 0,
 ) -> Entry:
     """Sum up one entry's judgements. A judgement without a score counts as missing, never as zero."""
-    by_prompt: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    by_prompt: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     by_criterion: dict[str, list[float]] = defaultdict(list)
     judged = 0
     for story in stories:
@@ -107,19 +109,19 @@ def summarise(
         if value is None:
             continue
         judged += 1
-        by_prompt[story.prompt][story.sample].append(value)
+        by_prompt[story.prompt][story.sample].append((value, story.weight))
         for criterion, score in story.scores.items():
             by_criterion[criterion].append(score)
     means = {
-        prompt: float(np.mean([np.mean(values) for values in samples.values()]))
+        prompt: float(np.mean([weighted_mean(said) for said in samples.values()]))
         for prompt, samples in sorted(by_prompt.items())
     }
     mean, low, high = interval(list(means.values()), seed=seed)
     spreads = [
-        float(np.std(values))
+        float(np.std([value for value, _ in said]))
         for samples in by_prompt.values()
-        for values in samples.values()
-        if len(values) > 1
+        for said in samples.values()
+        if len(said) > 1
     ]
     return Entry(
         name=name,
@@ -136,6 +138,14 @@ def summarise(
         counted_parameters=counted_parameters,
         verified=verified,
     )
+
+
+def weighted_mean(said: Sequence[tuple[float, float]]) -> float:
+    """The mean of values by their weights; plain where those that spoke weigh nothing."""
+    total = sum(weight for _, weight in said)
+    if not total:
+        return sum(value for value, _ in said) / len(said)
+    return sum(value * weight for value, weight in said) / total
 
 
 def interval(

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from smalltale.judging.guard import delimiter_of, neutralise, nonce_of_request
-from smalltale.judging.judge import Broken, Busy, Judge, Message, Question, Reply, Sampling
+from smalltale.judging.judge import Broken, Busy, Judge, JudgeUnusable, Message, Question, Reply, Sampling
 from smalltale.judging.judgement import Answer, Problem, State, parse_answer
 from smalltale.judging.rubric import CHECK, Rubric
 from smalltale.judging.weighted import weighted_scores
@@ -95,7 +95,10 @@ class Outcome:
 async def ask(
     line: Line, rubric: Rubric, texts: Mapping[str, str], *, sampling: Sampling, salt: str, key: str
 ) -> Outcome:
-    """Ask about `texts` (the rubric's places for them: prompt and completion, or prompt, first and second)."""
+    """Ask about `texts` (the rubric's places for them: prompt and completion, or prompt, first and second).
+
+    Raises JudgeUnusable where the judge lacks what `sampling` wants.
+    """
     nonce = nonce_of_request(salt, key)
     question = question_of(rubric, texts, nonce, delimiter_of(salt, key), sampling)
     outcome = Outcome()
@@ -107,6 +110,11 @@ async def ask(
         if reply.refused or REFUSAL.match(reply.text):
             outcome.state, outcome.reason = "refused", (reply.refused or reply.text.strip())[:200]
             return outcome
+        if sampling.logprobs and reply.text and not reply.tokens:
+            raise JudgeUnusable(
+                f"judge {line.judge.name} gives no probabilities of its marks; "
+                "ask it without them (--set judging.logprobs=false) or choose another"
+            )
         answer = parse_answer(reply.text, rubric, nonce)
         if isinstance(answer, Answer):
             outcome.state, outcome.answer, outcome.reason = "ok", answer, ""

@@ -1,8 +1,8 @@
 """What a run will cost, what it has cost, and where it stops.
 
 In: prices by judge, in dollars for a million tokens. Out: dollars, before and after.
-Beware: an estimate counts four characters a token and a full-length answer half the time; it is for the order of
-magnitude, the bill is counted from what the provider reports.
+Beware: an estimate counts four characters a token and answers of half the allowed length; it is for the order of magnitude,
+the bill is counted from what the provider reports. A budget sets each call's likely most aside before the call is made.
 """
 
 from __future__ import annotations
@@ -35,8 +35,14 @@ class Spending:
     prices: Mapping[str, Price]
     budget: float = 0.0
     tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
+    reserved: float = 0.0
+    """Dollars that the calls on their way may still cost."""
+    dearest: float = 0.0
+    """The most that one text has cost."""
 
     def add(self, judge: str, input_tokens: int, output_tokens: int) -> None:
+        if judge in self.prices:
+            self.dearest = max(self.dearest, self.prices[judge].dollars(input_tokens, output_tokens))
         read, written = self.tokens.get(judge, (0, 0))
         self.tokens[judge] = (read + input_tokens, written + output_tokens)
 
@@ -47,9 +53,23 @@ class Spending:
             return None
         return sum(self.prices[name].dollars(*tokens) for name, tokens in self.tokens.items())
 
-    def spent_up(self) -> bool:
-        """Whether nothing more may be asked."""
-        return self.budget > 0 and (self.dollars or 0.0) >= self.budget
+    def most(self, judge: str, rubric: Rubric, text: str) -> float:
+        """Dollars of asking a judge about a text: the longest answer, or the dearest text so far. 0 without a price."""
+        price = self.prices.get(judge)
+        if price is None:
+            return 0.0
+        return max(self.dearest, price.dollars(tokens_read(rubric, text), rubric.max_answer_tokens))
+
+    def reserve(self, dollars: float) -> bool:
+        """Set dollars aside for a call. False where that would pass the budget."""
+        if self.budget > 0 and (self.dollars or 0.0) + self.reserved + dollars > self.budget:
+            return False
+        self.reserved += dollars
+        return True
+
+    def release(self, dollars: float) -> None:
+        """A call has ended; what it cost is added by `add`."""
+        self.reserved -= dollars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +87,7 @@ def estimate(
     texts: Sequence[str], judges: Sequence[str], rubric: Rubric, prices: Mapping[str, Price]
 ) -> list[Estimate]:
     """Calls, tokens and dollars of judging `texts` (prompt and completion together), nothing cached."""
-    fixed = len(rubric.system) + len(rubric.task)
-    read = round(sum(fixed + len(text) for text in texts) / CHARACTERS_A_TOKEN)
+    read = sum(tokens_read(rubric, text) for text in texts)
     written = round(len(texts) * rubric.max_answer_tokens * ANSWER_SHARE)
     return [
         Estimate(
@@ -80,6 +99,11 @@ def estimate(
         )
         for name in judges
     ]
+
+
+def tokens_read(rubric: Rubric, text: str) -> int:
+    """Tokens of one request, about."""
+    return round((len(rubric.system) + len(rubric.task) + len(text)) / CHARACTERS_A_TOKEN)
 
 
 def price_of(text: str) -> tuple[str, Price]:

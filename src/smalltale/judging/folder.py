@@ -37,6 +37,8 @@ def table_schema(criteria: Sequence[str]) -> pa.Schema:
             ("overall", pa.float64()),
             ("scores", marks),
             ("weighted", marks),
+            ("calibrated", pa.float64()),
+            ("weight", pa.float64()),
             ("age", pa.string()),
             ("words", pa.string()),
             ("reason", pa.string()),

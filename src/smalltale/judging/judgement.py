@@ -50,6 +50,10 @@ class Judgement:
     scores: Mapping[str, float] = field(default_factory=dict)
     weighted: Mapping[str, float] = field(default_factory=dict)
     """Scores as means over the judge's own probabilities of each mark, where the provider gives them."""
+    calibrated: float | None = None
+    """The overall score on the gold set's common scale, where the whole panel is calibrated (panel.py)."""
+    weight: float | None = None
+    """The judge's share in that panel's mean, beside the others' shares."""
     age: str | None = None
     words: str = ""
     reason: str = ""

@@ -22,6 +22,7 @@ from smalltale.judging.folder import META, TABLE, write_table
 from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
+from smalltale.judging.panel import Calibration, calibrate
 from smalltale.judging.rubric import Rubric, RubricError
 from smalltale.judging.work import Item, Run, items_of
 from smalltale.submission import read_submission
@@ -52,11 +53,11 @@ def judge_submission(
     out: Path,
     *,
     config: JudgingConfig | None = None,
-    qualified: Sequence[str] = (),
+    calibrations: Mapping[str, Calibration] | None = None,
     prices: Mapping[str, Price] | None = None,
     cache: Path | None = None,
 ) -> JudgingSummary:
-    """Judge a hand-in into `out`; a stopped or grown run in it goes on. `qualified`: names of judges that may rank.
+    """Judge a hand-in into `out`; a stopped or grown run in it goes on. Only judges with a calibration may rank.
 
     Raises SmalltaleError where a judge is unusable or every call failed; what was finished is kept.
     """
@@ -69,10 +70,15 @@ def judge_submission(
     with Journal(cache or out / JOURNAL) as journal:
         run.journal = journal
         failure = run.all_items(items, judges)
-        judgements = list(run.judgements(items, judges))
-    rows = [{**asdict(each), "submission": submission.name, "completion": text} for each, text in judgements]
+        finished = run.judgements(items, judges)
+    names, known = [each.name for each in judges], calibrations or {}
+    judgements = calibrate([each for each, _ in finished], names, known)
+    rows = [
+        {**asdict(each), "submission": submission.name, "completion": text}
+        for each, (_, text) in zip(judgements, finished, strict=True)
+    ]
     write_table(out / TABLE, rows, list(rubric.criteria))
-    states = Counter(each.state for each, _ in judgements)
+    states = Counter(each.state for each in judgements)
     summary = JudgingSummary(
         judged=states["ok"],
         expected=len(items) * len(judges),
@@ -82,12 +88,20 @@ def judge_submission(
         stopped=run.stopped,
         seconds=time.monotonic() - began,
     )
-    names = [each.name for each in judges]
-    write_json(out / META, meta_of(submission, rubric, config, salt, names, qualified, summary, spending))
+    weights = {each.judge: each.weight for each in judgements}
+    told = [
+        {
+            "name": name,
+            "qualified": name in known and known[name].qualified,
+            "weight": weights.get(name),
+        }
+        for name in names
+    ]
+    write_json(out / META, meta_of(submission, rubric, config, salt, told, summary, spending))
     if failure is not None:
         raise failure
     if not states["ok"] and not run.stopped:
-        reasons = Counter(each.reason for each, _ in judgements).most_common(1)
+        reasons = Counter(each.reason for each in judgements).most_common(1)
         raise SmalltaleError(
             f"no judgement of {len(judgements)} has a score ({dict(states)}); most often: {reasons[0][0] if reasons else 'none'}; "
             f"mend the judge and run the same command again"
@@ -133,8 +147,7 @@ def meta_of(
     rubric: Rubric,
     config: JudgingConfig,
     salt: str,
-    names: Sequence[str],
-    qualified: Sequence[str],
+    judges: Sequence[Mapping[str, Any]],
     summary: JudgingSummary,
     spending: Spending,
 ) -> dict[str, Any]:
@@ -155,8 +168,8 @@ def meta_of(
         "name": submission.parent.name or submission.stem,
         "submission": read_json(declared) if declared.exists() else {},
         "rubric": {"name": rubric.name, "version": rubric.version, "hash": rubric.hash},
-        "judges": [{"name": name, "qualified": name in qualified} for name in names],
-        "qualified": bool(names) and all(name in qualified for name in names),
+        "judges": judges,
+        "qualified": bool(judges) and all(each["qualified"] for each in judges),
         "expected": summary.expected,
         "finished": sum(summary.states.values()) == summary.expected and not summary.states.get("error"),
         "stopped": summary.stopped,

@@ -16,15 +16,17 @@ from smalltale.errors import SmalltaleError
 from smalltale.files import read_json
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.folder import META, read_judgements, read_rows
+from smalltale.judging.handin import shared_prompts
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairs import Pair, compare_pairs
+from smalltale.judging.panel import story_scores
 from smalltale.judging.rubric import Rubric
 from smalltale.judging.scores import Interval, Paired, bradley_terry, clustered_interval, paired
 
 
-def compare_folders(first: Path, second: Path) -> dict[str, Paired]:
-    """The comparison by measure. Raises SmalltaleError where nothing is shared."""
+def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> dict[str, Paired]:
+    """The comparison by measure; `only_shared` leaves out prompts that one entry lacks. Raises SmalltaleError."""
     one, two = read_judgements(first), read_judgements(second)
     hashes = {each.rubric_hash for each in (*one, *two)}
     if len(hashes) > 1:
@@ -34,9 +36,13 @@ def compare_folders(first: Path, second: Path) -> dict[str, Paired]:
     judges = {each.judge for each in one} & {each.judge for each in two}
     if not judges:
         raise SmalltaleError(f"{first} and {second} share no judge; judge both with the same ones")
+    shared_prompts(
+        first, [each.prompt for each in one], second, [each.prompt for each in two], only_shared=only_shared
+    )
+    one, two = ([each for each in side if each.judge in judges] for side in (one, two))
     found = {}
     for measure in ("overall", *sorted({name for each in one for name in each.scores})):
-        comparison = paired(by_prompt(one, measure, judges), by_prompt(two, measure, judges))
+        comparison = paired(by_prompt(one, measure), by_prompt(two, measure))
         if comparison is not None:
             found[measure] = comparison
     if not found:
@@ -46,13 +52,16 @@ def compare_folders(first: Path, second: Path) -> dict[str, Paired]:
     return found
 
 
-def by_prompt(judgements: Sequence[Judgement], measure: str, judges: set[str]) -> dict[str, list[float]]:
-    """The scores of one measure."""
+def by_prompt(judgements: Sequence[Judgement], measure: str) -> dict[str, list[float]]:
+    """The scores of one measure, `overall` as the panel has it."""
     found: dict[str, list[float]] = defaultdict(list)
+    if measure == "overall":
+        for story in story_scores(judgements):
+            found[story.prompt].append(story.score)
+        return found
     for each in judgements:
-        value = each.overall if measure == "overall" else each.scores.get(measure)
-        if value is not None and each.judge in judges:
-            found[each.prompt].append(value)
+        if measure in each.scores:
+            found[each.prompt].append(each.scores[measure])
     return found
 
 
@@ -70,12 +79,21 @@ class Duel:
     calls: int
 
 
-def duel(first: Path, second: Path, judge: Judge, rubric: Rubric, config: JudgingConfig) -> Duel:
+def duel(
+    first: Path,
+    second: Path,
+    judge: Judge,
+    rubric: Rubric,
+    config: JudgingConfig,
+    *,
+    only_shared: bool = False,
+) -> Duel:
     """Have a judge compare the entries' completions of each shared prompt, sample by sample, in both orders."""
     one, two = texts_of(first), texts_of(second)
+    shared_prompts(
+        first, [each for each, _ in one], second, [each for each, _ in two], only_shared=only_shared
+    )
     shared = [place for place in one if place in two]
-    if not shared:
-        raise SmalltaleError(f"{first} and {second} share no prompt; judge both on the same prompts")
     pairs = [Pair(prompt=place[0], one=one[place], other=two[place]) for place in shared]
     verdicts = compare_pairs(
         pairs, judge, rubric, config.sampling, secrets.token_hex(16), patience=config.patience

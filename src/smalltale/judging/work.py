@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from smalltale.errors import SmalltaleError
@@ -73,6 +74,8 @@ class Run:
     stopped: str = ""
     errors: dict[str, Judgement] = field(default_factory=dict)
     told: float = 0.0
+    gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    """By endpoint: two models of one provider share its room."""
 
     def all_items(self, items: Sequence[Item], judges: Sequence[Judge]) -> SmalltaleError | None:
         """Judge what is not judged yet. Returns why a judge could not go on, after all that could be done is kept."""
@@ -98,23 +101,31 @@ class Run:
                 waiting.setdefault(key, item)
             else:
                 self.done += 1
-        queue = iter(waiting.items())
-        hopeless = [0]
+        queue, hopeless = iter(waiting.items()), [0]
+        gate = self.gates.setdefault(judge.endpoint, asyncio.Semaphore(judge.concurrency))
 
-        async def worker() -> None:
-            for key, item in queue:
-                if self.stopped or hopeless[0] >= HOPELESS:
+        async def next_ones(most: int | None = None) -> None:
+            for key, item in itertools.islice(queue, most):
+                if hopeless[0] >= HOPELESS:
                     return
-                if self.spending.spent_up():
-                    self.stopped = f"the budget of ${self.config.budget_dollars:g} is spent"
-                    return
-                judgement = await self.one(line, key, item)
+                async with gate:
+                    dollars = self.spending.most(judge.name, self.rubric, f"{item.prompt} {item.completion}")
+                    if not self.spending.reserve(dollars):
+                        self.stopped = f"the budget of ${self.config.budget_dollars:g} allows no further call"
+                        return
+                    try:
+                        judgement = await self.one(line, key, item)
+                    finally:
+                        self.spending.release(dollars)
                 self.keep(judgement)
                 hopeless[0] = hopeless[0] + 1 if judgement.state == "error" else 0
                 self.tell(total)
 
-        workers = [asyncio.create_task(worker()) for _ in range(max(1, min(judge.concurrency, len(waiting))))]
+        workers: list[asyncio.Task[None]] = []
         try:
+            if self.config.logprobs:  # a judge that gives none is found out by one call
+                await next_ones(1)
+            workers += [asyncio.create_task(next_ones()) for _ in range(min(judge.concurrency, len(waiting)))]
             await asyncio.gather(*workers)
         except JudgeUnusable as error:
             return error
@@ -190,8 +201,9 @@ class Run:
     def overall(self, outcome: Outcome) -> float | None:
         return self.rubric.overall(outcome.answer.scores) if outcome.answer else None
 
-    def judgements(self, items: Sequence[Item], judges: Sequence[Judge]) -> Iterator[tuple[Judgement, str]]:
+    def judgements(self, items: Sequence[Item], judges: Sequence[Judge]) -> list[tuple[Judgement, str]]:
         """What is known of each item and judge, in the submission's order, with the completion."""
+        found = []
         for item in items:
             for judge in judges:
                 key = key_of(judge, self.rubric, item, self.config.sampling)
@@ -199,7 +211,8 @@ class Run:
                 kept = asdict(self.errors[key]) if key in self.errors else record
                 if kept is not None:
                     place = {"prompt": item.prompt, "sample": item.sample, "flags": tuple(kept["flags"])}
-                    yield Judgement(**{**kept, **place}), item.completion
+                    found.append((Judgement(**{**kept, **place}), item.completion))
+        return found
 
     def tell(self, total: int, *, force: bool = False) -> None:
         """Move the bar, a few times a second at most."""
