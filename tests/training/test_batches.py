@@ -131,13 +131,12 @@ def test_ranks_take_turns_in_one_stream() -> None:
         assert torch.equal(share.targets, alone.targets[rank::3])
 
 
-def test_bounds_lay_the_stories_of_a_batch_end_to_end() -> None:
+def test_spans_tell_where_the_story_of_each_token_begins_and_ends() -> None:
     batch = rows().batch(0, 8)
-    starts = torch.zeros_like(batch.story, dtype=torch.bool)
-    starts[:, 0] = True
-    starts[:, 1:] = batch.story[:, 1:] != batch.story[:, :-1]
-    begins = starts.flatten().nonzero()[:, 0].tolist()
-    bounds = batch.bounds.tolist()
-    assert bounds == sorted(bounds)
-    assert bounds[-1] == batch.ids.numel()
-    assert [each for each in dict.fromkeys(bounds) if each < batch.ids.numel()] == begins
+    T = batch.ids.shape[1]
+    begin, end = batch.spans.view(2, 8, T).tolist()
+    for row in range(8):
+        story = batch.story[row].tolist()
+        for place, number in enumerate(story):
+            assert begin[row][place] - row * T == story.index(number)
+            assert end[row][place] - row * T == T - story[::-1].index(number)

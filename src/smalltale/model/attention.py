@@ -7,29 +7,21 @@ Beware: the ways agree to rounding, not to the bit.
 
 from __future__ import annotations
 
-import inspect
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.varlen import varlen_attn
 
-CAUSAL: dict[str, Any] = (
-    {"is_causal": True}
-    if "is_causal" in inspect.signature(varlen_attn).parameters
-    else {"window_size": (-1, 0)}
-)
-"""How this torch asks for causal attention: torch 2.10 has is_causal, later ones a window."""
+try:
+    from smalltale.model.story_attention import HEAD_WIDTHS
+    from smalltale.model.story_attention import story_attention as story_attention
+except ImportError:  # Triton comes with torch's builds for GPUs alone.
+    HEAD_WIDTHS, story_attention = set(), None  # type: ignore[assignment]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, plan: Tensor | None) -> Tensor:
-    """q, k, v: (B, T, H, D). plan: None for one story a row; a mask (B, 1, T, T), true where a query may see a key;
-    or, where `has_varlen`, int32 (n + 1): the bounds of n pieces, some empty, laid end to end over the B·T tokens.
-    """
-    if plan is not None and plan.dtype == torch.int32:
-        return varlen_attention(q, k, v, plan)
+    """q, k, v: (B, T, H, D). plan: None for one story a row, or a mask (B, 1, T, T), true where a query may see a key."""
     q, k, v = (each.transpose(1, 2) for each in (q, k, v))
     if plan is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
@@ -57,16 +49,8 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
     return (weights @ v) * (1 / total).to(v.dtype)
 
 
-def varlen_attention(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
-    """Flash attention over stories laid end to end; nothing is computed across them."""
-    B, T, H, D = q.shape
-    q, k, v = (each.reshape(B * T, H, D).to(v.dtype) for each in (q, k, v))
-    mixed: Any = varlen_attn(q, k, v, bounds, bounds, T, T, **CAUSAL)
-    return mixed.view(B, T, H, D)  # type: ignore[no-any-return]
-
-
-def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the device has flash attention for stories of different lengths, in this type."""
-    if device.type != "cuda" or dtype not in {torch.bfloat16, torch.float16}:
+def has_story_attention(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
+    """Whether this device has `story_attention`, for this type and width of heads."""
+    if story_attention is None or device.type != "cuda" or dtype not in {torch.bfloat16, torch.float16}:
         return False
-    return torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.cuda.get_device_capability(device)[0] >= 8 and head_width in HEAD_WIDTHS

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smalltale.errors import RecipeError
-from smalltale.model.attention import attend, same_story
+from smalltale.model.attention import attend, same_story, story_attention
 from smalltale.model.head import soft_cap
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -98,14 +99,20 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, C) -> queries, keys (normalised and rotated) and values, each (B, T, H, D)."""
-        B, T, _ = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, self.head_width).unbind(2)
+        q, k, v = self.raw(x).unbind(2)
         return rotate(norm(q), rotation), rotate(norm(k), rotation), v
 
+    def raw(self, x: Tensor) -> Tensor:
+        """x: (B, T, C) -> queries, keys and values as (B, T, 3, H, D)."""
+        return self.qkv(x).view(*x.shape[:2], 3, self.heads, self.head_width)  # type: ignore[no-any-return]
+
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], plan: Tensor | None) -> Tensor:
-        B, T, C = x.shape
-        mixed = attend(*self.project(x, rotation), plan)
-        out: Tensor = self.out(mixed.reshape(B, T, C))
+        """plan: what `attend` takes, or, where the device has `story_attention`, its int32 spans."""
+        if plan is not None and plan.dtype == torch.int32:
+            mixed, _, _ = story_attention(self.raw(x), *rotation, plan, EPSILON)
+        else:
+            mixed = attend(*self.project(x, rotation), plan)
+        out: Tensor = self.out(mixed.reshape(x.shape))
         return out
 
 
@@ -118,8 +125,23 @@ class FeedForward(nn.Module):
         self.down = Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(F.relu(self.up(x)).square())
+        out: Tensor = self.down(SquaredReLU.apply(self.up(x)))  # type: ignore[no-untyped-call]
         return out
+
+
+class SquaredReLU(torch.autograd.Function):
+    """max(x, 0)², keeping its result alone for the backward pass, which the next product keeps anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        square = F.relu(x).square()
+        ctx.save_for_backward(square)
+        return square
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        square: Tensor = ctx.saved_tensors[0]
+        return 2 * square.sqrt() * upstream[0]
 
 
 class Block(nn.Module):

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from smalltale.model.head import NO_TARGET
 from smalltale.tokens.shards import TokenFolder
@@ -40,9 +39,8 @@ class Batch:
     """0, 1, 2, … from the start of each story piece."""
     story: Tensor
     """The number of the story in its row; padding has a number of its own."""
-    bounds: Tensor
-    """int32 (B·(P + 1) + 1,): where each of a row's P pieces, some empty, and its padding begin in the batch's B·T
-    tokens laid end to end, and their end."""
+    spans: Tensor
+    """(2, B·T) int32: where the story of each of the batch's tokens, laid end to end, begins and ends; so does padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,14 +186,15 @@ def gather(tokens: Tensor, starts: Tensor, lengths: Tensor, row_length: int, end
     positions = place - begins
     source = (starts.gather(1, piece) + positions).masked_fill(padding, 0)
     inputs = wide(tokens[(source - 1).clamp_min(0)])
-    begun = torch.arange(len(starts), device=device)[:, None] * row_length + F.pad(ends, (1, 0))
+    lines = torch.arange(len(starts), device=device)[:, None] * row_length
+    over = torch.where(padding, row_length, ends.gather(1, piece))
     return Batch(
         # The token before a story is the end of the one before it; the first story has none before it.
         ids=inputs.masked_fill(source == 0, end_id),
         targets=wide(tokens[source]).masked_fill(padding, NO_TARGET),
         positions=positions,
         story=torch.minimum(story, (lengths > 0).sum(1, keepdim=True)),
-        bounds=F.pad(begun.flatten(), (0, 1), value=len(starts) * row_length).int(),
+        spans=torch.stack([(lines + begins).flatten(), (lines + over).flatten()]).int(),
     )
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from smalltale.errors import SmalltaleError
 from smalltale.model.head import NO_TARGET
+from smalltale.model.outside import OutsideModel
 from smalltale.model.transformer import Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 
@@ -47,9 +48,9 @@ class Window:
     targets: list[int]
 
 
-def evaluate(model: Transformer, tokenizer: Tokenizer, stories: Sequence[str]) -> Evaluation:
+def evaluate(model: Transformer | OutsideModel, tokenizer: Tokenizer, stories: Sequence[str]) -> Evaluation:
     """Score raw stories in float32. Raises SmalltaleError where the tokenizer loses text."""
-    device = model.embedding.weight.device
+    device = next(model.parameters()).device
     token_ids = tokenizer.encode_batch(list(stories))
     check_lossless(tokenizer, stories, token_ids)
     windows = [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smalltale.model.attention import has_varlen, same_story
+from smalltale.model.attention import has_story_attention, same_story
 from smalltale.model.head import chunked_cross_entropy
 from smalltale.model.transformer import Transformer
 from smalltale.training.batches import Batch, Plan, Rows, gather
@@ -89,8 +89,8 @@ class Gradients:
         """The loss summed over the batch's targets, in nats."""
         # The look-up stays outside the compiled part: its gradient would be summed in a changing order.
         embedded = F.embedding(batch.ids, self.model.embedding.weight).to(self.device.dtype)
-        whole = has_varlen(embedded.device, embedded.dtype)
-        plan = batch.bounds if whole else same_story(batch.story)
+        has_kernel = has_story_attention(embedded.device, embedded.dtype, self.model.config.head_width)
+        plan = batch.spans if has_kernel else same_story(batch.story)
         features = self.model.trunk(embedded, plan, self.layers)
         return chunked_cross_entropy(
             features.flatten(0, 1),
