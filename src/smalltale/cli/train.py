@@ -51,13 +51,19 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Bits per byte of a checkpoint on held-out stories."""
         from smalltale.files import read_stories
+        from smalltale.model.outside import is_outside, open_outside
+        from smalltale.tokens.tokenizer import Tokenizer
         from smalltale.training.checkpoint import load_model
         from smalltale.training.device import choose_device
         from smalltale.training.evaluate import evaluate
 
         stories = read_stories(text)
-        loaded = load_model(checkpoint, choose_device(device).torch_device)
-        result = evaluate(loaded.model, loaded.tokenizer, stories)
+        where = choose_device(device).torch_device
+        if is_outside(checkpoint):
+            result = evaluate(open_outside(checkpoint, where), Tokenizer.load(checkpoint), stories)
+        else:
+            loaded = load_model(checkpoint, where)
+            result = evaluate(loaded.model, loaded.tokenizer, stories)
         if as_json:
             typer.echo(
                 json.dumps(

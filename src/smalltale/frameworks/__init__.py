@@ -1,1 +1,1 @@
-"""One module for each outside framework: prepared data out, checkpoint in."""
+"""Outside frameworks: one module for each; prepared tokens go out in its format, its checkpoint comes back."""

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from smalltale.errors import FileProblem
 from smalltale.generation.weights import Decoder
+from smalltale.model.outside import OutsideModel, open_outside
+from smalltale.tokens.tokenizer import Tokenizer
 
 
 class NextLogits(Protocol):
@@ -61,6 +63,36 @@ class RowsDecoder:
 
     def keep(self, rows: list[int]) -> None:
         self.rows = [self.rows[row] for row in rows]
+
+
+class Rereader:
+    """A model that keeps nothing between steps (nanoGPT's): rows are padded at their right, which no token before sees."""
+
+    def __init__(self, model: OutsideModel, tokenizer: Tokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.context = model.config.context
+        self.device = next(model.parameters()).device
+
+    @classmethod
+    def open(cls, folder: Path, device: torch.device) -> Rereader:
+        """A checkpoint folder that `smalltale import` wrote. Raises FileProblem."""
+        return cls(open_outside(folder, device), Tokenizer.load(folder))
+
+    def encode(self, prompt: str) -> list[int]:
+        return [self.tokenizer.end_id, *self.tokenizer.encode(prompt)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+    def ends(self, token: int) -> bool:
+        return token == self.tokenizer.end_id
+
+    @torch.inference_mode()
+    def next_logits(self, rows: list[list[int]]) -> Tensor:
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.device)
+        ends = torch.tensor([len(row) - 1 for row in rows], device=self.device)
+        return self.model(ids)[torch.arange(len(rows), device=self.device), ends]  # type: ignore[no-any-return]
 
 
 class HuggingFace:

@@ -20,6 +20,7 @@ from smalltale.generation.decoder import TorchDecoder
 from smalltale.generation.native import NativeDecoder, native_library
 from smalltale.generation.weights import Decoder, Weights
 from smalltale.model.folder import ARCHITECTURE
+from smalltale.model.gpt import GPT_ARCHITECTURE
 from smalltale.model.transformer import Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 from smalltale.training.checkpoint import load_model
@@ -94,13 +95,17 @@ def open_storyteller(place: str, device: str = "auto", dtype: str = "auto") -> S
     if isinstance(config, dict) and config.get("architecture") == ARCHITECTURE:
         loaded = load_model(path, choose_device(device).torch_device)
         return Ours(loaded.model, loaded.tokenizer, choose_dtype(loaded.model.embedding.weight.device, dtype))
+    if isinstance(config, dict) and config.get("architecture") == GPT_ARCHITECTURE:
+        from smalltale.generation.outside import Rereader, StepByStep
+
+        return StepByStep(Rereader.open(path, choose_device(device).torch_device))
     if isinstance(config, dict) and "model_type" in config:
         from smalltale.generation.outside import HuggingFace
 
         where = choose_device(device).torch_device
         return HuggingFace.open(path, where, choose_dtype(where, dtype))
     raise FileProblem(
-        f"{path / 'config.json'} names neither the architecture smalltale nor a Hugging Face model_type; "
+        f"{path / 'config.json'} names neither the architecture smalltale or nanogpt nor a Hugging Face model_type; "
         "give a checkpoint folder, or package.module:factory"
     )
 

@@ -20,6 +20,7 @@ from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
 from smalltale.model.folder import ARCHITECTURE, read_model_config
 from smalltale.model.forwards import FORWARD_ERRORS
+from smalltale.model.gpt import GPT, GPT_ARCHITECTURE, GPTConfig
 from smalltale.model.transformer import Transformer
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -32,9 +33,11 @@ def model_of_folder(folder: Path, trust_remote_code: bool = False) -> nn.Module:
     config = read_json(folder / "config.json")
     if isinstance(config, dict) and config.get("architecture") == ARCHITECTURE:
         return Transformer(read_model_config(folder))
+    if isinstance(config, dict) and config.get("architecture") == GPT_ARCHITECTURE:
+        return GPT(GPTConfig.read(config, str(folder / "config.json")))
     if not isinstance(config, dict) or "model_type" not in config:
         raise FileProblem(
-            f"{folder / 'config.json'} names neither the smalltale architecture nor a model_type; "
+            f"{folder / 'config.json'} names neither the architecture smalltale or nanogpt nor a model_type; "
             "give the model as package.module:factory"
         )
     return hugging_face_model(folder, config, trust_remote_code)
