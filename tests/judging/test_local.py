@@ -13,9 +13,11 @@ from smalltale.errors import FileProblem, MissingExtra
 from smalltale.judging import local
 from smalltale.judging.asking import question_of
 from smalltale.judging.folder import read_judgements
+from smalltale.judging.gold import read_gold
 from smalltale.judging.guard import neutralise
 from smalltale.judging.judge import Sampling
 from smalltale.judging.local import grammar_of, local_judge
+from smalltale.judging.qualification import qualify
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
 from smalltale.submission import Completion, write_submission
@@ -53,6 +55,19 @@ def test_the_real_local_model_goes_the_whole_path(tmp_path: Path) -> None:
     assert summary.states == {"ok": 1}
     assert all(1 <= value <= 10 for value in row.scores.values())
     assert row.judge.startswith("local/")
+
+
+@pytest.mark.all
+@needs_weights
+def test_the_real_local_model_is_honestly_found_unqualified(tmp_path: Path) -> None:
+    gold = read_gold()[:16]
+    with local_judge() as judge:
+        report = qualify(judge, load_rubric("paper"), tmp_path, gold=gold, whole=True)
+    assert not report.qualified
+    assert next(each.value for each in report.checks if each.name == "answered") == 1.0
+    assert any(each.name.startswith("AUC") and not each.passed for each in report.checks)
+    assert {each.name.partition(":")[0] for each in report.checks} >= {"test-retest", "gain by attack"}
+    assert report.states["ok"] >= 2 * len(gold)
 
 
 def test_neutralising_keeps_a_story_as_it_is() -> None:

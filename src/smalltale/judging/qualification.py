@@ -95,15 +95,16 @@ def qualify(
     rubric: Rubric,
     out: Path,
     *,
+    gold: Sequence[Gold] | None = None,
     graded: Sequence[Graded] = (),
     config: JudgingConfig | None = None,
     whole: bool = False,
 ) -> Report:
-    """Run the checks. What was asked before, in `out`, is not asked again.
+    """Run the checks on our gold set (or another with every level for every prompt). Nothing in `out` is asked again.
 
     A judge that cannot tell the gold levels apart is not asked the rest, unless `whole`: it has failed already.
     """
-    config, gold = config or JudgingConfig(), read_gold()
+    config, gold = config or JudgingConfig(), read_gold() if gold is None else gold
     plain = [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in gold]
     said = judge_items(plain, judge, rubric, out, config)
     scores = [each.overall for each in said]
