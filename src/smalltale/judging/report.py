@@ -65,7 +65,7 @@ def write_report(folder: Path) -> Path:
         completions=len({(row["prompt"], row["sample"]) for row in rows}),
         ages=ages_of(rows),
         disagreement=disagreement_of(stories),
-        flagged=[row for row in rows if row["flags"]],
+        flagged=list(by_story([row for row in rows if row["flags"]]).values()),
         best=stories[:SHOWN],
         worst=list(reversed(stories[SHOWN:][-SHOWN:])),
         failed=failed_of(rows),
@@ -195,14 +195,20 @@ def ages_of(rows: Rows) -> list[tuple[str, int]]:
 
 def stories_of(rows: Rows) -> list[dict[str, Any]]:
     """The stories that every judge scored, best first, with what each judge said."""
-    by_story: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        by_story[row["prompt"], row["sample"]].append(row)
+    said = by_story(rows)
     found = [
-        {"prompt": place[0], "completion": by_story[place][0]["completion"], "overall": score, "said": by_story[place]}
+        {"prompt": place[0], "completion": said[place][0]["completion"], "overall": score, "said": said[place]}
         for place, score in panel_scores(rows).items()
     ]  # fmt: skip
     return sorted(found, key=lambda story: -story["overall"])
+
+
+def by_story(rows: Rows) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """What was said of each story."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[row["prompt"], row["sample"]].append(row)
+    return found
 
 
 def disagreement_of(stories: Rows) -> list[dict[str, Any]]:
