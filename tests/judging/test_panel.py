@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +211,30 @@ def test_a_hand_in_of_mixed_prompts_is_refused_before_any_call(
     write_submission(tmp_path / "s.csv", [Completion(*row) for row in rows], {})
     with pytest.raises(SmalltaleError, match=message):
         read_hand_in(tmp_path / "s.csv", prompts)
+
+
+def test_a_longer_entry_that_a_judge_loves_for_its_length_loses_that_lead(tmp_path: Path) -> None:
+    def loves_length(question: Question) -> str:
+        story = question.messages[1].content.split("\n***\n")[1].rpartition("\n===")[0]
+        mark = dict.fromkeys(
+            load_rubric("paper").criteria, max(1, min(10, round(2 * math.log(len(story))) - 4))
+        )
+        return json.dumps({"check": question.nonce, "assessment": "Long.", **mark, "age": "C"})
+
+    for team, words in (("brief", 6), ("long", 40)):
+        rows = [Completion(f"Prompt {n}", "word " * (words + 3 * n) + "end.") for n in range(8)]
+        write_submission(tmp_path / team / "s.csv", rows, {})
+        judge_submission(
+            tmp_path / team / "s.csv",
+            [ScriptedJudge(loves_length)],
+            load_rubric("paper"),
+            tmp_path / f"j{team}",
+        )
+    found = compare_folders(tmp_path / "jlong", tmp_path / "jbrief")
+    assert found["overall"].separated
+    assert found["overall"].difference.mean > 1.5
+    adjusted = found["overall, adjusted for length"].difference.mean
+    assert abs(adjusted) < 0.3
 
 
 def test_entries_on_different_prompts_compare_only_where_that_is_asked_for(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from loopback import Said, answer, chat, serving
 
 from smalltale.errors import SmalltaleError
 from smalltale.judging.asking import question_of
+from smalltale.judging.folder import read_judgements
 from smalltale.judging.judge import Broken, Busy, Judge, JudgeUnusable, Question, Reply, Sampling
 from smalltale.judging.named import open_judges
 from smalltale.judging.rubric import load_rubric
+from smalltale.judging.run import judge_submission
+from smalltale.submission import Completion, write_submission
 
 pytest.importorskip("inspect_ai", reason="the extra judge is not installed")
 
@@ -62,6 +66,37 @@ def test_a_provider_is_asked_once_a_call(
                 if isinstance(caught.value, Busy):
                     assert caught.value.retry_after_seconds == 7.0
     assert len(server.asked) == 1
+
+
+def test_a_closed_provider_opens_again_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda request, before: Said(chat(answer(request)))) as server:
+        monkeypatch.setenv("LOOPBACK_API_KEY", "key")
+        monkeypatch.setenv("LOOPBACK_BASE_URL", server.url)
+        with open_judges(["openai-api/loopback/m"]) as (judge,):
+            for _ in range(2):
+                assert '"plot": 5' in asyncio.run(asked(judge)).text
+    assert len(server.asked) == 2
+
+
+def test_the_bounds_that_the_sent_schema_loses_are_checked_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with serving(lambda request, before: Said(chat(answer(request, plot=11)))) as server:
+        monkeypatch.setenv("LOOPBACK_API_KEY", "key")
+        monkeypatch.setenv("LOOPBACK_BASE_URL", server.url)
+        write_submission(tmp_path / "s.csv", [Completion("Once", "good: a.")], {})
+        with (
+            open_judges(["openai-api/loopback/m"]) as judges,
+            pytest.raises(SmalltaleError, match="no judgement"),
+        ):
+            judge_submission(tmp_path / "s.csv", judges, load_rubric("paper"), tmp_path / "out")
+    (row,) = read_judgements(tmp_path / "out")
+    assert (row.state, row.calls) == ("unparsable", 2)
+    sent = server.asked[0]["response_format"]["json_schema"]["schema"]["properties"]["plot"]
+    assert "maximum" not in sent, "inspect_ai drops it, which is why the answer is checked again"
+    assert (
+        '"plot" must be a whole number from 1 to 10, and was 11' in server.asked[1]["messages"][-1]["content"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ class ProviderJudge:
     concurrency: int
     model: Any
     timeout_seconds: float = 120.0
+    connected: bool = False
+    """Whether the client belongs to the run that is under way; a closed one is made anew."""
 
     @classmethod
     def open(cls, name: str) -> ProviderJudge:
@@ -53,8 +55,7 @@ class ProviderJudge:
         from inspect_ai.model import get_model
 
         try:
-            options: dict[str, Any] = {"max_retries": 0} if provider in {"openai", "openai-api"} else {}
-            model = get_model(name, memoize=False, **options)
+            model = get_model(name, memoize=False)
         except (ValueError, ImportError, RuntimeError) as error:
             raise SmalltaleError(
                 f"judge {name} cannot be opened: {' '.join(str(error).split())[:300]}"
@@ -69,6 +70,8 @@ class ProviderJudge:
 
     async def answer(self, question: Question) -> Reply:
         """One attempt. Raises Busy, Broken, JudgeUnusable."""
+        if not self.connected:
+            self.connect()
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 output = await self.model.generate(messages_of(question), config=self.config(question))
@@ -98,8 +101,18 @@ class ProviderJudge:
             ),
         )
 
+    def connect(self) -> None:
+        """A client for this event loop, its own retries off."""
+        self.model.api.initialize()
+        client: Any = getattr(self.model.api, "client", None)
+        if client is not None and hasattr(client, "max_retries"):
+            client.max_retries = 0
+        self.connected = True
+
     async def close(self) -> None:
-        await self.model.api.aclose()
+        if self.connected:
+            self.connected = False
+            await self.model.api.aclose()
 
 
 def messages_of(question: Question) -> list[Any]:

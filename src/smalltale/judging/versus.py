@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,17 @@ from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairs import Pair, compare_pairs
 from smalltale.judging.panel import story_scores
 from smalltale.judging.rubric import Rubric
-from smalltale.judging.scores import Interval, Paired, bradley_terry, clustered_interval, paired
+from smalltale.judging.scores import (
+    Interval,
+    Paired,
+    bradley_terry,
+    clustered_interval,
+    length_adjusted,
+    paired,
+)
+
+Texts = Mapping[tuple[str, int], str]
+"""Completions by prompt and sample."""
 
 
 def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> dict[str, Paired]:
@@ -45,6 +55,9 @@ def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> 
         comparison = paired(by_prompt(one, measure), by_prompt(two, measure))
         if comparison is not None:
             found[measure] = comparison
+    adjusted = length_adjusted_pair(one, texts_of(first), two, texts_of(second))
+    if adjusted is not None:
+        found["overall, adjusted for length"] = adjusted
     if not found:
         raise SmalltaleError(
             f"{first} and {second} share no prompt with a score; judge both on the same prompts"
@@ -63,6 +76,19 @@ def by_prompt(judgements: Sequence[Judgement], measure: str) -> dict[str, list[f
         if measure in each.scores:
             found[each.prompt].append(each.scores[measure])
     return found
+
+
+def length_adjusted_pair(
+    one: Sequence[Judgement], texts: Texts, two: Sequence[Judgement], others: Texts
+) -> Paired | None:
+    """The overall comparison less what one line over log length explains in both entries together."""
+    stories = [*((each, 0) for each in story_scores(one)), *((each, 1) for each in story_scores(two))]
+    lengths = [len((texts, others)[side][story.prompt, story.sample]) for story, side in stories]
+    scores = length_adjusted([story.score for story, _ in stories], lengths)
+    sides: tuple[dict[str, list[float]], ...] = (defaultdict(list), defaultdict(list))
+    for (story, side), score in zip(stories, scores, strict=True):
+        sides[side][story.prompt].append(float(score))
+    return paired(*sides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +146,7 @@ def duel(
     )
 
 
-def texts_of(folder: Path) -> dict[tuple[str, int], str]:
+def texts_of(folder: Path) -> Texts:
     """The completions of a judgements folder."""
     return {(row["prompt"], row["sample"]): row["completion"] for row in read_rows(folder)}
 
