@@ -7,6 +7,7 @@ import json
 import math
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ Script = Callable[[dict[str, Any], int], Said]
 class Loopback:
     url: str
     asked: list[dict[str, Any]] = field(default_factory=list)
+    asked_at: list[float] = field(default_factory=list)
+    """time.monotonic() of each request."""
     seen: Counter[str] = field(default_factory=Counter)
 
 
@@ -100,6 +103,7 @@ def serving(script: Script, *, keep: bool = True) -> Iterator[Loopback]:
                 server.seen[text] += 1
                 if keep:
                     server.asked.append(request)
+                    server.asked_at.append(time.monotonic())
                 await asyncio.sleep(said.wait_seconds)
                 extra = "".join(f"{name}: {value}\r\n" for name, value in said.headers.items())
                 head_out = f"HTTP/1.1 {said.status} X\r\ncontent-type: application/json\r\n{extra}content-length: {len(said.body)}\r\n\r\n"

@@ -146,6 +146,33 @@ def test_a_re_ask_quotes_what_was_missing(tmp_path: Path) -> None:
     )
 
 
+def test_retry_after_keeps_everyone_waiting_so_long(tmp_path: Path) -> None:
+    def busy_at_first(request: dict[str, Any], before: int) -> Said:
+        if text_of(request).startswith("first") and before == 0:
+            return Said(b"{}", 429, {"retry-after": "0.4"})
+        return Said(chat(answer(request)), wait_seconds=0.05)
+
+    with serving(busy_at_first) as server:
+        judge = EndpointJudge(base_url=server.url, model="m", concurrency=2)
+        summary = judge_submission(
+            hand_in(tmp_path, ["first.", *(f"{n}." for n in range(6))]),
+            [judge],
+            load_rubric("paper"),
+            tmp_path / "out",
+            config=FAST,
+        )
+    assert summary.judged == 7
+    refused, after = server.asked_at[0], server.asked_at[2:]
+    assert min(after) - refused >= 0.38, "only the call already on its way came sooner"
+
+
+def test_a_grown_hand_in_pays_for_what_is_new(tmp_path: Path) -> None:
+    judged(tmp_path, misbehave, ["good: a.", "good: b."])
+    summary, asked = judged(tmp_path, misbehave, ["good: b.", "good: c.", "good: a."])
+    assert (summary.judged, asked) == (3, 1)
+    assert [row.sample for row in read_judgements(tmp_path / "out")] == [0, 1, 2]
+
+
 def test_a_judge_that_always_fails_fails_the_run(tmp_path: Path) -> None:
     with pytest.raises(SmalltaleError, match="no judgement of 3 has a score"):
         judged(tmp_path, lambda request, before: Said(b"", 500), ["a.", "b.", "c."])

@@ -55,13 +55,13 @@ def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> 
         comparison = paired(by_prompt(one, measure), by_prompt(two, measure))
         if comparison is not None:
             found[measure] = comparison
-    adjusted = length_adjusted_pair(one, texts_of(first), two, texts_of(second))
-    if adjusted is not None:
-        found["overall, adjusted for length"] = adjusted
     if not found:
         raise SmalltaleError(
             f"{first} and {second} share no prompt with a score; judge both on the same prompts"
         )
+    adjusted = length_adjusted_pair(one, texts_of(first), two, texts_of(second))
+    if adjusted is not None:
+        found["overall, adjusted for length"] = adjusted
     return found
 
 

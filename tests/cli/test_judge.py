@@ -1,0 +1,77 @@
+"""`smalltale judge`: what is wrong is named before any money is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from smalltale.cli import build_app
+from smalltale.submission import Completion, write_submission
+
+
+def asked(*words: object) -> tuple[int, str]:
+    """The command's exit code, and what it printed or raised."""
+    found = CliRunner().invoke(build_app(), ["judge", *map(str, words)], env={"COLUMNS": "140"})
+    return found.exit_code, found.output + str(found.exception or "")
+
+
+@pytest.fixture
+def hand_in(tmp_path: Path) -> Path:
+    rows = [Completion(f"Prompt {n // 4}", f"Story {n}.") for n in range(8)]
+    write_submission(tmp_path / "team" / "s.csv", rows, {"team": "t"})
+    return tmp_path / "team" / "s.csv"
+
+
+def test_a_dry_run_prints_calls_tokens_and_cost_and_leaves_nothing(tmp_path: Path, hand_in: Path) -> None:
+    judges = ["--judge", "openai/a", "--judge", "http://h/v1#b", "--price", "openai/a=1000/2000"]
+    code, said = asked("run", hand_in, "--out", tmp_path / "out", *judges, "--dry-run")
+    assert code == 0, said
+    first, second = (
+        next(line for line in said.splitlines() if name in line) for name in ("openai/a", "h/v1#b")
+    )
+    assert "8" in first
+    assert "no price given" in second
+    assert "2,800" in first, "eight answers of half the rubric's 700 tokens"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--judge", "openai/gpt-x"], "OPENAI_API_KEY"),
+        (["--judge", "nobody"], "unknown judge 'nobody'"),
+        (["--judge", "scripted", "--rubric", "papr"], "did you mean 'paper'"),
+        (["--judge", "scripted", "--rubric", "pairwise"], "compares pairs"),
+        (
+            ["--judge", "scripted", "--set", "judging.budget_dollars=1"],
+            "a budget needs the price of every judge",
+        ),
+        (["--judge", "scripted", "--set", "judging.attempts=0"], "choose at least 1"),
+        (["--judge", "scripted", "--prompts", "other.txt"], "answers 2 prompts that are not in the set"),
+        (["--judge", "scripted", "--qualification", "none.json"], "does not exist"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_no_folder(
+    tmp_path: Path, hand_in: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.txt").write_text("Another prompt\n", encoding="utf-8")
+    code, said = asked("run", hand_in, "--out", tmp_path / "out", *words)
+    assert code != 0
+    assert message in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "is empty"), ("prompt,completion\n", "no "), ("prompt,story\na,b\n", "completion")],
+)
+def test_an_empty_or_broken_hand_in_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "s.csv").write_text(text, encoding="utf-8")
+    code, said = asked("run", tmp_path / "s.csv", "--judge", "scripted", "--out", tmp_path / "out")
+    assert code != 0
+    assert message in said
+    assert not (tmp_path / "out").exists()
