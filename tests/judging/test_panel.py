@@ -19,6 +19,7 @@ from smalltale.hackathon.standings import rank
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import estimate, price_of
 from smalltale.judging.handin import read_hand_in
+from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Question, Reply, Sampling, ScriptedJudge, rehearsal
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.named import open_judges
@@ -148,7 +149,21 @@ def test_two_judged_entries_compare_and_the_page_escapes_their_words(tmp_path: P
     assert read_json(tmp_path / "ja" / "meta.json")["qualified"] is False
     with open_judges(["scripted"]) as (judge,):
         asked = duel(tmp_path / "ja", tmp_path / "jb", judge, load_rubric("pairwise"), JudgingConfig())
+        with Journal(tmp_path / "verdicts.jsonl") as journal:
+            kept = [
+                duel(
+                    tmp_path / "ja",
+                    tmp_path / "jb",
+                    judge,
+                    load_rubric("pairwise"),
+                    JudgingConfig(),
+                    journal=journal,
+                )
+                for _ in range(2)
+            ]
     assert (asked.pairs, asked.unanswered, asked.calls) == (6, 0, 12)
+    assert [each.calls for each in kept] == [12, 0]
+    assert kept[0].share == kept[1].share
     assert 0 <= asked.share.mean <= 1
 
 

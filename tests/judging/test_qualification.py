@@ -80,7 +80,7 @@ def test_a_qualification_asks_nothing_twice(tmp_path: Path) -> None:
     report_of(scripted(knows), tmp_path)
     again = scripted(knows)
     report_of(again, tmp_path)
-    assert {"better" in each.schema["properties"] for each in again.asked} == {True}
+    assert again.asked == []
 
 
 def test_the_gold_set_is_as_large_as_it_says() -> None:

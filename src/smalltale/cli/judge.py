@@ -195,12 +195,15 @@ def compare(
         bool,
         typer.Option("--shared", help="Compare on the shared prompts where the entries' prompts differ."),
     ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="A journal of verdicts: what it holds is not asked again.")
+    ] = None,
     recipe: RecipeName = "demo",
     set_: Overrides = None,
 ) -> None:
     """Compare two judged entries on the prompts and judges they share."""
     if judge is not None:
-        show_duel(first, second, judge, recipe, set_ or [], only_shared=shared)
+        show_duel(first, second, judge, recipe, set_ or [], cache, only_shared=shared)
         return
     from smalltale.judging.versus import compare_folders, may_rank
 
@@ -222,18 +225,31 @@ def compare(
 
 
 def show_duel(
-    first: Path, second: Path, judge: str, recipe: str, overrides: list[str], *, only_shared: bool
+    first: Path,
+    second: Path,
+    judge: str,
+    recipe: str,
+    overrides: list[str],
+    cache: Path | None,
+    *,
+    only_shared: bool,
 ) -> None:
     """Pairwise verdicts between two entries."""
+    from contextlib import ExitStack
+
     from smalltale.judging.config import JudgingConfig
+    from smalltale.judging.journal import Journal
     from smalltale.judging.named import open_judges
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.versus import duel
     from smalltale.recipe import load_recipe
 
     config = load_recipe(recipe, overrides).section("judging", JudgingConfig)
-    with open_judges([judge], concurrency=config.concurrency or None) as (opened,):
-        found = duel(first, second, opened, load_rubric("pairwise"), config, only_shared=only_shared)
+    rubric = load_rubric("pairwise")
+    with ExitStack() as stack:
+        (opened,) = stack.enter_context(open_judges([judge], concurrency=config.concurrency or None))
+        journal = stack.enter_context(Journal(cache)) if cache else None
+        found = duel(first, second, opened, rubric, config, only_shared=only_shared, journal=journal)
     Console().print(
         f"{first} beat {second} in a share of {found.share} of {found.pairs} pairs (a tie is half), "
         f"log odds {found.strength:+.2f}; {found.unanswered} without a verdict, {found.order_decided} decided by the order, "

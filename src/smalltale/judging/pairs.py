@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from smalltale.judging.asking import Line, Patience, ask
+from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge, Sampling
 from smalltale.judging.rubric import Rubric
 
@@ -45,18 +46,19 @@ def compare_pairs(
     salt: str,
     *,
     patience: Patience | None = None,
+    journal: Journal | None = None,
 ) -> list[Verdict]:
-    """A verdict for each pair."""
-    line = Line(judge, patience or Patience())
+    """A verdict for each pair. What an open `journal` holds is not asked again."""
+    asker = Asker(Line(judge, patience or Patience()), rubric, sampling, salt, journal)
 
     async def one(pair: Pair, gate: asyncio.Semaphore) -> Verdict:
         async with gate:
-            there = await once(line, rubric, pair.prompt, pair.one, pair.other, sampling, salt)
-            back = await once(line, rubric, pair.prompt, pair.other, pair.one, sampling, salt)
-        calls = there[1] + back[1]
-        if there[0] is None or back[0] is None:
+            there, first_calls = await asker.once(pair.prompt, pair.one, pair.other)
+            back, second_calls = await asker.once(pair.prompt, pair.other, pair.one)
+        calls = first_calls + second_calls
+        if there is None or back is None:
             return Verdict(value=None, calls=calls)
-        forth, turned = VALUES[there[0]], 1 - VALUES[back[0]]
+        forth, turned = VALUES[there], 1 - VALUES[back]
         if abs(forth - turned) == 1:
             return Verdict(value=0.5, order_decided=True, calls=calls)
         mean = (forth + turned) / 2
@@ -72,12 +74,27 @@ def compare_pairs(
     return asyncio.run(work())
 
 
-async def once(
-    line: Line, rubric: Rubric, prompt: str, first: str, second: str, sampling: Sampling, salt: str
-) -> tuple[str | None, int]:
-    """One order: first, second or tie (None without a valid answer), and the calls made."""
-    parts = [line.judge.name, line.judge.endpoint, rubric.hash, prompt, first, second, asdict(sampling)]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-    texts = {"prompt": prompt, "first": first, "second": second}
-    outcome = await ask(line, rubric, texts, sampling=sampling, salt=salt, key=key)
-    return (outcome.answer.choices["better"] if outcome.answer else None), outcome.calls
+@dataclass(frozen=True)
+class Asker:
+    """One judge, asked in one order at a time."""
+
+    line: Line
+    rubric: Rubric
+    sampling: Sampling
+    salt: str
+    journal: Journal | None
+
+    async def once(self, prompt: str, first: str, second: str) -> tuple[str | None, int]:
+        """first, second or tie (None without a valid answer), and the calls made."""
+        judge = self.line.judge
+        parts = [judge.name, judge.endpoint, self.rubric.hash, prompt, first, second, asdict(self.sampling)]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        kept = self.journal.get(key) if self.journal is not None else None
+        if kept is not None:
+            return kept["better"], 0
+        texts = {"prompt": prompt, "first": first, "second": second}
+        outcome = await ask(self.line, self.rubric, texts, sampling=self.sampling, salt=self.salt, key=key)
+        better = outcome.answer.choices["better"] if outcome.answer else None
+        if self.journal is not None and outcome.state != "error":
+            self.journal.add(key, {"better": better, "state": outcome.state})
+        return better, outcome.calls

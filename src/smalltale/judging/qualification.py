@@ -19,11 +19,12 @@ import numpy as np
 
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.gold import ATTACKS, LEVELS, Gold, Graded, read_gold
+from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairs import Pair, Verdict, compare_pairs
 from smalltale.judging.rubric import Rubric, load_rubric
-from smalltale.judging.run import judge_items
+from smalltale.judging.run import JOURNAL, judge_items, salt_of
 from smalltale.judging.scores import auc, pearson, quadratic_kappa, spearman
 from smalltale.judging.work import Item
 
@@ -127,7 +128,7 @@ def qualify(
         after = judge_items(attacked, judge, rubric, out, config)
         like = judge_items(marked, judge, rubric, out, config)
         again = judge_items(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
-        verdicts = position(judge, gold, config)
+        verdicts = position(judge, gold, out, config)
         retest = both(pearson, scores, [each.overall for each in again])
         decided = [each.order_decided for each in verdicts if each.value is not None]
         checks += [
@@ -235,14 +236,16 @@ def length_check(gold: Sequence[Gold], scores: Sequence[float | None]) -> Check:
     return Check(name="correlation with length, within a level", value=float(np.mean(found)))
 
 
-def position(judge: Judge, gold: Sequence[Gold], config: JudgingConfig) -> list[Verdict]:
+def position(judge: Judge, gold: Sequence[Gold], out: Path, config: JudgingConfig) -> list[Verdict]:
     """Verdicts on good against dull, in both orders."""
     texts = {(each.prompt, each.level): each.completion for each in gold}
     prompts = sorted({each.prompt for each in gold})
     pairs = [Pair(prompt=each, one=texts[each, "good"], other=texts[each, "dull"]) for each in prompts]
-    return compare_pairs(
-        pairs, judge, load_rubric("pairwise"), config.sampling, "qualification", patience=config.patience
-    )
+    rubric = load_rubric("pairwise")
+    with Journal(out / JOURNAL) as journal:
+        return compare_pairs(
+            pairs, judge, rubric, config.sampling, salt_of(out), patience=config.patience, journal=journal
+        )
 
 
 def both(measure: Any, first: Sequence[float | None], second: Sequence[float | None]) -> float | None:

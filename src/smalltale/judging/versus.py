@@ -17,6 +17,7 @@ from smalltale.files import read_json
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.folder import META, read_judgements, read_rows
 from smalltale.judging.handin import shared_prompts
+from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairs import Pair, compare_pairs
@@ -113,8 +114,12 @@ def duel(
     config: JudgingConfig,
     *,
     only_shared: bool = False,
+    journal: Journal | None = None,
 ) -> Duel:
-    """Have a judge compare the entries' completions of each shared prompt, sample by sample, in both orders."""
+    """Have a judge compare the entries' completions of each shared prompt, sample by sample, in both orders.
+
+    What an open `journal` holds is not asked again.
+    """
     one, two = texts_of(first), texts_of(second)
     shared_prompts(
         first, [each for each, _ in one], second, [each for each, _ in two], only_shared=only_shared
@@ -122,7 +127,13 @@ def duel(
     shared = [place for place in one if place in two]
     pairs = [Pair(prompt=place[0], one=one[place], other=two[place]) for place in shared]
     verdicts = compare_pairs(
-        pairs, judge, rubric, config.sampling, secrets.token_hex(16), patience=config.patience
+        pairs,
+        judge,
+        rubric,
+        config.sampling,
+        secrets.token_hex(16),
+        patience=config.patience,
+        journal=journal,
     )
     shares: dict[str, list[float]] = defaultdict(list)
     for pair, verdict in zip(pairs, verdicts, strict=True):
