@@ -32,7 +32,7 @@ class TensorBoard:
         imported("tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(out / "tensorboard"))
         self.writer.add_text("config", f"```\n{json.dumps(config, indent=2, default=str)}\n```")
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
