@@ -20,6 +20,10 @@ from smalltale.tokens.shards import TokenFolder
 MODULES = {
     "nanogpt": "nanogpt",
     "trainer": "trainer",
+    "accelerate": "accelerate",
+    "lightning": "lightning",
+    "fastai": "fastai",
+    "litgpt": "litgpt",
 }
 """Each framework's name and its module: the rules' eleven, then two further ways out."""
 

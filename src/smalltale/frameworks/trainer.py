@@ -10,24 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from smalltale.files import new_file, write_json
-from smalltale.frameworks.exporting import fill, write_streams
-from smalltale.frameworks.framework import Export, Framework, Native
-from smalltale.frameworks.llama import llama_config, native_llama
-from smalltale.frameworks.reading import hugging_face_config, load_weights
+from smalltale.files import new_file
+from smalltale.frameworks.framework import Export, Framework
+from smalltale.frameworks.huggingface import llama_reader, write_llama_export
 
 ROWS_A_GROUP = 1024
 
 
 def export(to: Export) -> None:
     """The rows twice: packed in Parquet for the Trainer, and the held-out stream for the reference logits."""
-    write_streams(to, to.out)
-    (to.out / "train.bin").unlink()
     for split, stream in (("train", to.tokens.train), ("val", to.tokens.val)):
         write_rows(to.out / f"{split}.parquet", stream, to.plan.context)
-    write_json(to.out / "config.json", llama_config(to.plan, to.tokens))
-    for name in ("stories.py", "train.py", "training.yaml"):
-        fill(FRAMEWORK, name, to.out, to.plan)
+    write_llama_export(FRAMEWORK, to, ("train.py", "training.yaml"))
+    (to.out / "train.bin").unlink()
 
 
 def write_rows(path: Path, stream: NDArray[Any], context: int) -> None:
@@ -44,16 +39,11 @@ def write_rows(path: Path, stream: NDArray[Any], context: int) -> None:
             )
 
 
-def read(checkpoint: Path, trust: bool) -> Native:
-    """A model folder, a checkpoint-N folder of the Trainer, or their model.safetensors."""
-    return native_llama(load_weights(checkpoint, trust, "trainer"), hugging_face_config(checkpoint))
-
-
 FRAMEWORK = Framework(
     name="trainer",
     title="Hugging Face Trainer",
     export=export,
-    read=read,
+    read=llama_reader("trainer"),
     train=("python train.py",),
     checkpoint="model",
     package="transformers",
