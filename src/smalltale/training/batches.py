@@ -44,6 +44,19 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Where the tokens of a batch stand in the token stream, each (B, P), 0-padded; P is a multiple of PIECES."""
+
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @property
+    def targets(self) -> int:
+        """Tokens to be predicted."""
+        return int(self.lengths.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Packing:
     """Which pieces of stories stand in which row: row r holds pieces bounds[r] to bounds[r + 1]."""
 
@@ -55,18 +68,15 @@ class Packing:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Where the tokens of a batch stand in the token stream, each (B, P), 0-padded; P is a multiple of PIECES."""
-
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-
-    @property
-    def targets(self) -> int:
-        """Tokens to be predicted."""
-        return int(self.lengths.sum())
+    def plan(self, rows: NDArray[np.int64]) -> Plan:
+        """The pieces of these rows."""
+        first, count = self.bounds[rows], self.bounds[rows + 1] - self.bounds[rows]
+        column = np.arange(-(-int(count.max()) // PIECES) * PIECES)
+        held = column < count[:, None]
+        piece = np.where(held, first[:, None] + column, 0)
+        return Plan(
+            starts=np.where(held, self.starts[piece], 0), lengths=np.where(held, self.lengths[piece], 0)
+        )
 
 
 class Rows:
@@ -139,18 +149,15 @@ class Rows:
         """Where the tokens of rows index·count to (index + 1)·count of this rank's stream stand."""
         mine = np.arange(index * count, (index + 1) * count) * self.world_size + self.rank
         epochs, places = np.divmod(mine, self.per_epoch)
-        rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        parts = []
         for epoch in range(epochs[0], epochs[-1] + 1):
             self.load_epoch(int(epoch))
-            chosen = self.order[places[epochs == epoch]]
-            packing = self.packing
-            spans = [slice(packing.bounds[row], packing.bounds[row + 1]) for row in chosen]
-            rows += [(packing.starts[span], packing.lengths[span]) for span in spans]
-        widest = -(-max(len(held) for held, _ in rows) // PIECES) * PIECES
-        starts, lengths = np.zeros((2, count, widest), dtype=np.int64)
-        for line, (row_starts, row_lengths) in enumerate(rows):
-            starts[line, : len(row_starts)] = row_starts
-            lengths[line, : len(row_starts)] = row_lengths
+            parts.append(self.packing.plan(self.order[places[epochs == epoch]]))
+        widest = max(each.starts.shape[1] for each in parts)
+        starts, lengths = (
+            np.concatenate([np.pad(held, ((0, 0), (0, widest - held.shape[1]))) for held in each])
+            for each in ([part.starts for part in parts], [part.lengths for part in parts])
+        )
         return Plan(starts=starts, lengths=lengths)
 
     def batch(self, index: int, count: int) -> Batch:

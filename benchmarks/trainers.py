@@ -1,0 +1,377 @@
+"""The trainers that the training benchmarks compare: ours, nanoGPT, llama2.c, and transformers' Trainer with a Llama.
+
+In: a shape and a token folder of ours. Out: objects that train a number of optimizer steps and tell their loss.
+Beware: the peers' models and optimizers are their own, imported from a checkout that the user names; their loops are
+scripts, so the few lines around a step (windows, autocast, accumulation, clipping) stand here, as their scripts have them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smalltale.model.transformer import ModelConfig, Transformer
+from smalltale.tokens.shards import TokenFolder
+from smalltale.training.batches import Rows
+from smalltale.training.device import Device
+from smalltale.training.fitting import fitting_part
+from smalltale.training.optim import OptimConfig, Optimizers
+from smalltale.training.ranks import Ranks
+from smalltale.training.step import Gradients, Recorded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What all contenders share."""
+
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    length: int
+    batch_tokens: int
+    micro_tokens: int
+    """Tokens a peer sends through its model at once."""
+
+    def ours(self) -> ModelConfig:
+        return ModelConfig(
+            vocabulary=self.vocabulary,
+            layers=self.layers,
+            width=self.width,
+            heads=self.heads,
+            context=self.length,
+        )
+
+
+class Trainer:
+    """A model that trains; `steps` returns the seconds each of `count` optimizer steps took."""
+
+    model: nn.Module
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the next step, or ours' share of its full ones."""
+        raise NotImplementedError
+
+    def __init__(self, device: Device) -> None:
+        self.device, self.done, self.loss = device, 0, math.nan
+
+    def one_step(self) -> float:
+        """One optimizer step. Returns its loss, which waits for the device."""
+        raise NotImplementedError
+
+    def steps(self, count: int) -> list[float]:
+        seconds = []
+        self.device.synchronize()
+        for _ in range(count):
+            began = time.perf_counter()
+            self.loss = self.one_step()
+            self.device.synchronize()
+            seconds.append(time.perf_counter() - began)
+            self.done += 1
+        return seconds
+
+    @property
+    def parameters(self) -> int:
+        return sum(each.numel() for each in {id(each): each for each in self.model.parameters()}.values())
+
+
+class Ours(Trainer):
+    """smalltale's step, as its loop makes it."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        data: TokenFolder,
+        device: Device,
+        optim: OptimConfig,
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(device)
+        torch.manual_seed(seed)
+        self.model = Transformer(shape.ours(), dropout).to(device.torch_device)
+        self.optimizers = Optimizers(self.model, optim)
+        self.rows = Rows.from_tokens(data, shape.length, seed=seed, device=device.torch_device)
+        self.gradients = Gradients(
+            self.model,
+            self.rows,
+            device,
+            Ranks(),
+            head_rows=8192 if device.kind == "cuda" else 512,
+            compiled=True,
+        )
+        most = shape.batch_tokens if device.kind == "cuda" else 4096
+        self.micro = fitting_part(shape.batch_tokens, shape.length, most)
+        self.count = shape.batch_tokens // self.micro
+        self.optimizers.set_multiplier(0.0)
+        self.gradients.add(self.rows.plan(0, self.micro // shape.length), 0.0)
+        self.update = self.optimizers.step
+        if device.kind == "cuda":
+            self.update = Recorded(self.optimizers.step, (), device.torch_device)
+        self.optimizers.reset()
+        self.set_rate(0.3)
+        self.length = shape.length
+
+    def set_rate(self, multiplier: float) -> None:
+        self.optimizers.set_multiplier(multiplier)
+
+    def one_step(self) -> float:
+        plans = [
+            self.rows.plan(self.done * self.count + each, self.micro // self.length)
+            for each in range(self.count)
+        ]
+        targets = sum(plan.targets for plan in plans)
+        total = torch.zeros((), device=self.device.torch_device)
+        for plan in plans:
+            total += self.gradients.add(plan, 1 / targets)
+        loss = float(total) / targets
+        self.update()
+        self.optimizers.zero_grad()
+        return loss
+
+
+class Windows:
+    """Random windows of the token stream, as nanoGPT draws them."""
+
+    def __init__(self, data: TokenFolder, length: int, device: Device) -> None:
+        self.tokens, self.length, self.device = data.train, length, device
+        self.random = np.random.default_rng(0)
+
+    def batch(self, rows: int) -> tuple[Tensor, Tensor]:
+        starts = self.random.integers(0, len(self.tokens) - self.length - 1, rows)
+        windows = np.stack([self.tokens[start : start + self.length + 1] for start in starts]).astype(
+            np.int64
+        )
+        held = torch.from_numpy(windows)
+        if self.device.kind == "cuda":
+            held = held.pin_memory().to(self.device.torch_device, non_blocking=True)
+        return held[:, :-1].contiguous(), held[:, 1:].contiguous()
+
+
+class Peer(Trainer):
+    """The step of nanoGPT's and llama2.c's scripts around their own model and optimizer."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        shape: Shape,
+        data: TokenFolder,
+        device: Device,
+        rate: float,
+        *,
+        compiled: bool,
+    ) -> None:
+        super().__init__(device)
+        self.model = model.to(device.torch_device)
+        self.optimizer = model.configure_optimizers(0.1, rate, (0.9, 0.95), device.kind)  # type: ignore[operator]
+        self.run: Any = torch.compile(self.model) if compiled else self.model
+        self.windows, self.rows = Windows(data, shape.length, device), shape.micro_tokens // shape.length
+        self.accumulate = shape.batch_tokens // shape.micro_tokens
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.device.kind == "cpu":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.kind, dtype=torch.bfloat16)
+
+    def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def one_step(self) -> float:
+        loss = torch.zeros(())
+        for _ in range(self.accumulate):
+            inputs, targets = self.windows.batch(self.rows)
+            with self.autocast():
+                loss = self.loss_of(inputs, targets) / self.accumulate
+            loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(loss.detach()) * self.accumulate
+
+
+class NanoGPT(Peer):
+    """github.com/karpathy/nanoGPT; on a CPU in float32 without compiling, as its README says for one."""
+
+    def __init__(
+        self,
+        checkout: Path,
+        shape: Shape,
+        data: TokenFolder,
+        device: Device,
+        rate: float = 6e-4,
+        dropout: float = 0.0,
+    ) -> None:
+        code = load(checkout / "model.py", "nanogpt_model")
+        torch.manual_seed(0)
+        config = code.GPTConfig(
+            block_size=shape.length,
+            vocab_size=shape.vocabulary,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_embd=shape.width,
+            dropout=dropout,
+            bias=False,
+        )
+        super().__init__(code.GPT(config), shape, data, device, rate, compiled=device.kind == "cuda")
+
+    def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = self.run(inputs, targets)[1]
+        return loss
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """ids: (B, T) -> (B, T, V); the model gives them all only where it is told targets."""
+        logits: Tensor = self.model(ids, ids)[0]
+        return logits
+
+
+class Llama2C(Peer):
+    """github.com/karpathy/llama2.c, its PyTorch trainer."""
+
+    def __init__(
+        self,
+        checkout: Path,
+        shape: Shape,
+        data: TokenFolder,
+        device: Device,
+        rate: float = 5e-4,
+        dropout: float = 0.0,
+    ) -> None:
+        code = load(checkout / "model.py", "llama2c_model")
+        torch.manual_seed(0)
+        config = code.ModelArgs(
+            dim=shape.width,
+            n_layers=shape.layers,
+            n_heads=shape.heads,
+            vocab_size=shape.vocabulary,
+            max_seq_len=shape.length,
+            dropout=dropout,
+        )
+        super().__init__(code.Transformer(config), shape, data, device, rate, compiled=device.kind == "cuda")
+
+    def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        self.run(inputs, targets)
+        loss: Tensor = self.model.last_loss  # type: ignore[assignment]
+        return loss
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """ids: (B, T) -> (B, T, V)."""
+        logits: Tensor = self.model(ids, ids)
+        return logits
+
+
+class HuggingFace(Trainer):
+    """transformers' Trainer with a Llama; a call of `steps` is a `train()` of its own, its first steps left out."""
+
+    def __init__(self, shape: Shape, data: TokenFolder, device: Device) -> None:
+        super().__init__(device)
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        torch.manual_seed(0)
+        self.model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=shape.vocabulary,
+                hidden_size=shape.width,
+                intermediate_size=8 * shape.width // 3 // 32 * 32,
+                num_hidden_layers=shape.layers,
+                num_attention_heads=shape.heads,
+                max_position_embeddings=shape.length,
+                tie_word_embeddings=True,
+            )
+        )
+        self.shape = shape
+        windows = len(data.train) // shape.length
+        self.windows = np.asarray(data.train[: windows * shape.length]).astype(np.int64).reshape(windows, -1)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        ids = torch.from_numpy(self.windows[number])
+        return {"input_ids": ids, "labels": ids}
+
+    def steps(self, count: int) -> list[float]:
+        import tempfile
+
+        from transformers import Trainer as TheirTrainer
+        from transformers import TrainerCallback, TrainingArguments
+
+        left_out, marks = 3, []
+        device = self.device
+
+        class Marks(TrainerCallback):  # type: ignore[misc]
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                device.synchronize()
+                marks.append(time.perf_counter())
+
+        with tempfile.TemporaryDirectory() as out:
+            arguments = TrainingArguments(
+                output_dir=out,
+                max_steps=left_out + count,
+                per_device_train_batch_size=self.shape.micro_tokens // self.shape.length,
+                gradient_accumulation_steps=self.shape.batch_tokens // self.shape.micro_tokens,
+                learning_rate=6e-4,
+                bf16=device.kind == "cuda",
+                torch_compile=device.kind == "cuda",
+                use_cpu=device.kind == "cpu",
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                dataloader_drop_last=True,
+            )
+            TheirTrainer(model=self.model, args=arguments, train_dataset=self, callbacks=[Marks()]).train()
+        self.done += left_out + count
+        return [
+            after - before for before, after in zip(marks[left_out - 1 :], marks[left_out:], strict=False)
+        ]
+
+
+def load(path: Path, name: str) -> ModuleType:
+    """A peer's file as a module. Ends the program where there is none."""
+    if not path.exists():
+        sys.exit(f"{path} does not exist; give the path of a checkout")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def token_folder(given: Path | None, vocabulary: int) -> Iterator[Path]:
+    """The token folder given, or one made of our fables in a temporary place."""
+    if given is not None:
+        yield given
+        return
+    import tempfile
+
+    from smalltale.corpus.build import CorpusConfig, build_corpus, read_corpus
+    from smalltale.tokens.encode import encode_corpus
+    from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
+
+    with tempfile.TemporaryDirectory() as held:
+        folder = Path(held)
+        build_corpus(CorpusConfig(stories=8000), folder / "corpus")
+        texts = (each.text for each in read_corpus(folder / "corpus", "train"))
+        tokenizer = train_tokenizer(texts, TokenizerConfig(vocabulary=vocabulary))
+        tokenizer.save(folder / "tokenizer", {"made": "for a benchmark"})
+        encode_corpus(folder / "corpus", folder / "tokenizer", folder / "tokens")
+        yield folder / "tokens"
