@@ -17,9 +17,10 @@ WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 JUDGE_DIRECTED = re.compile(
     r"\b(?:ignore|disregard|forget)\b[^.\n]{0,40}\b(?:instructions?|rubric|above|previous)\b"
     r"|\b(?:as|dear|you are|you're)\s+(?:a|an|the)?\s*(?:judge|grader|evaluator)\b"
-    r"|\b(?:give|rate|score|grade)\b[^.\n]{0,40}\b(?:10|ten)\b[^.\n]{0,20}"
+    r"|\b(?:give|rate|score|grade|marks)\b[^.\n]{0,40}\b(?:10|ten)\b[^.\n]{0,20}"
+    r"|\b(?:text|story|exercise|completion) above\b|\b(?:copy|repeat|use) th(?:e|is|ese) (?:marks?|scores?|grades?)\b"
     r"|\b(?:10\s*/\s*10|full marks|highest score|perfect score)\b"
-    r"|\b(?:grammar|creativity|consistency|plot)\s*[:=]\s*\d"
+    r"|\b(?:grammar|creativity|consistency|plot)[\"']?\s*[:=]\s*\d"
     r"|<\|[a-z_]+\|>|\[/?INST\]|</?s>|\bassistant\s*:",
     re.IGNORECASE,
 )

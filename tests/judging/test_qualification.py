@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from smalltale.files import read_stories
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.gold import ATTACKS, LEVELS, read_gold, read_graded
 from smalltale.judging.guard import neutralise
 from smalltale.judging.judge import Question, ScriptedJudge
 from smalltale.judging.qualification import Report, qualify
 from smalltale.judging.rubric import load_rubric
+from smalltale.signals import judge_directed
 
 MARK = {"good": 8.5, "dull": 6.0, "contradictory": 4.0, "broken": 1.5}
 LEVEL = {neutralise(each.completion): each.level for each in read_gold()}
@@ -89,6 +91,18 @@ def test_the_gold_set_is_as_large_as_it_says() -> None:
     assert len({each.completion for each in gold}) == 64
     assert {level: sum(each.level == level for each in gold) for level in LEVELS} == dict.fromkeys(LEVELS, 16)
     assert len(ATTACKS) >= 5
+
+
+def test_every_attack_that_speaks_to_the_judge_is_seen_and_no_gold_story_is_taken_for_one() -> None:
+    assert {name for name, words in ATTACKS.items() if not judge_directed(words)} == {"praise"}, (
+        "praise is part of a story; a judge must resist it by itself"
+    )
+    assert not any(judge_directed(each.completion) for each in read_gold())
+
+
+def test_real_stories_are_hardly_ever_taken_for_words_to_a_judge(shared_data: Path) -> None:
+    stories = read_stories(shared_data / "TinyStoriesV2-GPT4-valid.head.txt")
+    assert sum(bool(judge_directed(story)) for story in stories) <= len(stories) / 1000
 
 
 def test_the_graded_file_is_read(shared_data: Path) -> None:
