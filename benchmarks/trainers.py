@@ -26,7 +26,7 @@ from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.shards import TokenFolder
 from smalltale.training.batches import Rows
 from smalltale.training.device import Device
-from smalltale.training.fitting import fitting_part
+from smalltale.training.fitting import CACHED_TOKENS
 from smalltale.training.optim import OptimConfig, Optimizers
 from smalltale.training.ranks import Ranks
 from smalltale.training.step import Gradients, Recorded
@@ -104,39 +104,30 @@ class Ours(Trainer):
         self.model = Transformer(shape.ours(), dropout).to(device.torch_device)
         self.optimizers = Optimizers(self.model, optim)
         self.rows = Rows.from_tokens(data, shape.length, seed=seed, device=device.torch_device)
+        on_gpu = device.kind == "cuda"
         self.gradients = Gradients(
             self.model,
             self.rows,
             device,
             Ranks(),
-            head_rows=8192 if device.kind == "cuda" else 512,
+            head_rows=8192 if on_gpu else 512,
             compiled=True,
+            most=shape.batch_tokens if on_gpu else CACHED_TOKENS,
         )
-        most = shape.batch_tokens if device.kind == "cuda" else 4096
-        self.micro = fitting_part(shape.batch_tokens, shape.length, most)
-        self.count = shape.batch_tokens // self.micro
+        self.batch_tokens = shape.batch_tokens
         self.optimizers.set_multiplier(0.0)
-        self.gradients.add(self.rows.plan(0, self.micro // shape.length), 0.0)
+        self.gradients.fit(shape.batch_tokens)
         self.update = self.optimizers.step
-        if device.kind == "cuda":
+        if on_gpu:
             self.update = Recorded(self.optimizers.step, (), device.torch_device)
         self.optimizers.reset()
         self.set_rate(0.3)
-        self.length = shape.length
 
     def set_rate(self, multiplier: float) -> None:
         self.optimizers.set_multiplier(multiplier)
 
     def one_step(self) -> float:
-        plans = [
-            self.rows.plan(self.done * self.count + each, self.micro // self.length)
-            for each in range(self.count)
-        ]
-        targets = sum(plan.targets for plan in plans)
-        total = torch.zeros((), device=self.device.torch_device)
-        for plan in plans:
-            total += self.gradients.add(plan, 1 / targets)
-        loss = float(total) / targets
+        loss = self.gradients.of_step(self.done, self.batch_tokens)
         self.update()
         self.optimizers.zero_grad()
         return loss

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smalltale.training.record import read_metrics
+from smalltale.training.metrics import read_metrics
 
 TRAIN = (sys.executable, "-m", "smalltale", "train", "demo", "--tokens", "tokens", "--tokenizer", "tokenizer")
 SETTINGS = (

@@ -15,10 +15,11 @@ from smalltale.tokens.encode import encode_corpus
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from smalltale.training.checkpoint import load_model, newest_state
 from smalltale.training.evaluate import evaluate, windows_of
-from smalltale.training.loop import TrainingConfig, train
+from smalltale.training.loop import TrainingConfig
+from smalltale.training.metrics import read_metrics
 from smalltale.training.optim import OptimConfig
-from smalltale.training.record import read_metrics
 from smalltale.training.schedule import ScheduleConfig
+from smalltale.training.train import train
 
 SHAPE = ModelConfig(vocabulary=300, layers=2, width=32, heads=2, context=64)
 

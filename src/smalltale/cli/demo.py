@@ -287,7 +287,7 @@ class Demo:
         from smalltale.demo import DemoResult
         from smalltale.files import read_json
         from smalltale.rules import Rules
-        from smalltale.training.record import read_metrics
+        from smalltale.training.metrics import read_metrics
 
         rules = Rules()
         weight_class = rules.class_for(count.counted) or rules.weight_class(self.recipe.weight_class)

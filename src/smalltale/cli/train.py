@@ -100,7 +100,8 @@ def train_recipe(
     from smalltale.model.transformer import ModelConfig, Transformer
     from smalltale.rules import Rules
     from smalltale.tokens.tokenizer import Tokenizer
-    from smalltale.training.loop import TrainingConfig, train
+    from smalltale.training.loop import TrainingConfig
+    from smalltale.training.train import train
 
     loaded = Tokenizer.load(tokenizer)
     shape = recipe.section("model", ModelConfig)
@@ -110,5 +111,11 @@ def train_recipe(
     count = count_parameters(Transformer(shape))
     weight_class = Rules().weight_class(recipe.weight_class)
     refuse_over_budget(count, weight_class)
-    record: dict[str, Any] = {"counted_parameters": count.counted, "weight_class": weight_class.name}
+    record: dict[str, Any] = {
+        "counted_parameters": count.counted,
+        "weight_class": weight_class.name,
+        "bos_token_id": loaded.end_id,
+        "eos_token_id": loaded.end_id,
+        "pad_token_id": loaded.pad_id,
+    }
     return train(config, shape, tokens, loaded, out, recipe=recipe.as_dict(), record=record, watch=watch)

@@ -181,7 +181,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.drops = config, dropout > 0
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(Block(config, dropout) for _ in range(config.layers))
         cosine, sine = rotation_table(config.context, config.head_width, config.rope_base)

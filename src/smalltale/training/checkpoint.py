@@ -104,6 +104,10 @@ class Saver:
             with explained(self.folder):
                 under_way.result()
 
+    def close(self) -> None:
+        """End the thread, after what it is writing."""
+        self.thread.shutdown()
+
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as they are now, in main memory."""

@@ -27,24 +27,21 @@ SAVED = 60
 """Bytes a token, layer and feature that a backward pass needs: about 30 values of two bytes."""
 
 
-def micro_batch(
-    config: TrainingConfig, batch_tokens: int, shape: ModelConfig, device: Device, ranks: Ranks
-) -> int:
-    """Tokens a rank sends through the model at once: the recipe's, or as many as fit.
-
-    Raises RecipeError where the batch does not divide by the ranks and rows.
-    """
-    if batch_tokens % (ranks.size * config.row_length):
+def refuse_uneven(config: TrainingConfig, ranks: Ranks) -> None:
+    """Raise RecipeError where the batch does not divide by the ranks and rows."""
+    unit = ranks.size * config.row_length
+    if config.batch_tokens % unit:
         raise RecipeError(
-            f"training.batch_tokens = {batch_tokens} does not divide into {ranks.size} ranks' rows of "
-            f"{config.row_length} tokens; make it a multiple of {ranks.size * config.row_length}"
+            f"training.batch_tokens = {config.batch_tokens} does not divide into {ranks.size} ranks' rows of "
+            f"{config.row_length} tokens; make it a multiple of {unit}"
         )
-    tokens = batch_tokens // ranks.size
+
+
+def fitting_tokens(shape: ModelConfig, device: Device) -> int:
+    """The most tokens to try at once."""
     if device.kind == "cpu":
-        most = CACHED_TOKENS
-    else:
-        most = int(device.memory_bytes * MEMORY_SHARE / (SAVED * shape.layers * shape.width))
-    return fitting_part(tokens, config.row_length, config.micro_batch_tokens or most)
+        return CACHED_TOKENS
+    return int(device.memory_bytes * MEMORY_SHARE / (SAVED * shape.layers * shape.width))
 
 
 def fitting_part(tokens: int, row_length: int, most: int) -> int:

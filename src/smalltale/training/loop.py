@@ -1,4 +1,4 @@
-"""The training loop: token rows in, a checkpoint out.
+"""The training loop: one run from its start, or from where it stopped, to its end.
 
 In: a token folder, a model shape, a TrainingConfig. Out: a checkpoint folder that resumes, with metrics.jsonl.
 Beware: the clock of the time budget counts training steps alone; compiling, evaluating and saving stand apart.
@@ -9,28 +9,29 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from smalltale.errors import RecipeError, SmalltaleError
-from smalltale.files import explained, read_jsonl, refuse_foreign_folder, write_json, write_jsonl
+from smalltale.files import write_json
 from smalltale.model.transformer import ModelConfig, Transformer
-from smalltale.tokens.shards import TokenFolder, read_tokens
+from smalltale.tokens.shards import TokenFolder
 from smalltale.tokens.tokenizer import Tokenizer
-from smalltale.training.batches import Plan, Rows
+from smalltale.training.batches import Rows
 from smalltale.training.checkpoint import RunState, Saver, load_state, newest_state, read_state
-from smalltale.training.device import Device, choose_device
+from smalltale.training.device import Device
 from smalltale.training.evaluate import evaluate
-from smalltale.training.fitting import batch_for, fitting_part, micro_batch
+from smalltale.training.figures import yardstick
+from smalltale.training.fitting import batch_for, fitting_tokens
 from smalltale.training.health import LossWatch
+from smalltale.training.journal import Journal
 from smalltale.training.optim import OptimConfig, Optimizers
-from smalltale.training.ranks import Ranks, joined
-from smalltale.training.record import fingerprint, run_record
+from smalltale.training.ranks import Ranks
+from smalltale.training.record import run_record
 from smalltale.training.schedule import ScheduleConfig
 from smalltale.training.step import Gradients, Recorded
 from smalltale.training.stopping import StopRequests
@@ -64,6 +65,8 @@ class TrainingConfig:
     """How often in the run, evenly spread; the last at its end."""
     checkpoint_seconds: float = 60.0
     """Keep the run's state this often."""
+    track: tuple[str, ...] = ()
+    """Trackers beside metrics.jsonl: tensorboard, trackio, wandb (extra `track`)."""
 
     def __post_init__(self) -> None:
         for name in ("row_length", "batch_tokens", "head_rows"):
@@ -95,40 +98,6 @@ class TrainingSummary:
 
 Watcher = Callable[[Transformer, RunState], None]
 """Called after each evaluation, for a look at the model: a sample story, say."""
-
-
-def train(
-    config: TrainingConfig,
-    shape: ModelConfig,
-    tokens: Path,
-    tokenizer: Tokenizer,
-    out: Path,
-    *,
-    recipe: dict[str, Any] | None = None,
-    record: dict[str, Any] | None = None,
-    watch: Watcher | None = None,
-) -> TrainingSummary:
-    """Train a model from scratch, or go on where an earlier run into `out` stopped; with torchrun, on all its ranks.
-
-    `record` (weight class, counted parameters) goes into config.json. Raises SmalltaleError where the parts do not
-    fit, or where the run stops learning for a second time.
-    """
-    data = read_tokens(tokens)
-    check_fit(shape, data, tokenizer, config)
-    with joined() as ranks:
-        told: dict[str, Any] = {"fingerprint": fingerprint(asdict(config), shape, data)}
-        try:
-            refuse_foreign_folder(out)
-            with explained(out):
-                out.mkdir(parents=True, exist_ok=True)
-            device = choose_device(config.device, ranks.local)
-        except SmalltaleError as error:
-            told["error"] = str(error)
-        ranks.agree(told)
-        about = About(recipe=recipe, record=record or {}, tokens=tokens, fingerprint=told["fingerprint"])
-        run = Run(config, shape, data, tokenizer, out, device, ranks, about)
-        validation = list(validation_stories(data, tokenizer, config.validation_stories))
-        return run.go(validation[ranks.rank :: ranks.size], watch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,13 +146,26 @@ class Run:
         )
         self.compiled = config.compile and device.compiles
         self.gradients = Gradients(
-            self.model, self.rows, device, ranks, head_rows=config.head_rows, compiled=self.compiled
+            self.model,
+            self.rows,
+            device,
+            ranks,
+            head_rows=config.head_rows,
+            compiled=self.compiled,
+            most=config.micro_batch_tokens or fitting_tokens(shape, device),
+            seed=config.seed,
         )
-        self.micro_tokens = micro_batch(config, config.batch_tokens, shape, device, ranks)
         self.update: Callable[[], None] = self.optimizers.step
         self.saver = Saver(out, about.record)
         self.health = LossWatch()
-        self.metrics: list[dict[str, Any]] = []
+        self.journal = Journal(
+            out,
+            device,
+            yardstick(shape.flops_per_token(config.row_length), device, ranks.size),
+            config.track,
+            asdict(config),
+            silent=not ranks.leads,
+        )
 
     def go(self, validation: list[str], watch: Watcher | None) -> TrainingSummary:
         """Train to the end of the budget."""
@@ -205,7 +187,6 @@ class Run:
                     self.recover(trouble)
                     continue
                 progress = schedule.progress(self.state.step, self.state.seconds)
-                self.show(progress)
                 if progress >= next_look:
                     next_look = self.look_after(progress)
                     self.look(validation, watch)
@@ -219,7 +200,7 @@ class Run:
         self.save(finished=True)
         self.saver.wait()
         seconds, trained = self.state.seconds - first.seconds, self.state.tokens - first.tokens
-        last = self.metrics[-1] if self.metrics else {}
+        last = self.journal.last
         return TrainingSummary(
             steps=self.state.step,
             tokens=self.state.tokens,
@@ -230,91 +211,35 @@ class Run:
             bits_per_byte=last.get("bits_per_byte"),
         )
 
+    def close(self) -> None:
+        """Finish writing, whatever ended the run."""
+        self.journal.close()
+        self.saver.close()
+
     def warm_up(self, *, fresh: bool) -> float:
         """Compile and fit the batches to the machine before the clock starts; nothing is learned. Returns seconds."""
         began = time.monotonic()
         if self.compiled:
             log.info("compiling the model (once for a shape; later runs are faster)")
         self.optimizers.set_multiplier(0.0)
-        self.fit_micro_batch()
+        self.gradients.fit(self.state.batch_tokens)
         if fresh and self.config.schedule.minutes:
-            self.state = replace(self.state, batch_tokens=batch_for(self.config, self.speed(), self.ranks))
-            if self.state.batch_tokens < self.config.batch_tokens:
-                log.info("steps of %d tokens: the time is short for this machine", self.state.batch_tokens)
-                self.fit_micro_batch()
+            batch = batch_for(self.config, self.gradients.speed(), self.ranks)
+            if batch < self.config.batch_tokens:
+                log.info("steps of %d tokens: the time is short for this machine", batch)
+                self.state = replace(self.state, batch_tokens=batch)
+                self.gradients.fit(batch)
         if self.compiled and self.device.kind == "cuda":
             self.update = Recorded(self.optimizers.step, (), self.device.torch_device)
         self.optimizers.reset()
         self.device.synchronize()
         return time.monotonic() - began if self.compiled else 0.0
 
-    def fit_micro_batch(self) -> None:
-        """Find the most tokens that go through at once: halved while the memory does not take them."""
-        batch = self.state.batch_tokens
-        most = micro_batch(self.config, batch, self.shape, self.device, self.ranks)
-        while True:
-            self.micro_tokens = fitting_part(batch // self.ranks.size, self.config.row_length, most)
-            try:
-                self.gradients.add(self.plans(0)[0], 0.0)
-                self.device.synchronize()
-                break
-            except torch.OutOfMemoryError as error:
-                most = self.less_at_once(error)
-        least = self.ranks.least(self.micro_tokens)
-        self.micro_tokens = fitting_part(batch // self.ranks.size, self.config.row_length, least)
-
-    def less_at_once(self, error: torch.OutOfMemoryError) -> int:
-        """Half the micro-batch, after the memory did not take it. Raises SmalltaleError where it is one row."""
-        if self.micro_tokens <= self.config.row_length:
-            raise SmalltaleError(
-                f"{self.device.name} has not enough memory for one row of {self.config.row_length} tokens; "
-                "lower training.row_length, training.head_rows or model.width"
-            ) from error
-        log.warning("%d tokens at once do not fit into the memory; trying half", self.micro_tokens)
-        self.gradients.forget()
-        self.optimizers.zero_grad()
-        return self.micro_tokens // 2
-
-    def speed(self) -> float:
-        """Tokens a second of all ranks together, forward and backward, over one micro-batch."""
-        plan = self.plans(0)[0]
-        began = time.monotonic()
-        self.gradients.add(plan, 0.0)
-        self.device.synchronize()
-        (speed,) = self.ranks.sums(self.micro_tokens / (time.monotonic() - began))
-        return speed
-
-    def plans(self, step: int) -> list[Plan]:
-        """Where the tokens of this rank's micro-batches of a step stand."""
-        rows = self.micro_tokens // self.config.row_length
-        count = self.state.batch_tokens // self.ranks.size // self.micro_tokens
-        return [self.rows.plan(step * count + number, rows) for number in range(count)]
-
-    def backward(self) -> Tensor:
-        """The gradient of the mean loss over all ranks' targets, into every rank's gradients.
-
-        Returns this rank's share of the mean, on the device.
-        """
-        plans = self.plans(self.state.step)
-        (targets,) = self.ranks.sums(sum(plan.targets for plan in plans))
-        total = torch.zeros((), device=self.device.torch_device)
-        for number, plan in enumerate(plans):
-            if self.config.dropout:
-                torch.manual_seed(hash((self.config.seed, self.state.step, number, self.ranks.rank)))
-            total += self.gradients.add(plan, 1 / targets, send=number == len(plans) - 1)
-        return total / targets
-
     def step(self, progress: float, *, stop_asked: bool) -> tuple[float, bool]:
         """One optimizer step, unless the loss is not finite. Returns the loss before it, and whether to stop."""
         began = time.monotonic()
         self.optimizers.set_multiplier(self.config.schedule.multiplier(progress) * self.state.rate_factor)
-        try:
-            share = float(self.backward())
-        except torch.OutOfMemoryError as error:
-            if self.ranks.size > 1:
-                raise
-            self.micro_tokens = self.less_at_once(error)
-            return self.step(progress, stop_asked=stop_asked)
+        share = self.gradients.of_step(self.state.step, self.state.batch_tokens)
         # The leader's clock counts for all, and a signal to one stops all.
         seconds = time.monotonic() - began
         loss, seconds, asked = self.ranks.sums(share, seconds * self.ranks.leads, stop_asked)
@@ -327,14 +252,16 @@ class Run:
             tokens=self.state.tokens + self.state.batch_tokens,
             seconds=self.state.seconds + seconds,
         )
-        self.metrics.append(
+        self.journal.step(
             {
                 "step": self.state.step,
                 "tokens": self.state.tokens,
                 "seconds": round(self.state.seconds, 4),
                 "loss": loss,
-                "tokens_per_second": round(self.state.batch_tokens / seconds, 1),
-            }
+            },
+            tokens=self.state.batch_tokens,
+            seconds=seconds,
+            progress=self.config.schedule.progress(self.state.step, self.state.seconds),
         )
         return loss, asked > 0
 
@@ -363,17 +290,7 @@ class Run:
         """Take up a saved state's weights and momenta, as `state`."""
         load_state(place, self.model, self.optimizers)
         self.state = state
-        path = self.out / "metrics.jsonl"
-        if path.exists():
-            self.metrics = [each for each in read_jsonl(path) if each["step"] <= state.step]
-
-    def show(self, progress: float) -> None:
-        """Move the display."""
-        if not self.ranks.leads:
-            return
-        last = self.metrics[-1]
-        figures = f"step {last['step']:,}  loss {last['loss']:.3f}  {last['tokens_per_second']:,.0f} tokens/s"
-        log.info("training", extra={"done": progress, "total": 1.0, "unit": "", "figures": figures})
+        self.journal.back_to(state.step)
 
     def look_after(self, progress: float) -> float:
         """The progress at which the next evaluation is due."""
@@ -386,8 +303,7 @@ class Run:
         nats, size = self.ranks.sums(found.nats if found else 0.0, found.bytes if found else 0)
         if size:
             bits = nats / math.log(2) / size
-            self.metrics[-1]["bits_per_byte"] = bits
-            log.info("step %d: %.4f bits per byte on held-out stories", self.state.step, bits)
+            self.journal.bits(self.state.step, bits)
             if self.state.best_bits_per_byte is None or bits < self.state.best_bits_per_byte:
                 self.state = replace(self.state, best_bits_per_byte=bits)
                 if self.ranks.leads:
@@ -401,36 +317,17 @@ class Run:
             self.tokenizer.save(self.out, {})
             self.saver.last(self.model, self.optimizers, self.state)
             write_json(self.out / "meta.json", self.meta(finished=finished))
-            write_jsonl(self.out / "metrics.jsonl", self.metrics)
+            self.journal.sync()
 
     def meta(self, *, finished: bool) -> dict[str, Any]:
         """The record of the run so far."""
         about = self.about
-        return run_record(
-            asdict(self.config), self.state, self.device, about.tokens, about.recipe, finished=finished
-        )
-
-
-def check_fit(shape: ModelConfig, data: TokenFolder, tokenizer: Tokenizer, config: TrainingConfig) -> None:
-    """Refuse parts that do not belong together."""
-    if data.meta["tokenizer_hash"] != tokenizer.hash:
-        raise SmalltaleError(
-            f"the tokens were encoded with tokenizer {data.meta['tokenizer_hash'][:12]}, the one given is "
-            f"{tokenizer.hash[:12]}; encode the corpus again with `smalltale tokens encode`"
-        )
-    if tokenizer.vocabulary > shape.vocabulary:
-        raise RecipeError(
-            f"model.vocabulary = {shape.vocabulary} is smaller than the tokenizer's {tokenizer.vocabulary}; "
-            f"set model.vocabulary={tokenizer.vocabulary}"
-        )
-    if config.row_length > shape.context:
-        raise RecipeError(
-            f"training.row_length = {config.row_length} is longer than model.context = {shape.context}; "
-            "lower the one or raise the other"
-        )
-
-
-def validation_stories(data: TokenFolder, tokenizer: Tokenizer, count: int) -> Iterator[str]:
-    """The first held-out stories of a token folder, as text."""
-    for start, end in list(zip(data.val_offsets[:-1], data.val_offsets[1:], strict=True))[:count]:
-        yield tokenizer.decode([int(each) for each in data.val[int(start) : int(end) - 1]])
+        stick = self.journal.stick
+        return {
+            **run_record(
+                asdict(self.config), self.state, self.device, about.tokens, about.recipe, finished=finished
+            ),
+            "flops_per_token": stick.flops_per_token,
+            "peak_flops": stick.peak,
+            "peak_name": stick.peak_name,
+        }

@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 
-from smalltale.errors import FileProblem
-from smalltale.files import provenance, read_jsonl
+from smalltale.files import provenance
 from smalltale.model.transformer import ModelConfig
 from smalltale.tokens.shards import TokenFolder
 from smalltale.training.checkpoint import RunState
 from smalltale.training.device import Device
 
-WHERE = {"device", "compile", "checkpoint_seconds"}
+WHERE = {"device", "compile", "checkpoint_seconds", "micro_batch_tokens", "track"}
 """Settings that may differ when a run goes on."""
 
 
@@ -59,11 +58,3 @@ def run_record(
         "tokens_folder": str(tokens),
         "training": training,
     }
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics, one dict a step. Raises FileProblem."""
-    metrics: list[dict[str, Any]] = read_jsonl(folder / "metrics.jsonl")
-    if not metrics:
-        raise FileProblem(f"{folder / 'metrics.jsonl'} is empty; the run has made no step yet")
-    return metrics

@@ -6,6 +6,8 @@ Beware: on a GPU the whole pass is recorded once for a shape and replayed, so wh
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smalltale.errors import SmalltaleError
 from smalltale.model.attention import has_story_attention, same_story
 from smalltale.model.head import chunked_cross_entropy
 from smalltale.model.transformer import Transformer
 from smalltale.training.batches import Batch, Plan, Rows, gather
 from smalltale.training.device import Device
+from smalltale.training.fitting import fitting_part
 from smalltale.training.ranks import Ranks
+
+log = logging.getLogger(__name__)
 
 
 class Gradients:
@@ -33,19 +39,91 @@ class Gradients:
         *,
         head_rows: int,
         compiled: bool,
+        most: int,
+        seed: int = 0,
     ) -> None:
+        """most: tokens at once, halved where the memory does not take them. seed: of dropout."""
         self.model, self.rows, self.device, self.head_rows = model, rows, device, head_rows
         self.ranks, self.sending = ranks, False
         if ranks.size > 1:
             for parameter in model.parameters():
                 parameter.register_post_accumulate_grad_hook(self.send)  # type: ignore[no-untyped-call]
-        self.compiled = compiled
+        self.compiled, self.most, self.seed = compiled, most, seed
+        self.micro_tokens = 0
         # Layer by layer, all alike: 9 s to compile instead of 45 s for the whole trunk, at the same speed
         # (6 layers, 2 cores with AMX, 2026-11-23).
         self.layers: list[Callable[..., Tensor]] = [
             torch.compile(each, dynamic=False) if compiled else each for each in model.blocks
         ]
         self.recorded: dict[tuple[torch.Size, bool], Recorded] = {}
+
+    def fit(self, batch_tokens: int) -> None:
+        """Compile for batches of so many tokens, of all ranks together, and find how many go through at once.
+
+        Raises SmalltaleError where not even a row does.
+        """
+        while True:
+            self.micro_tokens = fitting_part(batch_tokens // self.ranks.size, self.rows.row_length, self.most)
+            try:
+                self.add(self.plans(0, batch_tokens)[0], 0.0)
+                self.device.synchronize()
+                break
+            except torch.OutOfMemoryError as error:
+                self.take_less(error)
+        self.most = self.ranks.least(self.micro_tokens)
+        self.micro_tokens = fitting_part(batch_tokens // self.ranks.size, self.rows.row_length, self.most)
+
+    def take_less(self, error: torch.OutOfMemoryError) -> None:
+        """Half the tokens at once, after the memory did not take them."""
+        if self.micro_tokens <= self.rows.row_length:
+            raise SmalltaleError(
+                f"{self.device.name} has not enough memory for one row of {self.rows.row_length} tokens; "
+                "lower training.row_length, training.head_rows or model.width"
+            ) from error
+        log.warning("%d tokens at once do not fit into the memory; trying half", self.micro_tokens)
+        self.most = self.micro_tokens // 2
+        self.recorded.clear()
+        if self.device.kind == "cuda":
+            torch.cuda.empty_cache()
+
+    def speed(self) -> float:
+        """Tokens a second of all ranks together, forward and backward, over one micro-batch."""
+        plan = self.plans(0, self.micro_tokens * self.ranks.size)[0]
+        began = time.monotonic()
+        self.add(plan, 0.0)
+        self.device.synchronize()
+        (speed,) = self.ranks.sums(self.micro_tokens / (time.monotonic() - began))
+        return speed
+
+    def plans(self, step: int, batch_tokens: int) -> list[Plan]:
+        """Where the tokens of this rank's micro-batches of a step stand."""
+        count = batch_tokens // self.ranks.size // self.micro_tokens
+        rows = self.micro_tokens // self.rows.row_length
+        return [self.rows.plan(step * count + number, rows) for number in range(count)]
+
+    def of_step(self, step: int, batch_tokens: int) -> float:
+        """Add the gradient of the mean loss over all ranks' targets of a step, summed over the ranks.
+
+        Returns this rank's share of that mean, in nats per token; the shares of all ranks add up to it.
+        """
+        plans = self.plans(step, batch_tokens)
+        (targets,) = self.ranks.sums(sum(plan.targets for plan in plans))
+        total = torch.zeros((), device=self.device.torch_device)
+        try:
+            for number, plan in enumerate(plans):
+                if self.model.drops:
+                    torch.manual_seed(hash((self.seed, step, number, self.ranks.rank)))
+                total += self.add(plan, 1 / targets, send=number == len(plans) - 1)
+            return float(total) / targets
+        except torch.OutOfMemoryError as error:
+            if self.ranks.size > 1:
+                raise
+            self.take_less(error)
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
+            self.fit(batch_tokens)
+            return self.of_step(step, batch_tokens)
 
     def add(self, plan: Plan, scale: float, *, send: bool = False) -> Tensor:
         """Add the gradient of scale · the summed loss of a plan's rows. Returns that loss, unscaled, on the device.
@@ -78,12 +156,6 @@ class Gradients:
         """Called by autograd when a parameter's gradient is whole."""
         if self.sending and parameter.grad is not None:
             self.ranks.begin_adding(parameter.grad)
-
-    def forget(self) -> None:
-        """Give back the memory of what was recorded."""
-        self.recorded.clear()
-        if self.device.kind == "cuda":
-            torch.cuda.empty_cache()
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss summed over the batch's targets, in nats."""

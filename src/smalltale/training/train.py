@@ -1,0 +1,86 @@
+"""Train a model: check that the parts fit, join the other ranks, run the loop.
+
+In: a token folder, its tokenizer, a model shape, a TrainingConfig. Out: a checkpoint folder.
+Beware: what one rank finds wrong is raised on all of them, so that none waits for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from smalltale.errors import RecipeError, SmalltaleError
+from smalltale.files import explained, refuse_foreign_folder
+from smalltale.model.transformer import ModelConfig
+from smalltale.tokens.shards import TokenFolder, read_tokens
+from smalltale.tokens.tokenizer import Tokenizer
+from smalltale.training.device import choose_device
+from smalltale.training.fitting import refuse_uneven
+from smalltale.training.loop import About, Run, TrainingConfig, TrainingSummary, Watcher
+from smalltale.training.ranks import joined
+from smalltale.training.record import fingerprint
+
+
+def train(
+    config: TrainingConfig,
+    shape: ModelConfig,
+    tokens: Path,
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    recipe: dict[str, Any] | None = None,
+    record: dict[str, Any] | None = None,
+    watch: Watcher | None = None,
+) -> TrainingSummary:
+    """Train a model from scratch, or go on where an earlier run into `out` stopped; with torchrun, on all its ranks.
+
+    `record` (weight class, counted parameters) goes into config.json. Raises SmalltaleError where the parts do not
+    fit, or where the run stops learning for a second time.
+    """
+    data = read_tokens(tokens)
+    check_fit(shape, data, tokenizer, config)
+    with joined() as ranks:
+        told: dict[str, Any] = {"fingerprint": fingerprint(asdict(config), shape, data)}
+        try:
+            refuse_uneven(config, ranks)
+            refuse_foreign_folder(out)
+            with explained(out):
+                out.mkdir(parents=True, exist_ok=True)
+            device = choose_device(config.device, ranks.local)
+        except SmalltaleError as error:
+            told["error"] = str(error)
+        ranks.agree(told)
+        about = About(recipe=recipe, record=record or {}, tokens=tokens, fingerprint=told["fingerprint"])
+        run = Run(config, shape, data, tokenizer, out, device, ranks, about)
+        validation = list(validation_stories(data, tokenizer, config.validation_stories))
+        try:
+            return run.go(validation[ranks.rank :: ranks.size], watch)
+        finally:
+            run.close()
+
+
+def check_fit(shape: ModelConfig, data: TokenFolder, tokenizer: Tokenizer, config: TrainingConfig) -> None:
+    """Refuse parts that do not belong together."""
+    if data.meta["tokenizer_hash"] != tokenizer.hash:
+        raise SmalltaleError(
+            f"the tokens were encoded with tokenizer {data.meta['tokenizer_hash'][:12]}, the one given is "
+            f"{tokenizer.hash[:12]}; encode the corpus again with `smalltale tokens encode`"
+        )
+    if tokenizer.vocabulary > shape.vocabulary:
+        raise RecipeError(
+            f"model.vocabulary = {shape.vocabulary} is smaller than the tokenizer's {tokenizer.vocabulary}; "
+            f"set model.vocabulary={tokenizer.vocabulary}"
+        )
+    if config.row_length > shape.context:
+        raise RecipeError(
+            f"training.row_length = {config.row_length} is longer than model.context = {shape.context}; "
+            "lower the one or raise the other"
+        )
+
+
+def validation_stories(data: TokenFolder, tokenizer: Tokenizer, count: int) -> Iterator[str]:
+    """The first held-out stories of a token folder, as text."""
+    for start, end in list(zip(data.val_offsets[:-1], data.val_offsets[1:], strict=True))[:count]:
+        yield tokenizer.decode([int(each) for each in data.val[int(start) : int(end) - 1]])
