@@ -6,6 +6,7 @@ Beware: nothing in a folder is ever run or unpickled; shapes are checked before 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -21,16 +22,27 @@ from smalltale.model.transformer import ModelConfig, Transformer
 
 ARCHITECTURE = "smalltale"
 FORMAT = 1
+CODE = Path(__file__).with_name("modeling_smalltale.py")
+"""What transformers runs to open a checkpoint folder, where the user trusts it."""
+FOR_TRANSFORMERS = {
+    "model_type": ARCHITECTURE,
+    "architectures": ["SmalltaleForCausalLM"],
+    "auto_map": {
+        "AutoConfig": "modeling_smalltale.SmalltaleConfig",
+        "AutoModelForCausalLM": "modeling_smalltale.SmalltaleForCausalLM",
+    },
+    "torch_dtype": "float32",
+}
 
 
 def write_model(
     folder: Path, shape: ModelConfig, weights: Mapping[str, Tensor], extra: dict[str, Any]
 ) -> None:
-    """Write `config.json` (with `extra` at its top) and `model.safetensors`, each whole or not at all."""
-    write_json(
-        folder / "config.json",
-        {"architecture": ARCHITECTURE, "format": FORMAT, "model": asdict(shape), **extra},
-    )
+    """Write `config.json` (with `extra` at its top), `model.safetensors`, each whole or not at all, and their code."""
+    with new_file(folder / CODE.name) as temporary:
+        shutil.copyfile(CODE, temporary)
+    table = {"architecture": ARCHITECTURE, "format": FORMAT, "model": asdict(shape)}
+    write_json(folder / "config.json", {**table, **FOR_TRANSFORMERS, **extra})
     with new_file(folder / "model.safetensors") as temporary:
         save_tensors(temporary, weights)
 
@@ -38,7 +50,9 @@ def write_model(
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file. Raises FileProblem where the disk does not take it."""
     try:
-        save_file({name: each.detach().contiguous() for name, each in tensors.items()}, path)
+        save_file(
+            {name: each.detach().contiguous() for name, each in tensors.items()}, path, {"format": "pt"}
+        )
     except SafetensorError as error:
         raise FileProblem(f"{path.parent}: {error}; free some space or choose another place") from error
 

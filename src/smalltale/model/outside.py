@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from smalltale.errors import FileProblem
 from smalltale.files import explained, read_json
+from smalltale.model.folder import ARCHITECTURE
 from smalltale.model.forwards import CONTEXT_NAMES, VOCABULARY_NAMES, declared_number
 from smalltale.model.gpt import GPT, GPT_ARCHITECTURE, GPTConfig
 from smalltale.model.targets import check_weights, model_of_folder
@@ -50,9 +51,9 @@ class OutsideModel(nn.Module):
 def is_outside(folder: Path) -> bool:
     """Whether a folder holds a model that another trainer made."""
     config = read_json(folder / "config.json")
-    return isinstance(config, dict) and (
-        config.get("architecture") == GPT_ARCHITECTURE or "model_type" in config
-    )
+    if not isinstance(config, dict) or config.get("architecture") == ARCHITECTURE:
+        return False
+    return config.get("architecture") == GPT_ARCHITECTURE or "model_type" in config
 
 
 def read_gpt(folder: Path) -> GPT:
