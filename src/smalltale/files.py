@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,15 @@ def refuse_foreign_folder(path: Path) -> None:
             not path.is_dir() or (any(path.iterdir()) and not (path / "meta.json").exists())
         ):
             raise FileProblem(f"{path} exists and was not written by smalltale; choose a new or empty folder")
+
+
+def packaged_file(module: str, pattern: str) -> Path | None:
+    """The first such file inside an installed package, found without importing it."""
+    spec = find_spec(module)
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for found in sorted(Path(folder).glob(pattern)):
+            return found
+    return None
 
 
 def sha256_of(path: Path) -> str:

