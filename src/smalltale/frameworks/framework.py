@@ -24,6 +24,8 @@ MODULES = {
     "lightning": "lightning",
     "fastai": "fastai",
     "litgpt": "litgpt",
+    "mlx": "mlx",
+    "llama2c": "llama2c",
 }
 """Each framework's name and its module: the rules' eleven, then two further ways out."""
 

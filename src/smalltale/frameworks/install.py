@@ -146,5 +146,7 @@ def clean_environment(python: Path) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         # Compiling for a processor takes longer than the few steps that it would speed up.
         "TORCHDYNAMO_DISABLE": "1",
+        # Threads that spin while they wait starve each other where the cores are shared.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
     }

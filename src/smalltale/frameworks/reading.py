@@ -43,10 +43,9 @@ def load_pickle(path: Path, trust: bool, wanted: str) -> Any:
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            first = str(error).strip().splitlines()[0]
             raise FileProblem(
-                f"{path} holds more than tensors and plain values, which is not run ({first[:160]}); "
-                "save its state_dict as safetensors"
+                f"{path} holds more than tensors and plain values, which is not run; "
+                "save its weights alone, for example as safetensors (in fastai: learn.save(name, with_opt=False))"
             ) from error
         except (RuntimeError, EOFError, ValueError, KeyError) as error:
             raise FileProblem(

@@ -71,7 +71,8 @@ learn = Learner(
     path=HERE,
 )
 learn.fit_one_cycle(epochs, run["learning_rate"], pct_start=min(0.5, run["warmup_steps"] / steps))
-learn.save("stories")
+# Without the optimizer the file holds tensors alone, which `smalltale import` can open.
+learn.save("stories", with_opt=False)
 
 model = learn.model.to("cpu").eval()
 keep_reference(model, model, HERE / "models")
