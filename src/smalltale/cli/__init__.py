@@ -30,10 +30,12 @@ def build_app() -> typer.Typer:
         leaderboard,
         measure,
         prompts,
+        runs,
         serve,
         submission,
         tokens,
         train,
+        tune,
     )
 
     app = typer.Typer(
@@ -50,6 +52,7 @@ def build_app() -> typer.Typer:
         tokens,
         count,
         train,
+        runs,
         frameworks,
         prompts,
         generate,

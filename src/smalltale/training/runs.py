@@ -1,4 +1,4 @@
-"""Runs, read back from their folders: what each was, how far it came, and where their recipes differ.
+"""Runs, read back from their folders: what each was, and how far it came.
 
 In: folders that `smalltale train` wrote, whole, half-written or broken. Out: a `Run` each; nothing is changed.
 Beware: a run that goes on is told from one that was stopped by its last sign of life alone, so a machine that
@@ -26,8 +26,6 @@ DEPTH = 4
 """Folders are searched so deep."""
 SILENT_SECONDS = 120.0
 """A run is taken for stopped when nothing was written for so long and 20 steps more."""
-NONE = "–"
-"""Stands for what a run does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +119,9 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             if not folder.exists():
                 raise FileProblem(f"{folder} does not exist; name a folder with runs in it")
             if not folder.is_dir():
-                raise FileProblem(f"{folder} is a file; name a folder that `smalltale train` wrote, or one above")
+                raise FileProblem(
+                    f"{folder} is a file; name a folder that `smalltale train` wrote, or one above"
+                )
             places.update((place.resolve(), place) for place in run_folders(folder))
     if not places:
         raise FileProblem(
@@ -207,7 +207,9 @@ def metrics(folder: Path, trouble: list[str]) -> list[dict[str, float]]:
     if wrong:
         trouble.append(f"{METRICS} has {wrong}")
     finite = [{key: value for key in row if (value := number(row[key])) is not None} for row in rows]
-    lost = [row["step"] for row, kept in zip(rows, finite, strict=True) if "loss" in row and "loss" not in kept]
+    lost = [
+        row["step"] for row, kept in zip(rows, finite, strict=True) if "loss" in row and "loss" not in kept
+    ]
     if lost:
         trouble.append(f"the loss was not a number at step {lost[0]:,}")
     if not rows:
@@ -305,14 +307,3 @@ def progress(run: Run, meta: Mapping[str, Any]) -> float | None:
     if steps:
         return min(1.0, (run.reached("step") or 0.0) / steps)
     return None
-
-
-def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """The settings that are not the same in all runs, a value a run; None where a run does not tell it."""
-    told = [run for run in runs if run.settings]
-    keys = dict.fromkeys(key for run in told for key in run.settings)
-    return {
-        key: [run.settings.get(key) for run in runs]
-        for key in keys
-        if any(run.settings.get(key) != told[0].settings.get(key) for run in told)
-    }

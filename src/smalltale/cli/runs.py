@@ -1,0 +1,107 @@
+"""`smalltale runs`: training runs listed, compared and drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from smalltale.training.runs import Run
+
+PIPE_WIDTH = 240
+"""Columns of a table that no terminal limits."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register `runs`."""
+
+    @app.command("runs")
+    def runs_verb(
+        folders: Annotated[
+            list[Path] | None, typer.Argument(help="Runs, or folders above them; without one, this folder.")
+        ] = None,
+        compare: Annotated[
+            bool, typer.Option("--compare", help="Show the settings in which the runs differ.")
+        ] = False,
+        plot: Annotated[Path | None, typer.Option(help="Draw curves to this .png, .svg or .pdf.")] = None,
+        html: Annotated[Path | None, typer.Option(help="Write all of it as one self-contained page.")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    ) -> None:
+        """List training runs, the newest first; compare them; draw their loss and bits per byte."""
+        from smalltale.training.compare import differing
+        from smalltale.training.runs import find_runs
+
+        runs = find_runs(folders or [Path()])
+        console = Console() if Console().is_terminal else Console(width=PIPE_WIDTH)
+        notes: list[str] = []
+        if plot is not None or html is not None:
+            from smalltale.training.curves import notes as left_out
+
+            notes = left_out(runs)
+        if plot is not None:
+            from smalltale.training.curves import write_picture
+
+            write_picture(runs, plot)
+        if html is not None:
+            from smalltale.training.runs_page import write_page
+
+            write_page(runs, html)
+        if as_json:
+            table = {"runs": [run.as_dict() for run in runs], "differing": differing(runs), "notes": notes}
+            typer.echo(json.dumps(table, ensure_ascii=False))
+            return
+        show_runs(runs, console)
+        if compare:
+            show_differing(runs, console)
+        for line in notes + [f"written: {path}" for path in (plot, html) if path is not None]:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_runs(runs: Sequence[Run], console: Console) -> None:
+    """The table of runs, as many columns as fit, and below it what is wrong with any."""
+    from smalltale.training.compare import COLUMNS, cells
+
+    left = list(COLUMNS)
+    while True:
+        table = Table()
+        for column in left:
+            table.add_column(
+                column.heading, justify="right" if column.number else "left", no_wrap=column.number
+            )
+        for run in runs:
+            row = cells(run)
+            table.add_row(*(Text(row[column.heading]) for column in left))
+        least = max(left, key=lambda column: column.importance)
+        if not least.importance or console.measure(table).maximum <= console.width:
+            break
+        left.remove(least)
+    console.print(table)
+    hidden = [column.heading for column in COLUMNS if column not in left]
+    if hidden:
+        console.print(f"not shown for want of width: {', '.join(hidden)}", style="dim", highlight=False)
+    for run in runs:
+        for trouble in run.trouble:
+            console.print(f"{run.name}: {trouble}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_differing(runs: Sequence[Run], console: Console) -> None:
+    """The settings in which the runs differ."""
+    from smalltale.training.compare import differing, setting
+
+    found = differing(runs)
+    if not found:
+        console.print("the runs' settings do not differ", highlight=False)
+        return
+    table = Table("setting")
+    for run in runs:
+        table.add_column(Text(run.name))
+    for key, values in found.items():
+        table.add_row(Text(key), *(Text(setting(value)) for value in values))
+    console.print(table)
