@@ -52,6 +52,7 @@ def build_app() -> typer.Typer:
         tokens,
         count,
         train,
+        tune,
         runs,
         frameworks,
         prompts,
