@@ -24,6 +24,7 @@ MODULES = {
     "lightning": "lightning",
     "fastai": "fastai",
     "litgpt": "litgpt",
+    "composer": "composer",
     "mlx": "mlx",
     "llama2c": "llama2c",
 }

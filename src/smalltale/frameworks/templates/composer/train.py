@@ -1,0 +1,55 @@
+"""Train with MosaicML Composer over MDS shards; run.toml has the run's numbers, config.json the model."""
+
+import tomllib
+
+import numpy as np
+import stand_in  # noqa: F401  before Composer
+import torch
+from composer import Callback, Trainer
+from composer.algorithms import GradientClipping
+from composer.models import HuggingFaceModel
+from composer.optim import CosineAnnealingWithWarmupScheduler
+from stories import CONTEXT, HERE, Diary, keep, new_model
+from streaming import StreamingDataset
+from torch.utils.data import DataLoader
+
+run = tomllib.loads((HERE / "run.toml").read_text(encoding="utf-8"))
+
+
+def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
+    """Rows of int64 bytes as ids; Hugging Face models shift the labels themselves."""
+    ids = torch.from_numpy(np.stack([np.frombuffer(each["tokens"], dtype=np.int64) for each in samples]))
+    return {"input_ids": ids, "labels": ids.clone()}
+
+
+class Keeper(Callback):
+    """Writes the diary."""
+
+    def __init__(self) -> None:
+        self.diary = Diary()
+
+    def batch_end(self, state, logger) -> None:
+        self.diary.step(state.loss.item())
+
+
+model, keeper = new_model(), Keeper()
+rows = StreamingDataset(
+    local=str(HERE / "mds" / "train"), shuffle=True, batch_size=run["rows"], num_canonical_nodes=1
+)
+trainer = Trainer(
+    model=HuggingFaceModel(model, tokenizer=None, use_logits=True),
+    train_dataloader=DataLoader(rows, batch_size=run["rows"], collate_fn=collate, drop_last=True),
+    optimizers=torch.optim.AdamW(
+        model.parameters(), lr=run["learning_rate"], betas=(0.9, 0.95), weight_decay=run["weight_decay"]
+    ),
+    schedulers=CosineAnnealingWithWarmupScheduler(t_warmup=f"{run['warmup_steps']}ba"),
+    algorithms=[GradientClipping(clipping_type="norm", clipping_threshold=1.0)],
+    max_duration=f"{run['steps']}ba",
+    device="gpu" if torch.cuda.is_available() else "cpu",
+    callbacks=[keeper],
+    progress_bar=False,
+    seed=0,
+)
+trainer.fit()
+keep(model, HERE / "model")
+keeper.diary.close(HERE / "model", run["rows"] * CONTEXT)
