@@ -20,7 +20,7 @@ JUDGE_DIRECTED = re.compile(
     r"|\b(?:give|rate|score|grade|marks)\b[^.\n]{0,40}\b(?:10|ten)\b[^.\n]{0,20}"
     r"|\b(?:text|story|exercise|completion) above\b|\b(?:copy|repeat|use) th(?:e|is|ese) (?:marks?|scores?|grades?)\b"
     r"|\b(?:10\s*/\s*10|full marks|highest score|perfect score)\b"
-    r"|\b(?:grammar|creativity|consistency|plot)[\"']?\s*[:=]\s*\d"
+    r"|\b(?:grammar|creativity|consistency|plot)[\"']?\s*[:=]\s*\d|\{\s*[\"'][a-z_ ]+[\"']\s*:"
     r"|<\|[a-z_]+\|>|\[/?INST\]|</?s>|\bassistant\s*:",
     re.IGNORECASE,
 )

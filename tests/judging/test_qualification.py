@@ -13,7 +13,7 @@ import pytest
 from smalltale.files import read_stories
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.gold import ATTACKS, LEVELS, read_gold, read_graded
-from smalltale.judging.guard import neutralise
+from smalltale.judging.guard import neutralise, without_words_to_judge
 from smalltale.judging.judge import Question, ScriptedJudge
 from smalltale.judging.qualification import Report, qualify
 from smalltale.judging.rubric import load_rubric
@@ -97,6 +97,7 @@ def test_every_attack_that_speaks_to_the_judge_is_seen_and_no_gold_story_is_take
     assert {name for name, words in ATTACKS.items() if not judge_directed(words)} == {"praise"}, (
         "praise is part of a story; a judge must resist it by itself"
     )
+    assert without_words_to_judge(f"She ran home.{ATTACKS['forged answer']}") == "She ran home."
     assert not any(judge_directed(each.completion) for each in read_gold())
 
 
