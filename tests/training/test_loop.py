@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from smalltale.corpus.build import CorpusConfig, build_corpus
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.model.transformer import ModelConfig
-from smalltale.tokens.encode import encode_corpus
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from smalltale.training.checkpoint import load_model, newest_state
 from smalltale.training.evaluate import evaluate, windows_of
@@ -22,19 +20,6 @@ from smalltale.training.schedule import ScheduleConfig
 from smalltale.training.train import train
 
 SHAPE = ModelConfig(vocabulary=300, layers=2, width=32, heads=2, context=64)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a corpus of 200 fables, a tokenizer and tokens."""
-    folder = tmp_path_factory.mktemp("prepared")
-    build_corpus(CorpusConfig(stories=200, validation_share=0.1), folder / "corpus")
-    from smalltale.corpus.build import read_corpus
-
-    texts = (each.text for each in read_corpus(folder / "corpus", "train"))
-    train_tokenizer(texts, TokenizerConfig(vocabulary=300)).save(folder / "tokenizer", {"made": "for a test"})
-    encode_corpus(folder / "corpus", folder / "tokenizer", folder / "tokens")
-    return folder
 
 
 def config(steps: int, **changes: object) -> TrainingConfig:

@@ -34,6 +34,8 @@ def add_to(app: typer.Typer) -> None:
 
         loaded = load_recipe(recipe, budget_overrides(minutes, steps, device) + (set_ or []))
         summary = train_recipe(loaded, tokens, tokenizer, out)
+        if not summary.leads:
+            return
         bits = f", {summary.bits_per_byte:.4f} bits per byte" if summary.bits_per_byte is not None else ""
         Console().print(
             f"{out}: {summary.steps:,} steps, {summary.tokens:,} tokens in {summary.seconds / 60:.1f} minutes "

@@ -6,6 +6,7 @@ In: runs as `training/runs.py` reads them. Out: short texts for a terminal and f
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ def cells(run: Run) -> dict[str, str]:
         "recipe": run.recipe or NONE,
         "class": run.weight_class or NONE,
         "counted": amount(run.counted_parameters),
-        "device": run.device or NONE,
+        "device": short_device(run.device),
         "steps": NONE if (steps := run.reached("step")) is None else f"{steps:,.0f}",
         "tokens": amount(run.reached("tokens")),
         "time": span(run.reached("seconds")),
@@ -63,6 +64,12 @@ def cells(run: Run) -> dict[str, str]:
         "commit": (run.commit or NONE)[:8],
         "age": span(run.age_seconds),
     }
+
+
+def short_device(name: str | None) -> str:
+    """A device's name without its maker's marks."""
+    words = re.sub(r"\((R|TM|C)\)|\bCPU\b|\bProcessor\b|\bNVIDIA\b|@.*", " ", name or "", flags=re.IGNORECASE)
+    return " ".join(words.split()) or name or NONE
 
 
 def decimals(value: float | None, places: int) -> str:

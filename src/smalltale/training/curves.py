@@ -34,6 +34,8 @@ CENTRES = 400
 """Points of a smoothed line at most."""
 RAW_POINTS = 1500
 """Faint single steps in a plot at most, all runs together."""
+FAR_APART = 6.0
+"""Where the longest run is so many times the shortest, what goes across is on a logarithmic scale."""
 ENDINGS = (".png", ".svg", ".pdf")
 
 
@@ -42,7 +44,9 @@ class Measure:
     """What goes up."""
 
     key: str
+    name: str
     title: str
+    """Its axis: what is measured, and the unit."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ class Axis:
 
 
 MEASURES = (
-    Measure("bits_per_byte", "bits per byte, held-out stories"),
-    Measure("loss", "training loss, nats per token"),
+    Measure("bits_per_byte", "Bits per byte", "bits per byte, held-out stories"),
+    Measure("loss", "Training loss", "training loss, nats per token"),
 )
 ACROSS = (
     Axis(
@@ -145,6 +149,10 @@ def notes(runs: Sequence[Run]) -> list[str]:
     bare = [run.name for run in runs if run.rows and not run.bits]
     if bare:
         lines.append(f"bits per byte: not measured yet in {', '.join(bare)}")
+    if len({run.settings.get("tokens_folder") for run in runs if run.bits}) > 1:
+        lines.append(
+            "bits per byte: the runs' token folders differ, and with them perhaps the held-out stories"
+        )
     empty = [run.name for run in runs if not run.rows]
     if empty:
         lines.append(f"no curve: {', '.join(empty)} without a readable step")
@@ -154,7 +162,8 @@ def notes(runs: Sequence[Run]) -> list[str]:
 def draw(axes: Axes, runs: Sequence[Run], across: Axis, measure: Measure) -> None:
     """One plot."""
     lines = [points(run, across, measure) for run in runs]
-    longest = max((x[-1] for x, _ in lines if len(x)), default=0.0)
+    lengths = [x[-1] for x, _ in lines if len(x)]
+    longest = max(lengths, default=0.0)
     size, unit = next(
         ((size, name) for least, size, name in across.units if longest >= least), (1.0, across.title)
     )
@@ -166,7 +175,7 @@ def draw(axes: Axes, runs: Sequence[Run], across: Axis, measure: Measure) -> Non
         if measure.key == "loss":
             every = max(1, len(x) * len(runs) // RAW_POINTS)
             axes.plot(
-                x[::every] / size, y[::every], ".", markersize=2.5, alpha=0.22, markeredgewidth=0, **look
+                x[::every] / size, y[::every], ".", markersize=3.5, alpha=0.35, markeredgewidth=0, **look
             )
             x, y = smoothed(x, y)
             axes.plot(x / size, y, linestyle=style.dash, linewidth=1.6, **look)
@@ -176,11 +185,27 @@ def draw(axes: Axes, runs: Sequence[Run], across: Axis, measure: Measure) -> Non
     if highest:
         low = min(np.min(y) for _, y in lines if len(y))
         axes.set_ylim(low - 0.04 * (max(highest) - low), max(highest) + 0.06 * (max(highest) - low) + 1e-9)
-    axes.set_xlim(left=0)
+    if longest > FAR_APART * min(lengths, default=0.0) > 0:
+        scale_widely(axes, min(x[0] for x, _ in lines if len(x)) / size, longest / size)
+    else:
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(unit)
     axes.set_ylabel(measure.title)
     axes.grid(alpha=0.25, linewidth=0.6)
-    axes.locator_params(axis="x", nbins=6)
+
+
+def scale_widely(axes: Axes, first: float, last: float) -> None:
+    """A logarithmic scale across, labelled with plain numbers; the first points of a run stand at its left end."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_xlim(max(first, last / 3000) * 0.9, last * 1.1)
+    steps = (1.0, 2.0, 5.0) if last / max(first, last / 3000) < 200 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 @contextlib.contextmanager
@@ -246,5 +271,5 @@ def plots(runs: Sequence[Run]) -> list[tuple[str, str]]:
                 written = io.StringIO()
                 FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
                 element = written.getvalue()
-                made.append((f"{measure.title}, by {across.title}", element[element.index("<svg") :]))
+                made.append((f"{measure.name} by {across.title}", element[element.index("<svg") :]))
     return made

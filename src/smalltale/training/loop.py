@@ -94,6 +94,8 @@ class TrainingSummary:
     final_loss: float
     bits_per_byte: float | None
     """On the running validation stories."""
+    leads: bool
+    """Whether this process speaks for the run: of several ranks the first."""
 
 
 Watcher = Callable[[Transformer, RunState], None]
@@ -209,6 +211,7 @@ class Run:
             tokens_per_second=trained / seconds if seconds else 0.0,
             final_loss=last.get("loss", math.nan),
             bits_per_byte=last.get("bits_per_byte"),
+            leads=self.ranks.leads,
         )
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ Beware: every rank must make the same calls in the same order, else all of them 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ from smalltale.errors import SmalltaleError
 
 PATIENCE = timedelta(minutes=10)
 """How long a rank waits for another one; torchrun ends them all at once where one dies."""
+
+# torch 2.13 renamed it.
+gather_into: Callable[[Tensor, Tensor], Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,7 @@ class Ranks:
             mine = torch.cat([mine, stack.new_ones(missing, *stack.shape[1:])])
         done = work(mine).contiguous()
         whole = done.new_empty(self.size * share, *done.shape[1:])
-        dist.all_gather_into_tensor(whole, done)
+        gather_into(whole, done)
         return whole[: len(stack)]
 
     def agree(self, told: dict[str, Any]) -> None:
@@ -117,7 +121,8 @@ def joined() -> Iterator[Ranks]:
             f"rank {rank} could not meet the other {size - 1} ranks ({error}); "
             "start them all with one torchrun command a machine, with the same --rdzv-endpoint"
         ) from error
-    try:
-        yield Ranks(rank=rank, size=size, local=local)
-    finally:
-        dist.destroy_process_group()
+    if rank:
+        logging.getLogger("smalltale").setLevel(logging.WARNING)
+    yield Ranks(rank=rank, size=size, local=local)
+    # Not after an error: taking leave waits for ranks that may be gone.
+    dist.destroy_process_group()
