@@ -196,18 +196,41 @@ def test_another_database_or_one_that_is_down_is_one_clear_line(url: str, messag
 def test_a_model_is_verified_by_its_hash_and_never_opened_with_pickles(
     fair: Fair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    row = fair.hand_in(fair.team("ada"), model_hash=sha256_of(tmp_path / "model.safetensors"))
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    row = fair.hand_in(fair.team("ada"), model_hash=sha256_of(model / "model.safetensors"))
     other = fair.hand_in(fair.team("bob"))
     monkeypatch.setattr(verify, "count", lambda _: 29_500_000)
-    assert verify.verify(fair.store, "boss", row.id, tmp_path) == 29_500_000
+    assert verify.verify(fair.store, "boss", row.id, model) == 29_500_000
     with fair.store.read() as session:
         assert session.get_one(HandIn, row.id).verified_parameters == 29_500_000
     with pytest.raises(SmalltaleError, match="declared was abab"):
-        verify.verify(fair.store, "boss", other.id, tmp_path)
-    (tmp_path / "extra.pt").write_bytes(b"pickle")
-    with pytest.raises(SmalltaleError, match="can run code"):
-        verify.verify(fair.store, "boss", row.id, tmp_path)
+        verify.verify(fair.store, "boss", other.id, model)
+    for name in ("extra.pt", "weights.joblib", "no_suffix"):
+        (model / name).write_bytes(b"pickle")
+        with pytest.raises(SmalltaleError, match=f"{name}, which may run code"):
+            verify.verify(fair.store, "boss", row.id, model)
+        (model / name).unlink()
+    (model / "config.json").symlink_to("/etc/hostname")
+    with pytest.raises(SmalltaleError, match="holds links"):
+        verify.verify(fair.store, "boss", row.id, model)
+
+
+def test_the_process_that_opens_a_model_knows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, str] = {}
+
+    def run(command: list[str], *, env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+        given.update(env)
+        return subprocess.CompletedProcess(command, 0, '{"counted": 7}', "")
+
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setattr("subprocess.run", run)
+    assert verify.count(tmp_path) == 7
+    assert "PATH" in given
+    assert "OPENAI_API_KEY" not in given
 
 
 @pytest.fixture

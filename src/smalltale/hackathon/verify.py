@@ -1,12 +1,13 @@
 """Verify a finalist's model: the declared file, its counted parameters, in a subprocess with limits.
 
 In: a hand-in and the checkpoint folder its team sent. Out: the verified count in the database.
-Beware: a folder with anything that can hold code (pickles) is refused before it is opened.
+Beware: a folder with anything but safetensors and plain text, or with links, is refused before it is opened.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from smalltale.hackathon.problems import missing
 from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import Edition, HandIn
 
-PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".py"}
+HARMLESS = {".safetensors", ".json", ".jsonl", ".txt", ".md"}
+PASSED_ON = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS"}
+"""What the subprocess may know of our environment: no database URL, no sign-in secret, no judge's key."""
 SECONDS = 300
 GIBIBYTES = 8
 
@@ -31,11 +34,7 @@ def verify(store: Store, organiser: str, hand_in_id: int, checkpoint: Path) -> i
         if row is None:
             raise missing("hand-in")
         rules = rules_of(session.get_one(Edition, row.edition_id))
-    risky = sorted(each.name for each in checkpoint.rglob("*") if each.suffix.lower() in PICKLES)
-    if risky:
-        raise SmalltaleError(
-            f"{checkpoint} holds {', '.join(risky[:5])}, which can run code; ask for model.safetensors and config.json alone"
-        )
+    refuse_risky(checkpoint)
     found = sha256_of(checkpoint / "model.safetensors")
     if found != row.model_hash:
         raise SmalltaleError(
@@ -64,6 +63,21 @@ def verify(store: Store, organiser: str, hand_in_id: int, checkpoint: Path) -> i
     return counted
 
 
+def refuse_risky(checkpoint: Path) -> None:
+    """Let only what cannot run code through, and nothing that leads elsewhere. Raises SmalltaleError."""
+    inside = sorted(checkpoint.rglob("*"))
+    links = [each.name for each in inside if each.is_symlink()]
+    if links:
+        raise SmalltaleError(
+            f"{checkpoint} holds links ({', '.join(links[:5])}); put the files themselves there"
+        )
+    risky = [each.name for each in inside if not each.is_dir() and each.suffix.lower() not in HARMLESS]
+    if risky:
+        raise SmalltaleError(
+            f"{checkpoint} holds {', '.join(risky[:5])}, which may run code; keep model.safetensors, config.json and the tokenizer alone"
+        )
+
+
 def count(checkpoint: Path) -> int:
     """What `smalltale count` says, in a process that can neither hang nor eat the machine."""
 
@@ -72,8 +86,11 @@ def count(checkpoint: Path) -> int:
         resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES << 30, GIBIBYTES << 30))
 
     command = [sys.executable, "-m", "smalltale", "count", str(checkpoint), "--json"]
+    known = {name: value for name, value in os.environ.items() if name in PASSED_ON}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limits)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limits, env=known
+        )
     except subprocess.TimeoutExpired as error:
         raise SmalltaleError(
             f"counting {checkpoint} took more than {SECONDS} seconds; look at the model by hand"
