@@ -75,3 +75,17 @@ def test_a_missing_recipe_says_so(tmp_path: Path) -> None:
         load_recipe("dmo")
     with pytest.raises(FileProblem, match="does not exist"):
         load_recipe(str(tmp_path / "none.toml"))
+
+
+def test_a_recipe_is_laid_over_the_one_it_extends(tmp_path: Path) -> None:
+    below = recipe_file(
+        tmp_path, 'weight_class = "medium"\n[training]\nminutes = 5.0\n[training.inner]\nrate = 0.5\n'
+    )
+    above = tmp_path / "above.toml"
+    above.write_text(f'extends = "{below}"\n[training.inner]\nrate = 0.25\n')
+    recipe = load_recipe(str(above))
+    assert recipe.weight_class == "medium"
+    assert recipe.tables == {"training": {"minutes": 5.0, "inner": {"rate": 0.25}}}
+    Path(below).write_text(f'extends = "{above}"\n')
+    with pytest.raises(RecipeError, match="extends itself"):
+        load_recipe(str(above))

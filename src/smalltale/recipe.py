@@ -2,7 +2,8 @@
 
 In: the name of a recipe that ships with smalltale, or a path, and overrides. Out: a Recipe whose sections are
 asked for one by one, so that a verb imports only the stages it runs.
-Beware: a default value lives in the dataclass beside what it configures; a recipe holds only what differs.
+Beware: a default value lives in the dataclass beside what it configures; a recipe holds only what differs, from that or
+from the recipe it `extends`.
 """
 
 from __future__ import annotations
@@ -68,6 +69,23 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError for an unknown recipe, section or a broken override; FileProblem for a missing file.
     """
+    table, shown = read_recipe(name)
+    weight_class = table.pop("weight_class", "small")
+    table.pop("description", None)
+    for section, content in table.items():
+        if section not in SECTIONS or not isinstance(content, dict):
+            raise RecipeError(unknown(f"section [{section}] in recipe {shown}", section, SECTIONS))
+    for override in overrides:
+        apply_override(table, override)
+    return Recipe(name=shown, weight_class=weight_class, tables=table)
+
+
+def read_recipe(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
+    """A recipe's table, laid over that of the recipe it `extends`, and the name to show."""
+    if name in children:
+        raise RecipeError(
+            f"recipe {name} extends itself through {' and '.join(children)}; remove one `extends`"
+        )
     if name.endswith(".toml") or "/" in name:
         text, shown = read_text(Path(name)), Path(name).stem
     elif name in recipe_names():
@@ -78,14 +96,19 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {shown} is not TOML: {error}; mend that line") from error
-    weight_class = table.pop("weight_class", "small")
-    table.pop("description", None)
-    for section, content in table.items():
-        if section not in SECTIONS or not isinstance(content, dict):
-            raise RecipeError(unknown(f"section [{section}] in recipe {shown}", section, SECTIONS))
-    for override in overrides:
-        apply_override(table, override)
-    return Recipe(name=shown, weight_class=weight_class, tables=table)
+    parent = table.pop("extends", None)
+    if parent is not None:
+        table = laid_over(read_recipe(str(parent), (*children, name))[0], table)
+    return table, shown
+
+
+def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both tables as one; where both have a value, that of `above`."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = laid_over(below[key], value) if both else value
+    return merged
 
 
 def check_keys(table: Mapping[str, Any], config: Any, where: str) -> None:
