@@ -19,6 +19,7 @@ EXIT_USER_ERROR = 2
 def build_app() -> typer.Typer:
     """The whole command tree."""
     from smalltale.cli import (
+        checkpoint,
         corpus,
         count,
         demo,
@@ -53,6 +54,7 @@ def build_app() -> typer.Typer:
         count,
         train,
         tune,
+        checkpoint,
         runs,
         frameworks,
         prompts,
