@@ -31,6 +31,14 @@ from smalltale.training.optim import OptimConfig, Optimizers
 from smalltale.training.ranks import Ranks
 from smalltale.training.step import Gradients, Recorded
 
+ON_GPU = {
+    "small": (8, 512, 4),
+    "medium": (11, 640, 5),
+    "large": (16, 768, 6),
+}
+"""Layers, width and heads of the class recipes."""
+ON_CPU = {"demo": (6, 256, 2)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:

@@ -26,16 +26,9 @@ from smalltale.files import git_commit
 from smalltale.tokens.shards import TokenFolder, read_tokens
 from smalltale.training.device import Device, choose_device
 from smalltale.training.optim import OptimConfig
-from trainers import HuggingFace, Llama2C, NanoGPT, Ours, Shape, Trainer, token_folder
+from trainers import ON_CPU, ON_GPU, HuggingFace, Llama2C, NanoGPT, Ours, Shape, Trainer, token_folder
 
 HERE = Path(__file__).parent
-ON_GPU = {
-    "small": (8, 512, 4),
-    "medium": (11, 640, 5),
-    "large": (16, 768, 6),
-}
-"""Layers, width and heads of the class recipes."""
-ON_CPU = {"demo": (6, 256, 2)}
 SMALLEST = {(512, 8), (256, 6)}
 """Width and layers where transformers' Trainer runs too: it takes minutes at the larger ones."""
 WINDOWS = 5

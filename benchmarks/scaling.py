@@ -1,0 +1,207 @@
+"""How training speeds up with more processes: 1, 2, 4, 8 GPUs of one host, or processes on a CPU.
+
+In: a token folder, or nothing (our fables). Out: results/scaling-DEVICE.json and one JSON line: tokens a second, efficiency
+(speed ÷ ranks ÷ one rank's speed), the share of a step spent in communication, memory, and the loss after equal tokens.
+Beware: `weak` keeps the batch a rank, `strong` the whole batch; on a CPU each rank has one thread, and ranks beyond the
+cores share them. NVLink multicast stays off.
+
+    python benchmarks/scaling.py [--ranks 1 2 4 8] [--shapes small medium large] [--tokens FOLDER] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smalltale.files import git_commit
+from smalltale.model.transformer import ModelConfig, Transformer
+from smalltale.tokens.shards import read_tokens
+from smalltale.training.batches import Rows
+from smalltale.training.device import choose_device
+from smalltale.training.figures import memory
+from smalltale.training.fitting import fitting_tokens
+from smalltale.training.optim import OptimConfig, Optimizers
+from smalltale.training.ranks import joined
+from smalltale.training.step import Gradients, Recorded
+from trainers import ON_CPU, ON_GPU, token_folder
+
+HERE = Path(__file__).parent
+NO_MULTICAST = {
+    "NCCL_NVLS_ENABLE": "0",
+    "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
+    "NVSHMEM_DISABLE_NVLS": "1",
+}
+LINK_BYTES_A_SECOND = 450e9
+"""NVLink of an H200, one direction (NVIDIA's data sheet: 900 GB/s both ways)."""
+
+
+def worker(told: dict[str, Any]) -> None:
+    """One rank: train, and let the first rank write what was measured."""
+    layers, width, heads = told["shape"]
+    with joined() as ranks:
+        device = choose_device("auto", ranks.local)
+        data = read_tokens(Path(told["tokens"]))
+        torch.manual_seed(0)
+        shape = ModelConfig(
+            vocabulary=data.meta["vocabulary"],
+            layers=layers,
+            width=width,
+            heads=heads,
+            context=told["length"],
+        )
+        model = Transformer(shape).to(device.torch_device)
+        optimizers = Optimizers(model, OptimConfig(), ranks)
+        on = device.torch_device
+        rows = Rows.from_tokens(
+            data, told["length"], seed=0, rank=ranks.rank, world_size=ranks.size, device=on
+        )
+        compiled = device.compiles and device.kind == "cuda"
+        gradients = Gradients(
+            model, rows, device, ranks, head_rows=2048, compiled=compiled, most=fitting_tokens(shape, device)
+        )
+        optimizers.set_multiplier(0.0)
+        gradients.fit(told["batch_tokens"])
+        update = Recorded(optimizers.step, (), on) if compiled else optimizers.step
+        optimizers.reset()
+        optimizers.set_multiplier(0.3)
+        seconds, alone, loss = [], [], 0.0
+        for step in range(told["steps"]):
+            device.synchronize()
+            began = time.perf_counter()
+            (loss,) = ranks.sums(gradients.of_step(step, told["batch_tokens"]))
+            update()
+            optimizers.zero_grad()
+            device.synchronize()
+            seconds.append(time.perf_counter() - began)
+        for _ in range(4):  # the same work without sending
+            device.synchronize()
+            began = time.perf_counter()
+            for plan in gradients.plans(0, told["batch_tokens"]):
+                gradients.add(plan, 0.0)
+            device.synchronize()
+            alone.append(time.perf_counter() - began)
+        sending = []
+        for _ in range(4):
+            device.synchronize()
+            began = time.perf_counter()
+            gradients.of_step(0, told["batch_tokens"])
+            device.synchronize()
+            sending.append(time.perf_counter() - began)
+        optimizers.zero_grad()
+        step_seconds = statistics.median(seconds[2:])
+        if ranks.leads:
+            extra = max(0.0, statistics.median(sending[1:]) - statistics.median(alone[1:]))
+            Path(told["out"]).write_text(
+                json.dumps(
+                    {
+                        "ranks": ranks.size,
+                        "batch_tokens": told["batch_tokens"],
+                        "tokens_per_second": round(told["batch_tokens"] / step_seconds),
+                        "communication_share": round(extra / step_seconds, 3),
+                        "memory_peak_bytes": memory(device)[1],
+                        "loss": round(loss, 4),
+                        "tokens": told["batch_tokens"] * told["steps"],
+                        "parameters": sum(each.numel() for each in model.parameters()),
+                        "device": device.name,
+                        "kind": device.kind,
+                    }
+                )
+            )
+
+
+def start(ranks: int, told: dict[str, Any]) -> dict[str, Any]:
+    """Run so many workers under torchrun. Ends the program where they fail."""
+    with tempfile.TemporaryDirectory() as held:
+        told = {**told, "out": str(Path(held) / "measured.json")}
+        words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        if ranks == 1:
+            words = [sys.executable]
+        environment = {**os.environ, **NO_MULTICAST, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*words, __file__, "--worker", json.dumps(told)], env=environment)
+        if done.returncode:
+            sys.exit(f"{ranks} ranks failed; their messages stand above")
+        found: dict[str, Any] = json.loads(Path(told["out"]).read_text())
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def expectation(parameters: int, batch_tokens: int, speed_of_one: float) -> dict[str, float]:
+    """Efficiency to be expected on several H200s with a fixed batch a rank, if nothing overlaps."""
+    compute = batch_tokens / speed_of_one
+    found = {}
+    for ranks in (2, 4, 8):
+        sent = 2 * (ranks - 1) / ranks * 4 * parameters + (ranks - 1) / ranks * 2 * parameters
+        found[str(ranks)] = round(compute / (compute + sent / LINK_BYTES_A_SECOND), 4)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ranks", type=int, nargs="*")
+    parser.add_argument("--shapes", nargs="*")
+    parser.add_argument("--tokens", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--commit", default=git_commit(), help="where there is no git")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    if chosen.worker:
+        worker(json.loads(chosen.worker))
+        return
+    gpus = torch.cuda.device_count()
+    counts = chosen.ranks or ([each for each in (1, 2, 4, 8) if each <= gpus] if gpus else [1, 2, 4])
+    known = ON_GPU if gpus else ON_CPU
+    names = chosen.shapes or list(known)
+    a_rank = 131072 if gpus else 4096
+    table: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    with token_folder(chosen.tokens, 8192 if gpus else 4096) as folder:
+        for name in names:
+            told = {
+                "shape": (ON_GPU | ON_CPU)[name],
+                "tokens": str(folder.resolve()),
+                "length": 512,
+                "steps": 4 if chosen.quick else 20,
+            }
+            weak = [start(each, {**told, "batch_tokens": a_rank * each}) for each in counts]
+            strong = [start(each, {**told, "batch_tokens": a_rank * max(counts)}) for each in counts]
+            for rows in (weak, strong):
+                for row in rows:
+                    one = rows[0]["tokens_per_second"] / rows[0]["ranks"]
+                    row["efficiency"] = round(row["tokens_per_second"] / row["ranks"] / one, 3)
+            table[name] = {"weak": weak, "strong": strong}
+    last = table[names[-1]]
+    result = {
+        "efficiency": last["weak"][-1]["efficiency"],
+        "ranks": counts[-1],
+        "loss_spread": round(
+            max(row["loss"] for row in last["strong"]) - min(row["loss"] for row in last["strong"]), 4
+        ),
+        "shapes": table,
+        "expected_on_h200": {
+            name: expectation(parameters, 131072, speed)
+            for name, parameters, speed in (("small", 29_360_144, 2.06e6), ("medium", 59_319_062, 1.09e6))
+        },
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "machine": last["weak"][0]["device"],
+        "versions": {"torch": importlib.metadata.version("torch")},
+        "commit": chosen.commit,
+        "quick": chosen.quick,
+    }
+    out = chosen.out or HERE / "results" / f"scaling-{last['weak'][0]['kind']}.json"
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in result.items() if key != "shapes"}))
+
+
+if __name__ == "__main__":
+    main()
