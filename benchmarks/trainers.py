@@ -110,7 +110,7 @@ class Ours(Trainer):
         super().__init__(device)
         torch.manual_seed(seed)
         self.model = Transformer(shape.ours(), dropout).to(device.torch_device)
-        self.optimizers = Optimizers(self.model, optim)
+        self.optimizers = Optimizers(self.model, optim, compiled=True)
         self.rows = Rows.from_tokens(data, shape.length, seed=seed, device=device.torch_device)
         on_gpu = device.kind == "cuda"
         self.gradients = Gradients(
@@ -128,6 +128,8 @@ class Ours(Trainer):
         self.update = self.optimizers.step
         if on_gpu:
             self.update = Recorded(self.optimizers.step, (), device.torch_device)
+        else:
+            self.update()
         self.optimizers.reset()
         self.set_rate(0.3)
 

@@ -28,18 +28,20 @@ def soft_cap(logits: Tensor, cap: float) -> Tensor:
 def loss_and_gradient(logits: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor]:
     """logits: (n, V) before the cap. Returns the summed loss and its gradient (n, V) in the logits' type."""
     raw = logits.float()
-    slope = torch.rsqrt(1 + (raw / cap).square()) if cap else torch.ones_like(raw)
+    slope = torch.rsqrt(1 + (raw * (1 / cap)).square()) if cap else torch.ones_like(raw)
     capped = raw * slope
     shifted = capped if 0 < cap <= 60 else capped - capped.amax(-1, keepdim=True)
     exponential = torch.exp(shifted)
     total = exponential.sum(-1, keepdim=True)
-    wanted = targets != NO_TARGET
     index = targets.clamp_min(0)[:, None]
-    loss = ((total.log() - shifted.gather(1, index))[:, 0] * wanted).sum()
-    is_target = torch.arange(raw.shape[1], device=raw.device)[None] == index
-    keep = wanted[:, None].float()
-    gradient = (exponential * (keep / total) - torch.where(is_target, keep, 0.0)) * slope**3
-    return loss, gradient.to(logits.dtype)
+    wanted = (targets != NO_TARGET)[:, None].float()
+    at_target = shifted.gather(1, index)
+    loss = ((total.log() - at_target) * wanted).sum()
+    share = wanted / total
+    gradient = (exponential * share * slope**3).to(logits.dtype)
+    # The target's own entry is laid over the others: asking every entry whether it is the target costs a third more.
+    hit = (at_target.exp() * share - wanted) * slope.gather(1, index) ** 3
+    return loss, gradient.scatter(1, index, hit.to(logits.dtype))
 
 
 @cache

@@ -130,7 +130,8 @@ class Run:
         self.device, self.ranks, self.about = device, ranks, about
         torch.manual_seed(config.seed)
         self.model = Transformer(shape, dropout=config.dropout).to(device.torch_device)
-        self.optimizers = Optimizers(self.model, config.optim, ranks)
+        self.compiled = config.compile and device.compiles
+        self.optimizers = Optimizers(self.model, config.optim, ranks, compiled=self.compiled)
         self.rows = Rows.from_tokens(
             data,
             config.row_length,
@@ -146,7 +147,6 @@ class Run:
             fingerprint=about.fingerprint,
             batch_tokens=config.batch_tokens,
         )
-        self.compiled = config.compile and device.compiles
         self.gradients = Gradients(
             self.model,
             self.rows,
@@ -234,6 +234,8 @@ class Run:
                 self.gradients.fit(batch)
         if self.compiled and self.device.kind == "cuda":
             self.update = Recorded(self.optimizers.step, (), self.device.torch_device)
+        elif self.compiled:
+            self.update()
         self.optimizers.reset()
         self.device.synchronize()
         return time.monotonic() - began if self.compiled else 0.0

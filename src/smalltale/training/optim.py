@@ -101,7 +101,8 @@ class Member:
 class Muon:
     """Momentum, orthogonalised (Jordan et al., 2024), with a cautious weight decay."""
 
-    def __init__(self, members: list[Member], config: OptimConfig, ranks: Ranks) -> None:
+    def __init__(self, members: list[Member], config: OptimConfig, ranks: Ranks, *, compiled: bool) -> None:
+        self.apply = torch.compile(decay_and_add, dynamic=False) if compiled else decay_and_add
         by_shape: dict[tuple[int, int], list[Member]] = defaultdict(list)
         for each in members:
             by_shape[each.shape[1:]].append(each)
@@ -117,7 +118,7 @@ class Muon:
             stack.momenta.lerp_(stack.gradients, 1 - config.momentum)
             ahead = stack.gradients.lerp_(stack.momenta, config.momentum)
             update = self.ranks.shared_out(orthogonalised, ahead)
-            decay_and_add(stack.weights, update, self.rate, config.weight_decay, stack.gain)
+            self.apply(stack.weights, update, self.rate, config.weight_decay, stack.gain)
 
 
 def decay_and_add(weights: Tensor, update: Tensor, rate: Tensor, decay: float, gain: float) -> None:
@@ -129,7 +130,14 @@ def decay_and_add(weights: Tensor, update: Tensor, rate: Tensor, decay: float, g
 class Optimizers:
     """Both optimizers as one; rates follow `set_multiplier`, and live on the device, where a graph can read them."""
 
-    def __init__(self, model: Transformer, config: OptimConfig, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        config: OptimConfig,
+        ranks: Ranks | None = None,
+        *,
+        compiled: bool = False,
+    ) -> None:
         matrices: list[Member] = []
         scalars: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
@@ -140,7 +148,7 @@ class Optimizers:
         self.config = config
         embedding = model.embedding.weight
         groups = [([embedding], config.embedding_rate), (scalars, config.scalar_rate)]
-        self.muon = Muon(matrices, config, ranks or Ranks())
+        self.muon = Muon(matrices, config, ranks or Ranks(), compiled=compiled)
         self.adam = torch.optim.AdamW(
             [
                 {"params": held, "lr": embedding.new_tensor(rate, requires_grad=False)}
