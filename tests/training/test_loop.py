@@ -9,15 +9,20 @@ import pytest
 import torch
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.model.transformer import ModelConfig
+from smalltale.files import read_json
+from smalltale.model.transformer import ModelConfig, Transformer
+from smalltale.tokens.shards import read_tokens
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
+from smalltale.training.batches import Plan
 from smalltale.training.checkpoint import load_model, newest_state
 from smalltale.training.evaluate import evaluate, windows_of
 from smalltale.training.loop import TrainingConfig
 from smalltale.training.metrics import read_metrics
 from smalltale.training.optim import OptimConfig
+from smalltale.training.record import hash_of_weights
 from smalltale.training.schedule import ScheduleConfig
-from smalltale.training.train import train
+from smalltale.training.step import Gradients
+from smalltale.training.train import train, validation_stories
 
 SHAPE = ModelConfig(vocabulary=300, layers=2, width=32, heads=2, context=64)
 
@@ -71,6 +76,11 @@ def test_training_lowers_the_loss_and_leaves_a_whole_checkpoint(prepared: Path, 
     loaded = load_model(out)
     assert loaded.meta["finished"] is True
     assert loaded.meta["counts"]["steps"] == 40
+    told = read_json(prepared / "tokens" / "meta.json")
+    assert loaded.meta["inputs"]["train_tokens"] == told["hashes"]["train"]
+    assert loaded.meta["sources"] == read_json(prepared / "corpus" / "meta.json")["inputs"]
+    torch.manual_seed(0)
+    assert loaded.meta["first_weights"] == hash_of_weights(Transformer(SHAPE))
     assert json.loads((out / "config.json").read_text())["counted_parameters"] == 7
     measured = [each["bits_per_byte"] for each in read_metrics(out) if "bits_per_byte" in each]
     assert len(measured) == 2
@@ -131,3 +141,52 @@ def test_bits_per_byte_equal_the_sum_over_stories_computed_by_hand(prepared: Pat
     assert evaluate(loaded.model, loaded.tokenizer, stories).bits_per_byte == pytest.approx(
         expected, rel=1e-5
     )
+
+
+def test_a_loss_that_jumps_sends_the_run_back_once_with_half_the_rates(
+    prepared: Path, tmp_path: Path
+) -> None:
+    settings = config(90, checkpoint_seconds=0.0, batch_tokens=256)
+    bad = iter([False] * 70 + [True] * 5 + [False] * 1000)
+
+    class Jumping(Gradients):
+        def of_step(self, step: int, batch_tokens: int) -> float:
+            return super().of_step(step, batch_tokens) + 9.0 * next(bad)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("smalltale.training.loop.Gradients", Jumping)
+        run(prepared, tmp_path / "out", settings)
+    place = newest_state(tmp_path / "out")
+    assert place is not None
+    state = read_json(place / "meta.json")
+    assert state["recoveries"] == 1
+    assert state["rate_factor"] == 0.5
+    losses = [each["loss"] for each in read_metrics(tmp_path / "out")]
+    assert len(losses) == 90
+    assert max(losses) < 9
+
+
+def test_memory_that_does_not_suffice_halves_what_goes_through_at_once(
+    prepared: Path, tmp_path: Path
+) -> None:
+    class Small(Gradients):
+        def add(self, plan: Plan, scale: float, *, send: bool = False) -> torch.Tensor:
+            if plan.starts.shape[0] > 2:
+                raise torch.OutOfMemoryError("so much does not fit")
+            return super().add(plan, scale, send=send)
+
+    run(prepared, tmp_path / "whole", config(5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("smalltale.training.loop.Gradients", Small)
+        run(prepared, tmp_path / "small", config(5))
+    whole, small = ([each["loss"] for each in read_metrics(tmp_path / name)] for name in ("whole", "small"))
+    assert small == pytest.approx(whole, abs=2e-2)
+
+
+def test_the_best_model_is_kept_beside_the_last(prepared: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(prepared, out, config(30, evaluations=5))
+    bits = [each["bits_per_byte"] for each in read_metrics(out) if "bits_per_byte" in each]
+    stories = list(validation_stories(read_tokens(prepared / "tokens"), Tokenizer.load(out), 4))
+    best = load_model(out / "best")
+    assert evaluate(best.model, best.tokenizer, stories).bits_per_byte == pytest.approx(min(bits), rel=1e-4)

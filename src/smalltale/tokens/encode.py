@@ -116,6 +116,7 @@ def encode_corpus(
         "pad_id": engine.pad_id,
         "tokenizer_hash": engine.hash,
         "hashes": hashes,
+        "sources": read_json(corpus / "meta.json").get("inputs", {}),
     }
     with new_folder(out) as folder:
         for path in sorted(work.glob("*.bin")):

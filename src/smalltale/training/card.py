@@ -34,6 +34,13 @@ def card(checkpoint: Path, loaded: LoadedModel, name: str) -> str:
         "Weight class": told.get("weight_class"),
         "Shape": ", ".join(f"{key} {value}" for key, value in asdict(loaded.model.config).items()),
         "Data sources, by the recipe": ", ".join(data.get("sources", [])) or None,
+        "Data sources, as read (SHA-256)": ", ".join(
+            f"{key} `{each}`" for key, each in meta.get("sources", {}).items()
+        )
+        or None,
+        "Weights before the first step (SHA-256)": f"`{meta['first_weights']}`"
+        if "first_weights" in meta
+        else None,
         "Hashes of what went in": ", ".join(f"{key} `{each}`" for key, each in meta.get("inputs", {}).items())
         or None,
         "Tokenizer hash": f"`{loaded.tokenizer.hash}`",

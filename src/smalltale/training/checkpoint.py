@@ -45,6 +45,8 @@ class RunState:
     recoveries: int = 0
     """How often the run went back to an earlier state."""
     best_bits_per_byte: float | None = None
+    first_weights: str = ""
+    """Hash of the weights before the first step, which the recipe's seed and shape give."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,10 +149,8 @@ def notes(runs: Sequence[Run]) -> list[str]:
     bare = [run.name for run in runs if run.rows and not run.bits]
     if bare:
         lines.append(f"bits per byte: not measured yet in {', '.join(bare)}")
-    if len({run.settings.get("tokens_folder") for run in runs if run.bits}) > 1:
-        lines.append(
-            "bits per byte: the runs' token folders differ, and with them perhaps the held-out stories"
-        )
+    if len({run.settings.get("held_out") for run in runs if run.bits}) > 1:
+        lines.append("bits per byte: the runs' held-out stories differ")
     empty = [run.name for run in runs if not run.rows]
     if empty:
         lines.append(f"no curve: {', '.join(empty)} without a readable step")

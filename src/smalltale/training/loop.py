@@ -31,7 +31,7 @@ from smalltale.training.health import LossWatch
 from smalltale.training.journal import Journal
 from smalltale.training.optim import OptimConfig, Optimizers
 from smalltale.training.ranks import Ranks
-from smalltale.training.record import run_record
+from smalltale.training.record import hash_of_weights, run_record
 from smalltale.training.schedule import ScheduleConfig
 from smalltale.training.step import Gradients, Recorded
 from smalltale.training.stopping import StopRequests
@@ -108,7 +108,8 @@ class About:
 
     recipe: dict[str, Any] | None
     record: dict[str, Any]
-    tokens: Path
+    tokens: dict[str, Any]
+    """The token folder's meta.json."""
     fingerprint: str
 
 
@@ -146,6 +147,7 @@ class Run:
             seconds=0.0,
             fingerprint=about.fingerprint,
             batch_tokens=config.batch_tokens,
+            first_weights=hash_of_weights(self.model),
         )
         self.gradients = Gradients(
             self.model,
@@ -330,7 +332,13 @@ class Run:
         stick = self.journal.stick
         return {
             **run_record(
-                asdict(self.config), self.state, self.device, about.tokens, about.recipe, finished=finished
+                asdict(self.config),
+                self.state,
+                self.device,
+                self.ranks,
+                about.tokens,
+                about.recipe,
+                finished=finished,
             ),
             "flops_per_token": stick.flops_per_token,
             "peak_flops": stick.peak,

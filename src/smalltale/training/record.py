@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from smalltale.files import provenance
-from smalltale.model.transformer import ModelConfig
+from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.shards import TokenFolder
 from smalltale.training.checkpoint import RunState
 from smalltale.training.device import Device
+from smalltale.training.ranks import Ranks
 
 WHERE = {"device", "compile", "checkpoint_seconds", "micro_batch_tokens", "track"}
 """Settings that may differ when a run goes on."""
@@ -35,15 +36,21 @@ def run_record(
     training: dict[str, Any],
     state: RunState,
     device: Device,
-    tokens: Path,
+    ranks: Ranks,
+    tokens: dict[str, Any],
     recipe: dict[str, Any] | None,
     *,
     finished: bool,
 ) -> dict[str, Any]:
-    """The run's meta.json: what shows how the model came to be."""
+    """The run's meta.json: what shows how the model came to be. tokens: the token folder's own meta.json."""
     record = provenance(
         recipe=recipe,
-        inputs={"tokens": state.fingerprint},
+        inputs={
+            "train_tokens": tokens["hashes"]["train"],
+            "val_tokens": tokens["hashes"]["val"],
+            "tokenizer": tokens["tokenizer_hash"],
+            "corpus": tokens["inputs"]["corpus"],
+        },
         counts={"steps": state.step, "tokens": state.tokens},
         seconds=state.seconds,
     )
@@ -53,8 +60,26 @@ def run_record(
         "format": 1,
         "finished": finished,
         "trained_from_scratch": True,
-        "hardware": {"device": device.kind, "name": device.name, "dtype": str(device.dtype)},
+        "first_weights": state.first_weights,
+        "sources": tokens.get("sources", {}),
+        "hardware": {
+            "device": device.kind,
+            "name": device.name,
+            "dtype": str(device.dtype),
+            "ranks": ranks.size,
+            "system": platform.platform(),
+        },
         "torch": torch.__version__,
-        "tokens_folder": str(tokens),
+        "python": platform.python_version(),
+        "fingerprint": state.fingerprint,
         "training": training,
     }
+
+
+def hash_of_weights(model: Transformer) -> str:
+    """Hex SHA-256 of the weights' bytes in order of their names: what the seed gives before the first step."""
+    told = hashlib.sha256()
+    for name, each in sorted(model.state_dict().items()):
+        told.update(name.encode())
+        told.update(each.detach().cpu().numpy().tobytes())
+    return told.hexdigest()

@@ -262,8 +262,8 @@ def settings(meta: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, An
     for name, complete in (("model", at(config, "model")), ("training", at(meta, "training"))):
         if isinstance(complete, dict):
             tables[name] = complete
-    if folder := text(at(meta, "tokens_folder")):
-        tables["tokens_folder"] = folder
+    if told := text(at(meta, "inputs", "val_tokens")):
+        tables["held_out"] = told
     return flat(tables)
 
 

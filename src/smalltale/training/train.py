@@ -52,7 +52,7 @@ def train(
         except SmalltaleError as error:
             told["error"] = str(error)
         ranks.agree(told)
-        about = About(recipe=recipe, record=record or {}, tokens=tokens, fingerprint=told["fingerprint"])
+        about = About(recipe=recipe, record=record or {}, tokens=data.meta, fingerprint=told["fingerprint"])
         run = Run(config, shape, data, tokenizer, out, device, ranks, about)
         validation = list(validation_stories(data, tokenizer, config.validation_stories))
         try:
