@@ -67,7 +67,8 @@ def write_chunks(folder: Path, stream: NDArray[Any], block: int) -> None:
     """LitData's files: each chunk is one item, a header of uint32 (items, offsets) and then the ids."""
     dtype = "<u2" if stream.dtype == np.uint16 else "<i8"
     length = max(block, CHUNK_TOKENS // block * block)
-    chunks = []
+    chunks: list[dict[str, int | str]] = []
+    largest = 0
     for number, start in enumerate(range(0, len(stream), length)):
         ids = np.asarray(stream[start : start + length]).astype(dtype)
         header = np.array([1, 12, 12 + ids.nbytes], dtype="<u4")
@@ -75,9 +76,10 @@ def write_chunks(folder: Path, stream: NDArray[Any], block: int) -> None:
         with new_file(folder / name) as temporary, temporary.open("wb") as out:
             header.tofile(out)
             ids.tofile(out)
+        largest = max(largest, ids.nbytes + 12)
         chunks.append({"chunk_bytes": ids.nbytes + 12, "chunk_size": 1, "dim": len(ids), "filename": name})
     config = {
-        "chunk_bytes": max(each["chunk_bytes"] for each in chunks),
+        "chunk_bytes": largest,
         "chunk_size": None,
         "compression": None,
         "data_format": [f"no_header_tensor:{DATA_TYPES[stream.dtype.name]}"],
@@ -140,7 +142,7 @@ def renamed(weights: Mapping[str, Tensor], shape: Mapping[str, Any]) -> dict[str
                 )
             found[NAMES[name]] = each
         elif layer[2] == "attn.qkv":
-            for part, piece in zip("qkv", each.split(sizes), strict=True):
+            for part, piece in zip("qkv", torch.split(each, sizes), strict=True):
                 found[f"model.layers.{layer[1]}.self_attn.{part}_proj.weight"] = piece.clone()
         else:
             found[f"model.layers.{layer[1]}.{LAYER_NAMES[layer[2]]}.weight"] = each
