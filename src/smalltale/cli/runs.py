@@ -85,7 +85,8 @@ def show_runs(runs: Sequence[Run], console: Console) -> None:
     console.print(table)
     hidden = [column.heading for column in COLUMNS if column not in left]
     if hidden:
-        console.print(f"not shown for want of width: {', '.join(hidden)}", style="dim", highlight=False)
+        words = f"not shown for want of width: {', '.join(hidden)}"
+        console.print(words, style="dim", highlight=False, soft_wrap=True)
     for run in runs:
         for trouble in run.trouble:
             console.print(f"{run.name}: {trouble}", highlight=False, markup=False, soft_wrap=True)

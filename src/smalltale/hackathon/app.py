@@ -25,6 +25,7 @@ from smalltale.hackathon.limits import Door
 from smalltale.hackathon.oauth import Provider, oauth_pages
 from smalltale.hackathon.pages import pages
 from smalltale.hackathon.pages_organiser import organiser_pages
+from smalltale.hackathon.pages_people import people_pages
 from smalltale.hackathon.pages_team import team_pages
 from smalltale.hackathon.problems import FieldProblem, Problem
 from smalltale.hackathon.store import Store
@@ -62,7 +63,7 @@ def create_app(
         demo=demo,
         providers=providers or {},
     )
-    for router in (api, pages, team_pages, organiser_pages, oauth_pages):
+    for router in (api, pages, people_pages, team_pages, organiser_pages, oauth_pages):
         app.include_router(router)
     add_health(app, store)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

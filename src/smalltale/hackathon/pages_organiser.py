@@ -14,10 +14,10 @@ from sqlalchemy import func, select
 
 from smalltale.hackathon import people
 from smalltale.hackathon.editions import rules_of
+from smalltale.hackathon.forms import Form, edition_of
 from smalltale.hackathon.jobs import live_workers, rejudge
 from smalltale.hackathon.organise import answer_appeal, disqualify
 from smalltale.hackathon.pages import PageNumber, Visitor
-from smalltale.hackathon.pages_team import Form, edition_of
 from smalltale.hackathon.store import broken_audit_row
 from smalltale.hackathon.tables import Appeal, Audit, HandIn, Job, Team
 from smalltale.hackathon.teams import organise_team

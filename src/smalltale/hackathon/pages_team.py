@@ -1,183 +1,30 @@
-"""The pages of people and teams: sign-in, account, team, hand-in.
+"""The pages of teams: one's team, the hand-in form, an appeal.
 
 In: forms. Out: pages that name every wrong field and keep what was typed; a redirect where all was well.
-Beware: passwords and files are the two things never shown again.
+Beware: a file is the one thing that a browser does not give back; the form says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
-from smalltale.hackathon import people, teams
+from smalltale.hackathon import teams
 from smalltale.hackathon.editions import prompts_for, rules_of
+from smalltale.hackathon.forms import Form, Posted, edition_of
 from smalltale.hackathon.intake import Declaration, check_upload, hand_in
 from smalltale.hackathon.jobs import place_in_queue
 from smalltale.hackathon.looking import sight
 from smalltale.hackathon.pages import Visitor
 from smalltale.hackathon.problems import FieldProblem, Problem, refused
 from smalltale.hackathon.store import audit
-from smalltale.hackathon.tables import ApiToken, Appeal, Edition, HandIn, Person, TeamInvitation
-from smalltale.hackathon.visit import Visit, local_path, visit
+from smalltale.hackathon.tables import Appeal, HandIn, Person, TeamInvitation
+from smalltale.hackathon.visit import Visit
 
 team_pages = APIRouter(include_in_schema=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Posted:
-    """A form that is ours: its text fields and its file."""
-
-    visit: Visit
-    fields: dict[str, str]
-    lists: dict[str, list[str]]
-    file_name: str = ""
-    content: bytes = b""
-
-    def __getitem__(self, name: str) -> str:
-        return self.fields.get(name, "")
-
-
-async def posted(request: Request) -> Posted:
-    """Read and check a form. Raises Problem where it is not ours."""
-    async with request.form(max_files=1, max_fields=40) as form:
-        v = await run_in_threadpool(visit, request)
-        texts = [
-            (name, value.replace("\x00", "")) for name, value in form.multi_items() if isinstance(value, str)
-        ]
-        v.check_form(dict(texts).get("form_token"))
-        upload = next((value for value in form.values() if isinstance(value, UploadFile)), None)
-        content = await upload.read() if upload else b""
-        fields = {name: value for name, value in texts if name != "form_token"}
-        lists = {name: [value for other, value in texts if other == name] for name in fields}
-        return Posted(
-            visit=v,
-            fields=fields,
-            lists=lists,
-            file_name=(upload.filename or "") if upload else "",
-            content=content,
-        )
-
-
-Form = Annotated[Posted, Depends(posted)]
-
-
-def edition_of(v: Visit) -> Edition:
-    """The current edition. Raises Problem."""
-    if v.edition is None:
-        raise Problem(404, "there is no edition yet")
-    return v.edition
-
-
-@team_pages.get("/sign-in")
-def sign_in_form(v: Visitor, next: str = "/") -> HTMLResponse:
-    """The sign-in page."""
-    return v.render("sign_in.html", next=local_path(next))
-
-
-@team_pages.post("/sign-in")
-def sign_in(form: Form) -> Response:
-    """Sign in with a local account; the cookie changes."""
-    v, after = form.visit, local_path(form["next"] or "/")
-    client = v.request.client.host if v.request.client else ""
-    try:
-        v.site.attempts.refuse(client, form["handle"])
-        person = people.check_password(v.store, form["handle"], form["password"])
-    except Problem as problem:
-        if problem.status == 401:
-            v.site.attempts.failed(client, form["handle"])
-        return v.render(
-            "sign_in.html",
-            status=problem.status,
-            problems=problem.fields or [FieldProblem("password", problem.title)],
-            typed={"handle": form["handle"]},
-            next=after,
-        )
-    return v.go(after, cookie=people.sign_in(v.store, person))
-
-
-@team_pages.post("/sign-out")
-def sign_out(form: Form) -> RedirectResponse:
-    """End the session."""
-    people.sign_out(form.visit.store, form.visit.cookie)
-    response = form.visit.go("/")
-    response.delete_cookie("smalltale", path="/")
-    return response
-
-
-@team_pages.get("/join/{code}")
-def join_form(v: Visitor, code: str) -> HTMLResponse:
-    """The page of an account invitation."""
-    return v.render("join.html", code=code[:80])
-
-
-@team_pages.post("/join/{code}")
-def join(form: Form, code: str) -> Response:
-    """Make a local account and sign in."""
-    v = form.visit
-    try:
-        person = people.join(v.store, code, form["handle"], form["password"])
-    except Problem as problem:
-        return v.render(
-            "join.html",
-            status=problem.status,
-            problems=problem.fields,
-            typed={"handle": form["handle"]},
-            code=code[:80],
-        )
-    return v.go("/team", cookie=people.sign_in(v.store, person))
-
-
-@team_pages.get("/account")
-def account(v: Visitor, shown: str = "") -> HTMLResponse:
-    """API tokens."""
-    return account_page(v)
-
-
-def account_page(
-    v: Visit, *, token: str = "", problem: Problem | None = None, typed: dict[str, str] | None = None
-) -> HTMLResponse:
-    """The account page, with a new token shown once."""
-    person = v.signed_in()
-    with v.store.read() as session:
-        tokens = session.scalars(
-            select(ApiToken).where(ApiToken.person_id == person.id).order_by(ApiToken.id.desc())
-        ).all()
-    return v.render(
-        "account.html",
-        status=problem.status if problem else 200,
-        problems=problem.fields if problem else (),
-        typed=typed,
-        tokens=tokens,
-        token=token,
-        scopes=[each for each in people.SCOPES if each != "organise" or person.admin],
-    )
-
-
-@team_pages.post("/account/tokens")
-def make_token(form: Form) -> HTMLResponse:
-    """Make an API token."""
-    v = form.visit
-    try:
-        token = people.make_token(v.store, v.signed_in(), form["name"], form.lists.get("scopes", []))
-    except Problem as problem:
-        if problem.status == 401:
-            raise
-        return account_page(v, problem=problem, typed=form.fields)
-    return account_page(v, token=token)
-
-
-@team_pages.post("/account/tokens/{number}/revoke")
-def revoke_token(form: Form, number: int) -> RedirectResponse:
-    """Revoke an API token."""
-    people.revoke_token(form.visit.store, form.visit.signed_in(), number)
-    return form.visit.go("/account")
 
 
 @team_pages.get("/team")

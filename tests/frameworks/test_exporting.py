@@ -1,0 +1,151 @@
+"""What each framework reads, read back as its own loader would."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from smalltale.errors import FileProblem, RecipeError, SmalltaleError
+from smalltale.frameworks.exporting import export, small_plan
+from smalltale.frameworks.framework import MODULES, Plan, every_framework, framework
+from smalltale.model.count import count_parameters
+from smalltale.model.gpt import GPT, GPTConfig
+from smalltale.tokens.shards import read_tokens
+from smalltale.tokens.tokenizer import Tokenizer
+
+from .conftest import Prepared
+
+
+def exported(name: str, prepared: Prepared, out: Path) -> Path:
+    return export(framework(name), prepared.tokens, prepared.tokenizer, out, prepared.plan)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_framework_gets_a_readme_a_tokenizer_and_files_without_open_names(
+    name: str, prepared: Prepared, tmp_path: Path
+) -> None:
+    out = exported(name, prepared, tmp_path / "out")
+    assert json.loads((out / "meta.json").read_text())["framework"] == name
+    assert Tokenizer.load(out).hash == Tokenizer.load(prepared.tokenizer).hash
+    assert "smalltale" in (out / "README.md").read_text()
+    for path in [*out.rglob("*.py"), *out.rglob("*.yaml"), *out.rglob("*.toml"), out / "README.md"]:
+        text = path.read_text()
+        assert not re.search(r"\$[a-z_]+\b", text), path
+        if path.suffix == ".py":
+            ast.parse(text)
+        if path.suffix == ".yaml":
+            assert yaml.safe_load(text)
+
+
+def test_nanogpt_reads_the_same_ids_and_its_vocabulary(prepared: Prepared, tmp_path: Path) -> None:
+    out = exported("nanogpt", prepared, tmp_path / "out")
+    tokens = read_tokens(prepared.tokens)
+    assert np.array_equal(np.memmap(out / "train.bin", dtype=np.uint16, mode="r"), tokens.train)
+    table = pickle.loads((out / "meta.pkl").read_bytes())
+    assert table["vocab_size"] == tokens.meta["vocabulary"]
+    first = [table["itos"][number] for number in tokens.train[: int(tokens.train_offsets[1]) - 1].tolist()]
+    assert "".join(first) == Tokenizer.load(prepared.tokenizer).decode(
+        tokens.train[: int(tokens.train_offsets[1]) - 1].tolist()
+    )
+
+
+def test_the_trainer_reads_packed_rows(prepared: Prepared, tmp_path: Path) -> None:
+    out = exported("trainer", prepared, tmp_path / "out")
+    rows = pq.read_table(out / "train.parquet")["input_ids"].to_pylist()
+    tokens = read_tokens(prepared.tokens)
+    assert {len(row) for row in rows} == {prepared.plan.context}
+    assert [each for row in rows for each in row] == tokens.train[
+        : len(rows) * prepared.plan.context
+    ].tolist()
+
+
+def test_litdata_chunks_hold_the_ids_behind_their_header(prepared: Prepared, tmp_path: Path) -> None:
+    out = exported("litgpt", prepared, tmp_path / "out")
+    index = json.loads((out / "data" / "train" / "index.json").read_text())
+    tokens = read_tokens(prepared.tokens)
+    assert [each["dim"] for each in index["chunks"]] == [len(tokens.train)]
+    assert index["config"]["data_format"] == ["no_header_tensor:20"]
+    raw = (out / "data" / "train" / index["chunks"][0]["filename"]).read_bytes()
+    assert np.frombuffer(raw[:12], "<u4").tolist() == [1, 12, len(raw)]
+    assert np.array_equal(np.frombuffer(raw[12:], "<u2"), tokens.train)
+
+
+def test_mds_samples_are_found_by_their_offsets(prepared: Prepared, tmp_path: Path) -> None:
+    out = exported("composer", prepared, tmp_path / "out")
+    index = json.loads((out / "mds" / "train" / "index.json").read_text())
+    (shard,) = index["shards"]
+    raw = (out / "mds" / "train" / shard["raw_data"]["basename"]).read_bytes()
+    count = int(np.frombuffer(raw[:4], "<u4")[0])
+    offsets = np.frombuffer(raw[4 : 4 + 4 * (count + 1)], "<u4")
+    tokens, context = read_tokens(prepared.tokens), prepared.plan.context
+    assert (count, len(raw), int(offsets[-1])) == (shard["samples"], shard["raw_data"]["bytes"], len(raw))
+    sample = raw[offsets[1] : offsets[2]]
+    assert int.from_bytes(sample[:4], "little") == 8 * context
+    assert np.array_equal(np.frombuffer(sample[4:], "<i8"), tokens.train[context : 2 * context])
+
+
+def test_llama2c_shards_begin_with_a_start_token_and_the_first_is_held_out(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    out = exported("llama2c", prepared, tmp_path / "out")
+    tokens = read_tokens(prepared.tokens)
+    held_out, train = sorted((out / "data" / f"tok{prepared.plan.vocabulary}").glob("*.bin"))
+    assert np.fromfile(held_out, "<u2").tolist() == [tokens.meta["end_id"], *tokens.val[:-1].tolist()]
+    assert np.fromfile(train, "<u2").tolist() == [tokens.meta["end_id"], *tokens.train[:-1].tolist()]
+
+
+@pytest.mark.parametrize("vocabulary", [2048, 8192, 32_000])
+def test_the_plan_fills_the_small_class_and_stays_inside(vocabulary: int) -> None:
+    plan = small_plan(vocabulary)
+    shape = GPTConfig(
+        vocab_size=vocabulary,
+        block_size=plan.context,
+        n_layer=plan.layers,
+        n_head=plan.heads,
+        n_embd=plan.width,
+    )
+    counted = count_parameters(GPT(shape)).counted
+    assert 0.85 * 30_000_000 < counted <= 30_000_000
+
+
+def test_an_export_is_never_written_over(prepared: Prepared, tmp_path: Path) -> None:
+    out = exported("nanogpt", prepared, tmp_path / "out")
+    with pytest.raises(FileProblem, match="choose a new folder"):
+        exported("nanogpt", prepared, out)
+
+
+def test_a_tokenizer_that_did_not_make_the_tokens_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
+
+    (tmp_path / "other").mkdir()
+    train_tokenizer(["another text entirely"], TokenizerConfig(vocabulary=300)).save(tmp_path / "other")
+    with pytest.raises(FileProblem, match="--tokenizer"):
+        export(framework("trainer"), prepared.tokens, tmp_path / "other", tmp_path / "out", prepared.plan)
+
+
+def test_an_unknown_framework_and_an_impossible_shape_say_what_there_is() -> None:
+    with pytest.raises(SmalltaleError, match="choose one of: nanogpt, trainer"):
+        framework("keras")
+    with pytest.raises(RecipeError, match="heads"):
+        Plan(vocabulary=300, layers=1, width=30, heads=4)
+
+
+def test_every_framework_names_what_it_trains_with() -> None:
+    for each in every_framework():
+        assert each.train, each.name
+        assert each.checkpoint, each.name
+
+
+def test_the_streams_of_the_shared_scripts_are_the_tokens(prepared: Prepared, tmp_path: Path) -> None:
+    out = exported("accelerate", prepared, tmp_path / "out")
+    meta = json.loads((out / "meta.json").read_text())
+    tokens = read_tokens(prepared.tokens)
+    assert np.array_equal(np.memmap(out / "val.bin", dtype=meta["dtype"], mode="r"), tokens.val)
