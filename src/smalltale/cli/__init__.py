@@ -86,6 +86,8 @@ def main() -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         stop(handler.close, f"{where}{error.strerror}; free some space or choose another place")
+    finally:
+        handler.close()
 
 
 def from_interrupt(left: BaseException | None) -> bool:

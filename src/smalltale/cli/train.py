@@ -37,11 +37,12 @@ def add_to(app: typer.Typer) -> None:
         if not summary.leads:
             return
         bits = f", {summary.bits_per_byte:.4f} bits per byte" if summary.bits_per_byte is not None else ""
-        Console().print(
+        console = Console()
+        console.print(
             f"{out}: {summary.steps:,} steps, {summary.tokens:,} tokens in {summary.seconds / 60:.1f} minutes "
             f"({summary.tokens_per_second:,.0f} tokens/s), loss {summary.final_loss:.3f}{bits}",
             highlight=False,
-            soft_wrap=True,
+            soft_wrap=not console.is_terminal,
         )
 
     @app.command("evaluate")

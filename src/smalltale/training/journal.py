@@ -37,6 +37,8 @@ class Journal:
         self.trackers: list[Tracker] = []
         self.path = out / NAME
         self.last: dict[str, Any] = {}
+        self.measured: dict[str, float] = {}
+        """What the last evaluation found, shown until the next one."""
         if not silent:
             self.file = MetricsFile(self.path)
             self.trackers = open_trackers(track, out, config)
@@ -45,13 +47,13 @@ class Journal:
         """Keep a step's figures. row: step, tokens, seconds of the whole run, loss; tokens, seconds: of this step."""
         self.last = {**row, **step_figures(self.stick, self.device, tokens=tokens, seconds=seconds)}
         self.keep(self.last)
-        words = "  ".join(told(row["step"], self.last))
         if not self.silent:
-            log.info("training", extra={"done": progress, "total": 1.0, "unit": "", "figures": words})
+            words = told(row["step"], {**self.measured, **self.last})
+            log.info("training", extra={"done": progress, "total": 1.0, "figures": words})
 
     def bits(self, step: int, bits_per_byte: float) -> None:
         """Keep what an evaluation after a step found."""
-        self.last["bits_per_byte"] = bits_per_byte
+        self.last["bits_per_byte"] = self.measured["bits_per_byte"] = bits_per_byte
         self.keep({"step": step, "bits_per_byte": bits_per_byte})
         if not self.silent:
             log.info("step %d: %.4f bits per byte on held-out stories", step, bits_per_byte)
