@@ -67,6 +67,20 @@ def test_an_export_to_transformers_is_proven_and_is_still_a_checkpoint(
     assert evaluate(ours.model, ours.tokenizer, texts) == evaluate(theirs.model, theirs.tokenizer, texts)
 
 
+def test_an_export_tells_no_folder_of_the_machine(tmp_path: Path) -> None:
+    folder = checkpoint_of(SHAPE, tmp_path / "run")
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta["recipe"]["corpus"] = {"sources": ["/home/ada/tales.txt"], "validation": "/home/ada/held-out.txt"}
+    meta["sources"] = {"/home/ada/tales.txt": "ab" * 32}
+    write_json(folder / "meta.json", meta)
+    export_checkpoint(folder, "transformers", tmp_path / "out")
+    for name in ("README.md", "meta.json", "config.json", "generation_config.json", "tokenizer_config.json"):
+        told = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "/home/" not in told, name
+        assert str(tmp_path) not in told, name
+    assert f"tales.txt `{'ab' * 32}`" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_shape_that_llama_computes_is_exported_to_gguf_and_proven(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     made = export_checkpoint(checkpoint_of(PLAIN, tmp_path / "plain"), "gguf", tmp_path / "out")

@@ -14,6 +14,7 @@ from typing import Any
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json, read_jsonl, sha256_of
 from smalltale.training.checkpoint import LoadedModel
+from smalltale.training.record import without_folders
 
 UNKNOWN = "not recorded"
 
@@ -25,7 +26,7 @@ def write_card(checkpoint: Path, loaded: LoadedModel, folder: Path, name: str) -
 
 def card(checkpoint: Path, loaded: LoadedModel, name: str) -> str:
     """The model card in Markdown, with the Hub's table at its top."""
-    meta, told = loaded.meta, read_json(checkpoint / "config.json")
+    meta, told = without_folders(loaded.meta), read_json(checkpoint / "config.json")
     hardware, counts = meta.get("hardware", {}), meta.get("counts", {})
     recipe = meta.get("recipe") or {}
     data: dict[str, Any] = recipe.get("corpus", {})

@@ -21,6 +21,7 @@ from smalltale.model.transformer import Transformer
 from smalltale.training.card import write_card
 from smalltale.training.checkpoint import LoadedModel, load_model
 from smalltale.training.gguf_file import largest_gguf_difference, write_gguf
+from smalltale.training.record import without_folders
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +61,13 @@ def export_checkpoint(checkpoint: Path, to: str, out: Path) -> Exported:
                 f"the export's logits differ from the checkpoint's by {difference:.2e}, over the bound of {BOUND:g}; "
                 f"{out} was not written, please report this"
             )
+        run = without_folders(loaded.meta)
         record = provenance(
-            recipe=loaded.meta.get("recipe"),
+            recipe=run.get("recipe"),
             inputs={"model": sha256_of(checkpoint / "model.safetensors")},
             seconds=time.monotonic() - began,
         )
-        own = {"kind": "export", "format": 1, "to": to, "largest_difference": difference, "run": loaded.meta}
+        own = {"kind": "export", "format": 1, "to": to, "largest_difference": difference, "run": run}
         write_json(folder / "meta.json", {**record, **own})
     return Exported(files=sorted(each.name for each in out.iterdir()), difference=difference, bound=BOUND)
 
