@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from smalltale.judging.judge import Question, Reply, Sampling, ScriptedJudge, re
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.named import open_judges
 from smalltale.judging.pairs import Pair, compare_pairs
-from smalltale.judging.panel import Calibration, calibrate, read_calibration, story_scores
+from smalltale.judging.panel import Calibration, calibrate, may_rank, story_scores
 from smalltale.judging.report import write_report
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
@@ -42,6 +42,20 @@ def calibration(judge: str, mean: float, sd: float, weight: float = 1.0) -> Cali
     return Calibration(
         judge=judge, endpoint="e", rubric_hash="h", mean=mean, sd=sd, weight=weight, qualified=True
     )
+
+
+def qualification() -> dict[str, object]:
+    """What `judge qualify` would write of the scripted judge, had it passed."""
+    return {
+        "kind": "qualification",
+        "judge": "scripted",
+        "endpoint": "scripted:",
+        "rubric_hash": load_rubric("paper").hash,
+        "qualified": True,
+        "gold_mean": 5.0,
+        "gold_sd": 2.0,
+        "agreement": 0.9,
+    }
 
 
 def test_a_mild_and_a_harsh_judge_meet_on_one_scale() -> None:
@@ -105,9 +119,40 @@ def test_the_panels_calibrated_scores_are_what_ranks(tmp_path: Path) -> None:
     assert "harsh 0.75" in page
 
 
-def test_a_constant_judge_calibrates_nothing(tmp_path: Path) -> None:
-    write_json(tmp_path / "q.json", {"kind": "qualification", "gold_sd": 0.0})
-    assert read_calibration(tmp_path / "q.json") is None
+def test_a_constant_judge_calibrates_nothing() -> None:
+    judgements = [said("mild", 0, 9.0), said("flat", 0, 7.0)]
+    scales = {"mild": calibration("mild", 8.0, 1.0), "flat": calibration("flat", 7.0, 0.0)}
+    assert calibrate(judgements, ["mild", "flat"], scales) == judgements
+
+
+def test_a_judge_below_the_bar_keeps_its_whole_panel_from_ranking() -> None:
+    passed, failed = calibration("a", 5.0, 1.0), replace(calibration("b", 5.0, 1.0), qualified=False)
+    assert may_rank(["a"], {"a": passed})
+    assert not may_rank(["a", "b"], {"a": passed, "b": failed})
+    assert not may_rank(["a", "b"], {"a": passed})
+    assert not may_rank([], {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rubric_hash": "0" * 16}, "under rubric hash 0000"),
+        ({"judge": "another"}, "qualifies another at scripted:"),
+        ({"endpoint": "elsewhere"}, "asked are scripted at scripted:"),
+        ({"gold_sd": "wide"}, "not a whole qualification"),
+        ({"kind": "judgements"}, "is not a qualification"),
+    ],
+)
+def test_a_qualification_of_another_judge_or_rubric_is_refused_before_any_call(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    write_submission(tmp_path / "s.csv", [Completion("Prompt", "Story.")], {})
+    write_json(tmp_path / "q.json", {**qualification(), **changes})
+    with pytest.raises(SmalltaleError, match=message):
+        judge_hand_in(
+            tmp_path / "s.csv", ["scripted"], "paper", tmp_path / "out", qualifications=[tmp_path / "q.json"]
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_verdict_that_follows_the_order_is_a_tie_and_a_steady_one_a_win() -> None:
@@ -167,22 +212,17 @@ def test_two_judged_entries_compare_and_the_page_escapes_their_words(tmp_path: P
     assert 0 <= asked.share.mean <= 1
 
 
-def test_a_qualification_of_this_rubric_lets_a_judge_rank_and_calibrates_it(tmp_path: Path) -> None:
+def test_a_qualification_lets_a_judge_rank_and_one_below_the_bar_does_not(tmp_path: Path) -> None:
     write_submission(tmp_path / "s.csv", [Completion(f"Prompt {n}", f"Story {n}.") for n in range(4)], {})
-    passed = {"kind": "qualification", "judge": "scripted", "endpoint": "scripted:", "qualified": True}
-    scale = {"gold_mean": 5.0, "gold_sd": 2.0, "agreement": 0.9}
-    for name, rubric_hash, expected in (
-        ("right", load_rubric("paper").hash, True),
-        ("other", "0" * 16, False),
-    ):
-        write_json(tmp_path / f"{name}.json", {**passed, **scale, "rubric_hash": rubric_hash})
+    for name, qualified in (("passed", True), ("failed", False)):
+        write_json(tmp_path / f"{name}.json", {**qualification(), "qualified": qualified})
         out = tmp_path / name
         judge_hand_in(
             tmp_path / "s.csv", ["scripted"], "paper", out, qualifications=[tmp_path / f"{name}.json"]
         )
-        assert read_json(out / "meta.json")["qualified"] is expected
+        assert read_json(out / "meta.json")["qualified"] is qualified
         page = (out / "report.html").read_text(encoding="utf-8")
-        assert ("rank nothing" in page) is not expected
+        assert ("rank nothing" in page) is not qualified
 
 
 def test_two_models_of_one_provider_share_its_room(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from smalltale.errors import SmalltaleError
 from smalltale.judging.asking import question_of
 from smalltale.judging.folder import read_judgements
 from smalltale.judging.judge import Broken, Busy, Judge, JudgeUnusable, Question, Reply, Sampling
-from smalltale.judging.named import open_judges
+from smalltale.judging.named import identity_of, open_judges
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
 from smalltale.submission import Completion, write_submission
@@ -107,6 +107,8 @@ def test_the_bounds_that_the_sent_schema_loses_are_checked_here(
         (["http://127.0.0.1:1/v1"], "names no model"),
         (["whatever"], "unknown judge"),
         (["scripted", "scripted"], "named twice"),
+        (["http://127.0.0.1:1/v1#m", "http://127.0.0.1:2/v1#m"], "have one name"),
+        (["http://me:secret@127.0.0.1:1/v1#m"], "holds a secret"),
         ([], "no judge is named"),
     ],
 )
@@ -116,3 +118,20 @@ def test_a_wrong_name_is_refused_before_any_call(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(SmalltaleError, match=message), open_judges(names):
         pass
+
+
+def test_a_judge_is_known_by_its_name_and_its_endpoint_before_it_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOOPBACK_API_KEY", "key")
+    monkeypatch.setenv("LOOPBACK_BASE_URL", "http://me:secret@127.0.0.1:1/v1")
+    names = ["openai-api/loopback/m", "http://127.0.0.1:1/v1/#n", "scripted"]
+    with open_judges(names) as judges:
+        found = [(each.name, each.endpoint) for each in judges]
+    assert found == [identity_of(name) for name in names]
+    assert found == [
+        ("openai-api/loopback/m", "inspect:openai-api:http://127.0.0.1:1/v1"),
+        ("n", "http://127.0.0.1:1/v1"),
+        ("scripted", "scripted:"),
+    ]
+    assert identity_of("local:models/some.gguf") == ("local/some", "local:some.gguf")

@@ -94,16 +94,18 @@ def judge_hand_in(
     """Judge a hand-in by judges of these names. Returns how many judgements have a score."""
     from smalltale.judging.folder import META
     from smalltale.judging.handin import read_hand_in
-    from smalltale.judging.named import open_judges
+    from smalltale.judging.named import identity_of, open_judges
     from smalltale.judging.panel import calibrations_of
     from smalltale.judging.report import write_report
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import judge_submission, scoring
 
     asked = scoring(load_rubric(rubric))
-    read_hand_in(submission)  # a broken file is named before any judge is started
+    # A broken file, hand-in or qualification, is named before any judge is started.
+    read_hand_in(submission)
+    identities = {own: (own, endpoint) for own, endpoint in map(identity_of, judges)}
+    known = calibrations_of(identities, qualifications, asked)
     with open_judges(judges, concurrency=(config.concurrency if config else 0) or None) as opened:
-        known = calibrations_of(opened, qualifications, asked.hash)
         priced = {
             each.name: (prices or {})[name]
             for name, each in zip(judges, opened, strict=True)

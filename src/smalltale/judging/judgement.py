@@ -66,6 +66,11 @@ class Judgement:
     output_tokens: int = 0
     key: str = ""
 
+    @property
+    def ranking(self) -> float | None:
+        """The overall score as it counts: on the panel's common scale where there is one."""
+        return self.overall if self.calibrated is None else self.calibrated
+
 
 def parse_answer(text: str, rubric: Rubric, nonce: str) -> Answer | Problem:
     """Read an answer. Exactly one JSON object with exactly the rubric's keys, each value in its range."""

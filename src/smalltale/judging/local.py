@@ -35,6 +35,11 @@ def embedded_weights() -> Path:
     return found
 
 
+def identity_of_weights(path: Path) -> tuple[str, str]:
+    """The name and endpoint of the judge that a GGUF file makes."""
+    return f"local/{path.stem}", f"local:{path.name}"
+
+
 @contextlib.contextmanager
 def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
     """Serve a GGUF file on loopback for the length of the block. Raises MissingExtra, FileProblem."""
@@ -60,12 +65,13 @@ def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise FileProblem(f"{path} cannot be served ({error}); give a whole .gguf file") from error
+    name, endpoint = identity_of_weights(path)
     try:
         yield EndpointJudge(
             base_url=f"{server.listening_address}/v1",
             model=path.stem,
-            name=f"local/{path.stem}",
-            endpoint=f"local:{path.name}",
+            name=name,
+            endpoint=endpoint,
             concurrency=SLOTS,
             timeout_seconds=300.0,
             extra_body=grammar_instead,

@@ -15,7 +15,7 @@ from pathlib import Path
 from smalltale.errors import SmalltaleError
 from smalltale.judging.endpoint import EndpointJudge
 from smalltale.judging.judge import Judge, ScriptedJudge, rehearsal
-from smalltale.judging.local import local_judge
+from smalltale.judging.local import embedded_weights, identity_of_weights, local_judge
 
 KEY_VARIABLE = "SMALLTALE_JUDGE_KEY"
 """Environment variable with the key of judges given by URL."""
@@ -30,31 +30,67 @@ def open_judges(names: Sequence[str], *, concurrency: int | None = None) -> Iter
         raise SmalltaleError(f"a judge is named twice in {', '.join(names)}; name each once")
     with contextlib.ExitStack() as stack:
         judges = [opened(stack, name) for name in names]
+        if len({judge.name for judge in judges}) != len(judges):
+            raise SmalltaleError(
+                f"two judges of {', '.join(names)} have one name, so their marks could not be told apart; "
+                "serve one under another model name"
+            )
         for judge in judges:
             if concurrency is not None:
                 judge.concurrency = concurrency  # type: ignore[misc]
         yield judges
 
 
-def opened(stack: contextlib.ExitStack, name: str) -> Judge:
-    """One judge by name."""
-    if name == "local":
-        return stack.enter_context(local_judge())
-    if name.startswith("local:"):
-        return stack.enter_context(local_judge(Path(name.removeprefix("local:"))))
-    if name == "scripted":
-        return ScriptedJudge(rehearsal)
-    if name.startswith(("http://", "https://")):
-        url, hash_sign, model = name.partition("#")
-        if not (hash_sign and model):
-            raise SmalltaleError(
-                f"judge {name!r} names no model; write URL#MODEL, for example http://127.0.0.1:8000/v1#qwen3"
-            )
-        return EndpointJudge(base_url=url, model=model, api_key=os.environ.get(KEY_VARIABLE, ""))
-    if "/" in name:
-        from smalltale.judging.providers import ProviderJudge
+def identity_of(name: str) -> tuple[str, str]:
+    """What the judge of that name will call itself, and its endpoint: by these its qualification is known again.
 
-        return ProviderJudge.open(name)
+    Raises SmalltaleError for an unknown name; opens nothing and asks for no key.
+    """
+    if name == "local" or name.startswith("local:"):
+        return identity_of_weights(weights_of(name) or embedded_weights())
+    if name == "scripted":
+        return "scripted", "scripted:"
+    if name.startswith(("http://", "https://")):
+        url, model = url_and_model(name)
+        return model, url
+    if "/" in name:
+        from smalltale.judging.providers import endpoint_of
+
+        return name, endpoint_of(name)
     raise SmalltaleError(
         f"unknown judge {name!r}; known: local, local:FILE.gguf, scripted, http://HOST/v1#MODEL, or PROVIDER/MODEL as inspect_ai names them"
     )
+
+
+def opened(stack: contextlib.ExitStack, name: str) -> Judge:
+    """One judge by name."""
+    own, endpoint = identity_of(name)
+    if name == "local" or name.startswith("local:"):
+        return stack.enter_context(local_judge(weights_of(name)))
+    if name == "scripted":
+        return ScriptedJudge(rehearsal)
+    if name.startswith(("http://", "https://")):
+        return EndpointJudge(base_url=endpoint, model=own, api_key=os.environ.get(KEY_VARIABLE, ""))
+    from smalltale.judging.providers import ProviderJudge
+
+    return ProviderJudge.open(own)
+
+
+def weights_of(name: str) -> Path | None:
+    """The GGUF file in `local:FILE.gguf`; None for the embedded one."""
+    return Path(name.removeprefix("local:")) if name.startswith("local:") else None
+
+
+def url_and_model(name: str) -> tuple[str, str]:
+    """A judge given as URL#MODEL. Raises SmalltaleError."""
+    url, _, model = name.partition("#")
+    if not model:
+        raise SmalltaleError(
+            f"judge {name!r} names no model; write URL#MODEL, for example http://127.0.0.1:8000/v1#qwen3"
+        )
+    if "@" in url:
+        raise SmalltaleError(
+            f"the address of judge {model} holds a secret, which would be kept with its answers; "
+            f"leave it out and set {KEY_VARIABLE}"
+        )
+    return url.rstrip("/"), model

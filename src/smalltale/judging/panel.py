@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from smalltale.errors import FileProblem
+from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
-from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
+from smalltale.judging.rubric import Rubric
 
 COMMON_MEAN, COMMON_SD = 5.5, 2.0
 """The scale that calibrated scores are told on: the gold set's mean and spread."""
@@ -32,64 +32,106 @@ class Calibration:
     rubric_hash: str
     mean: float
     sd: float
+    """Spread of its gold scores; 0 for a judge that gives one mark to all, which has no scale."""
     weight: float
+    """Agreement with the gold levels, 0 or more."""
     qualified: bool
 
     def calibrated(self, overall: float) -> float:
         """A score on the common scale."""
         return COMMON_MEAN + COMMON_SD * (overall - self.mean) / self.sd
 
+    def is_of(self, judge: str, endpoint: str, rubric_hash: str) -> bool:
+        """Whether this is that judge, there, under that rubric."""
+        return (self.judge, self.endpoint, self.rubric_hash) == (judge, endpoint, rubric_hash)
 
-def read_calibration(path: Path) -> Calibration | None:
-    """From qualification.json. None where a judge's gold scores do not vary, which calibrates nothing."""
+
+def read_calibration(path: Path) -> Calibration:
+    """From qualification.json. Raises FileProblem."""
     value: Any = read_json(path)
     if not isinstance(value, dict) or value.get("kind") != "qualification":
         raise FileProblem(f"{path} is not a qualification; make one with: smalltale judge qualify")
-    if not value.get("gold_sd"):
-        return None
-    return Calibration(
-        judge=value["judge"],
-        endpoint=value["endpoint"],
-        rubric_hash=value["rubric_hash"],
-        mean=value["gold_mean"],
-        sd=value["gold_sd"],
-        weight=max(0.0, value["agreement"] or 0.0),
-        qualified=bool(value["qualified"]),
-    )
+    try:
+        return Calibration(
+            judge=str(value["judge"]),
+            endpoint=str(value["endpoint"]),
+            rubric_hash=str(value["rubric_hash"]),
+            mean=float(value["gold_mean"] or 0.0),
+            sd=float(value["gold_sd"] or 0.0),
+            weight=max(0.0, float(value["agreement"] or 0.0)),
+            qualified=value["qualified"] is True,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileProblem(
+            f"{path} is not a whole qualification ({error}); make it anew with: smalltale judge qualify"
+        ) from error
 
 
 def calibrations_of(
-    judges: Sequence[Judge], paths: Sequence[Path], rubric_hash: str
+    identities: Mapping[str, tuple[str, str]], paths: Sequence[Path], rubric: Rubric
 ) -> dict[str, Calibration]:
-    """By judge, the calibrations that these files hold of it, at its endpoint and under this rubric."""
-    read = [each for each in map(read_calibration, paths) if each is not None]
-    return {
-        judge.name: each
-        for judge in judges
-        for each in read
-        if (each.judge, each.endpoint, each.rubric_hash) == (judge.name, judge.endpoint, rubric_hash)
-    }
+    """By name, the calibration that these files hold of each judge (its own name and endpoint) under this rubric.
+
+    Raises SmalltaleError for a file of no judge here, or of another rubric: it would let nobody rank, unnoticed.
+    """
+    found: dict[str, Calibration] = {}
+    for path in paths:
+        each = read_calibration(path)
+        names = [
+            name for name, identity in identities.items() if each.is_of(*identity, rubric_hash=rubric.hash)
+        ]
+        if not names:
+            asked = ", ".join(f"{judge} at {endpoint}" for judge, endpoint in identities.values())
+            raise SmalltaleError(
+                f"{path} qualifies {each.judge} at {each.endpoint} under rubric hash {each.rubric_hash}, but asked are {asked} "
+                f"under {rubric.name}, {rubric.hash}; qualify a judge as it is asked: smalltale judge qualify"
+            )
+        found[names[0]] = each
+    return found
+
+
+def may_rank(judges: Sequence[str], known: Mapping[str, Calibration]) -> bool:
+    """Whether each judge of a panel has passed its qualification: one below the bar keeps the whole panel from ranking."""
+    return bool(judges) and all(name in known and known[name].qualified for name in judges)
+
+
+def shares(judges: Sequence[str], known: Mapping[str, Calibration]) -> dict[str, float]:
+    """Each judge's weight in the panel's mean: its agreement with the gold levels, as a share.
+
+    Judges of no agreement at all weigh alike. Empty for a judge alone and for a panel not wholly calibrated.
+    """
+    if len(judges) < 2 or any(name not in known or not known[name].sd for name in judges):
+        return {}
+    total = sum(known[name].weight for name in judges)
+    return {name: known[name].weight / total if total else 1 / len(judges) for name in judges}
 
 
 def calibrate(
     judgements: Sequence[Judgement], judges: Sequence[str], known: Mapping[str, Calibration]
 ) -> list[Judgement]:
-    """With the scores and weights that rank. A judge alone, or a panel not wholly calibrated, stays as it is.
-
-    Weights are agreements with the gold levels, as shares of the panel; judges of no agreement at all weigh alike.
-    """
-    if len(judges) < 2 or any(name not in known for name in judges):
+    """With the scores and weights that rank. A judge alone, or a panel not wholly calibrated, stays as it is."""
+    weights = shares(judges, known)
+    if not weights:
         return list(judgements)
-    total = sum(known[name].weight for name in judges)
-    shares = {name: known[name].weight / total if total else 1 / len(judges) for name in judges}
     return [
         replace(
             each,
-            weight=shares[each.judge],
+            weight=weights[each.judge],
             calibrated=None if each.overall is None else known[each.judge].calibrated(each.overall),
         )
         for each in judgements
     ]
+
+
+def combined(said: Sequence[tuple[float, float]]) -> tuple[float, float | None]:
+    """What judges said of one story, (score, weight) each: the weighted mean, and their standard deviation.
+
+    Scores that all weigh nothing are averaged plainly; one judge alone has no deviation.
+    """
+    scores = np.array([score for score, _ in said])
+    weights = np.array([weight for _, weight in said])
+    mean = float(np.average(scores, weights=weights if weights.any() else None))
+    return mean, float(np.std(scores)) if len(scores) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +152,12 @@ def story_scores(judgements: Iterable[Judgement]) -> list[StoryScore]:
         said[each.prompt, each.sample].append(each)
     found = []
     for (prompt, sample), own in said.items():
-        scores = [each.overall if each.calibrated is None else each.calibrated for each in own]
-        values = np.array([score for score in scores if score is not None])
+        values = [
+            (score, 1.0 if each.weight is None else each.weight)
+            for each in own
+            if (score := each.ranking) is not None
+        ]
         if len(values) == len(own):
-            weights = [1.0 if each.weight is None else each.weight for each in own]
-            mean = float(np.average(values, weights=weights))
-            spread = float(np.std(values)) if len(values) > 1 else None
+            mean, spread = combined(values)
             found.append(StoryScore(prompt=prompt, sample=sample, score=mean, disagreement=spread))
     return found

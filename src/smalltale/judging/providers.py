@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -29,6 +30,14 @@ KEYS = {
 }
 WITHOUT_SEED = {"anthropic"}
 WITH_LOGPROBS = {"openai", "google", "grok", "together", "vllm", "sglang", "openrouter", "openai-api"}
+
+
+def endpoint_of(name: str) -> str:
+    """Where a model answers: its provider, and the address that the environment gives it; never a secret."""
+    provider, _, rest = name.partition("/")
+    service = rest.partition("/")[0] if provider == "openai-api" else provider
+    base = os.environ.get(f"{service.upper().replace('-', '_')}_BASE_URL", "")
+    return f"inspect:{provider}" + (f":{re.sub('//[^/@]*@', '//', base)}" if base else "")
 
 
 @dataclass
@@ -66,7 +75,7 @@ class ProviderJudge:
             raise SmalltaleError(
                 f"judge {name} cannot be opened: {' '.join(str(error).split())[:300]}"
             ) from error
-        return cls(name=name, endpoint=f"inspect:{provider}", concurrency=8, model=model)
+        return cls(name=name, endpoint=endpoint_of(name), concurrency=8, model=model)
 
     async def answer(self, question: Question) -> Reply:
         """One attempt. Raises Busy, Broken, JudgeUnusable."""

@@ -22,7 +22,7 @@ from smalltale.judging.folder import META, TABLE, write_table
 from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
-from smalltale.judging.panel import Calibration, calibrate
+from smalltale.judging.panel import Calibration, calibrate, may_rank, shares
 from smalltale.judging.rubric import Rubric, RubricError
 from smalltale.judging.work import Item, Run, items_of
 from smalltale.submission import read_submission
@@ -88,14 +88,9 @@ def judge_submission(
         stopped=run.stopped,
         seconds=time.monotonic() - began,
     )
-    weights = {each.judge: each.weight for each in judgements}
+    weights = shares(names, known)
     told = [
-        {
-            "name": name,
-            "qualified": name in known and known[name].qualified,
-            "weight": weights.get(name),
-        }
-        for name in names
+        {"name": name, "qualified": may_rank([name], known), "weight": weights.get(name)} for name in names
     ]
     write_json(out / META, meta_of(submission, rubric, config, salt, told, summary, spending))
     if failure is not None:
