@@ -110,7 +110,7 @@ class Ours(Trainer):
         super().__init__(device)
         torch.manual_seed(seed)
         self.model = Transformer(shape.ours(), dropout).to(device.torch_device)
-        self.optimizers = Optimizers(self.model, optim, compiled=True)
+        self.optimizers = Optimizers(self.model, optim, dtype=device.dtype, compiled=True)
         self.rows = Rows.from_tokens(data, shape.length, seed=seed, device=device.torch_device)
         on_gpu = device.kind == "cuda"
         self.gradients = Gradients(

@@ -201,11 +201,12 @@ def test_the_settings_in_which_runs_differ_are_found_with_their_defaults(tmp_pat
 def test_a_smoothed_loss_is_a_rolling_median_that_one_spike_does_not_move() -> None:
     x = np.arange(5000.0)
     y = 8 - x / 1000
-    y[2500] = 1e6
+    y[2500] = y[-1] = 1e6
     at, medians = smoothed(x, y)
     assert len(at) == CENTRES
     assert (at[0], at[-1]) == (0, 4999)
-    assert np.abs(medians - (8 - at / 1000)).max() < 2e-3
+    assert np.abs(medians - (8 - at / 1000))[at < 4900].max() < 2e-3
+    assert np.abs(medians - (8 - at / 1000)).max() < 0.06
     assert [len(part) for part in smoothed(x[:1], y[:1])] == [1, 1]
 
 

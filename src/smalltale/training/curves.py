@@ -118,12 +118,15 @@ def points(run: Run, across: Axis, measure: Measure) -> tuple[np.ndarray, np.nda
 
 
 def smoothed(across: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rolling median over about a fiftieth of the steps, at CENTRES of them at most; shorter at both ends."""
-    reach = max(2, len(up) // 100)
+    """The rolling median over about a 25th of the steps, at CENTRES of them at most.
+
+    It looks at fewer steps at the steep beginning, and back only at the end, which one noisy step must not bend.
+    """
+    reach = max(4, len(up) // 50)
     centres = np.unique(np.linspace(0, len(up) - 1, min(CENTRES, len(up))).astype(int))
     medians = []
     for centre in centres:
-        near = min(reach, centre, len(up) - 1 - centre)
+        near = min(reach, centre)
         medians.append(np.median(up[centre - near : centre + near + 1]))
     return across[centres], np.array(medians)
 

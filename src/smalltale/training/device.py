@@ -1,14 +1,17 @@
 """What this machine trains on, and how: device, number type, compilation.
 
 In: a wish ("auto", "cpu", "cuda", "mps"). Out: a Device.
-Beware: bfloat16 is chosen only where the processor multiplies in it; emulated it is slower than float32.
+Beware: bfloat16 is chosen only where the processor multiplies in it; emulated it is slower than float32. NVIDIA's Volta
+and Turing cards (a T4) multiply in float16 alone, which needs a scaled loss (step.py).
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,19 +59,18 @@ def choose_device(wish: str = "auto", number: int = 0) -> Device:
                 "start at most one process a GPU (torchrun --nproc-per-node)"
             )
         properties = torch.cuda.get_device_properties(number)
-        native = properties.major >= 8
         return Device(
             kind="cuda",
             name=properties.name,
-            dtype=torch.bfloat16 if native else torch.float32,
+            dtype=card_type(properties.major),
             compiles=can_compile(),
             memory_bytes=properties.total_memory,
         )
     if wish in {"auto", "mps"} and torch.backends.mps.is_available():
         return Device(
             kind="mps",
-            name=f"Apple {platform.machine()}",
-            dtype=torch.float32,
+            name=apple_chip(),
+            dtype=torch.bfloat16 if apple_multiplies_bfloat16(apple_chip()) else torch.float32,
             compiles=False,
             memory_bytes=torch.mps.recommended_max_memory(),
         )
@@ -83,6 +85,27 @@ def choose_device(wish: str = "auto", number: int = 0) -> Device:
         compiles=can_compile(),
         memory_bytes=main_memory(),
     )
+
+
+def card_type(major: int) -> torch.dtype:
+    """What an NVIDIA card of a compute capability multiplies fastest: bfloat16 from Ampere on, float16 on Volta and Turing."""
+    if major >= 8:
+        return torch.bfloat16
+    return torch.float16 if major == 7 else torch.float32
+
+
+def apple_chip() -> str:
+    """The chip's own name, such as "Apple M3 Max"."""
+    asked = subprocess.run(
+        ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or f"Apple {platform.machine()}"
+
+
+def apple_multiplies_bfloat16(chip: str) -> bool:
+    """Whether a chip of this name is an M3 or newer."""
+    found = re.search(r"\bM(\d+)\b", chip)
+    return found is not None and int(found[1]) >= 3
 
 
 def cpu_multiplies_bfloat16() -> bool:

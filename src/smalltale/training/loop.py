@@ -132,7 +132,9 @@ class Run:
         torch.manual_seed(config.seed)
         self.model = Transformer(shape, dropout=config.dropout).to(device.torch_device)
         self.compiled = config.compile and device.compiles
-        self.optimizers = Optimizers(self.model, config.optim, ranks, compiled=self.compiled)
+        self.optimizers = Optimizers(
+            self.model, config.optim, ranks, dtype=device.dtype, compiled=self.compiled
+        )
         self.rows = Rows.from_tokens(
             data,
             config.row_length,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -48,18 +49,24 @@ class OptimConfig:
                 raise RecipeError(f"training.optim.{name} = {getattr(self, name)} must be above 0")
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
-    """matrices: (n, R, C) -> the nearest matrices with singular values near 1, in bfloat16."""
-    X = matrices.bfloat16()
+def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """matrices: (n, R, C) -> the nearest matrices with singular values near 1, computed in `dtype`."""
+    X = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) * 1.02 + 1e-6)
+    X = X.to(dtype)
     tall = X.shape[-2] > X.shape[-1]
     if tall:
         X = X.mT
-    X = X / (X.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
     for a, b, c in POLAR_EXPRESS:
         A = X @ X.mT
-        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
+        X = add_to_diagonals(A @ add_to_diagonals(c * A, b), a) @ X  # a X + b A X + c A² X
     out: Tensor = X.mT if tall else X
     return out
+
+
+def add_to_diagonals(matrices: Tensor, amount: float) -> Tensor:
+    """matrices: (n, R, R) -> each plus amount times the identity, in place; adding whole matrices costs a pass more."""
+    matrices.diagonal(dim1=-2, dim2=-1).add_(amount)
+    return matrices
 
 
 class Stack:
@@ -101,13 +108,16 @@ class Member:
 class Muon:
     """Momentum, orthogonalised (Jordan et al., 2024), with a cautious weight decay."""
 
-    def __init__(self, members: list[Member], config: OptimConfig, ranks: Ranks, *, compiled: bool) -> None:
+    def __init__(
+        self, members: list[Member], config: OptimConfig, ranks: Ranks, dtype: torch.dtype, *, compiled: bool
+    ) -> None:
         self.apply = torch.compile(decay_and_add, dynamic=False) if compiled else decay_and_add
         by_shape: dict[tuple[int, int], list[Member]] = defaultdict(list)
         for each in members:
             by_shape[each.shape[1:]].append(each)
         self.stacks = [Stack(each) for each in by_shape.values()]
         self.config, self.ranks = config, ranks
+        self.orthogonalised = partial(orthogonalised, dtype=dtype)
         self.rate = torch.tensor(config.matrix_rate, device=members[0].parameter.device)
 
     @torch.no_grad()
@@ -117,7 +127,7 @@ class Muon:
         for stack in self.stacks:
             stack.momenta.lerp_(stack.gradients, 1 - config.momentum)
             ahead = stack.gradients.lerp_(stack.momenta, config.momentum)
-            update = self.ranks.shared_out(orthogonalised, ahead)
+            update = self.ranks.shared_out(self.orthogonalised, ahead)
             self.apply(stack.weights, update, self.rate, config.weight_decay, stack.gain)
 
 
@@ -136,8 +146,10 @@ class Optimizers:
         config: OptimConfig,
         ranks: Ranks | None = None,
         *,
+        dtype: torch.dtype = torch.bfloat16,
         compiled: bool = False,
     ) -> None:
+        """dtype: that the device multiplies matrices in."""
         matrices: list[Member] = []
         scalars: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
@@ -148,7 +160,7 @@ class Optimizers:
         self.config = config
         embedding = model.embedding.weight
         groups = [([embedding], config.embedding_rate), (scalars, config.scalar_rate)]
-        self.muon = Muon(matrices, config, ranks or Ranks(), compiled=compiled)
+        self.muon = Muon(matrices, config, ranks or Ranks(), dtype, compiled=compiled)
         self.adam = torch.optim.AdamW(
             [
                 {"params": held, "lr": embedding.new_tensor(rate, requires_grad=False)}
@@ -192,10 +204,14 @@ class Optimizers:
         self.muon.step()
         self.adam.step()
 
+    def gradients(self) -> list[Tensor]:
+        """All gradients, as they lie: a tensor for each stack and each parameter of AdamW's."""
+        held = [parameter.grad for group in self.adam.param_groups for parameter in group["params"]]
+        return [stack.gradients for stack in self.muon.stacks] + held
+
     def zero_grad(self) -> None:
         """Gradients to zero, where they lie."""
-        held = [parameter.grad for group in self.adam.param_groups for parameter in group["params"]]
-        torch._foreach_zero_([stack.gradients for stack in self.muon.stacks] + held)
+        torch._foreach_zero_(self.gradients())
 
     def tensors(self) -> dict[str, Tensor]:
         """Every state tensor by `parameter/state`, for a checkpoint; Muon's are views."""
