@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from smalltale.cli import build_app
-from smalltale.cli.runs import show_runs
+from smalltale.cli.runs import show_differing, show_runs
 from smalltale.errors import FileProblem
 from smalltale.training.runs import find_runs
 
@@ -74,9 +74,22 @@ def test_a_narrow_terminal_shows_fewer_columns_and_names_the_others(runs: Path) 
         show_runs(found, console)
         console.file.close()
         lines = console.export_text().splitlines()
-        assert max(map(len, lines[:6])) <= width
-        assert "1.2500" in lines[4]
+        assert max(map(len, lines[:7])) <= width
+        assert sum("1.2500" in line for line in lines[:7]) == 2
+        assert "…" not in "".join(lines[:7]), "a column is left out whole"
         assert any("not shown for want of width" in line for line in lines) == (width < 400)
+
+
+def test_settings_that_differ_are_whole_in_a_narrow_terminal_too(runs: Path) -> None:
+    found = find_runs([runs])
+    for width in (40, 80):
+        console = Console(width=width, record=True, file=(runs / "screen").open("w"))
+        show_differing(found, console)
+        console.file.close()
+        said = console.export_text()
+        assert "training.optim.matrix_rate" in said
+        assert "0.02" in said
+        assert max(len(line) for line in said.splitlines()) <= width
 
 
 def test_a_folder_without_runs_is_a_users_mistake(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 240
 """Columns of a table that no terminal limits."""
+WIDEST = 10_000
+LEAST_CELL = 5
 
 
 def add_to(app: typer.Typer) -> None:
@@ -73,13 +77,18 @@ def show_runs(runs: Sequence[Run], console: Console) -> None:
         table = Table()
         for column in left:
             table.add_column(
-                column.heading, justify="right" if column.number else "left", no_wrap=column.number
+                column.heading.replace(" ", "\n"),
+                justify="right" if column.number else "left",
+                vertical="bottom",
+                no_wrap=column.number,
             )
         for run in runs:
             row = cells(run)
             table.add_row(*(Text(row[column.heading]) for column in left))
         least = max(left, key=lambda column: column.importance)
-        if not least.importance or console.measure(table).maximum <= console.width:
+        # Asked of a wide console: no measure is wider than the console that it is taken on.
+        natural = Measurement.get(console, console.options.update(width=WIDEST), table).maximum
+        if not least.importance or natural <= console.width:
             break
         left.remove(least)
     console.print(table)
@@ -100,9 +109,27 @@ def show_differing(runs: Sequence[Run], console: Console) -> None:
     if not found:
         console.print("the runs' settings do not differ", highlight=False)
         return
-    table = Table("setting")
-    for run in runs:
-        table.add_column(Text(run.name))
+    names = [run.name for run in runs]
+    if max(map(len, found)) + sum(max(LEAST_CELL, len(name)) + 3 for name in names) + 4 > console.width:
+        show_by_value(found, names, console)
+        return
+    table = Table()
+    table.add_column("setting", no_wrap=True)
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
     for key, values in found.items():
         table.add_row(Text(key), *(Text(setting(value)) for value in values))
     console.print(table)
+
+
+def show_by_value(found: Mapping[str, Sequence[Any]], names: Sequence[str], console: Console) -> None:
+    """The same as lines, where a table would be too wide: under each setting its values, and whose they are."""
+    from smalltale.training.compare import setting
+
+    for key, values in found.items():
+        console.print(Text(key, style="bold"))
+        whose: dict[str, list[str]] = {}
+        for name, value in zip(names, values, strict=True):
+            whose.setdefault(setting(value), []).append(name)
+        for value, them in whose.items():
+            console.print(Padding(Text(f"{value}: {', '.join(them)}"), (0, 0, 0, 2), expand=False))
