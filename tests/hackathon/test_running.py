@@ -18,8 +18,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import func, select
 
 from smalltale.errors import SmalltaleError
-from smalltale.files import sha256_of
-from smalltale.hackathon import people, verify
+from smalltale.hackathon import people
 from smalltale.hackathon.app import create_app
 from smalltale.hackathon.backup import backup, restore
 from smalltale.hackathon.board import make_board
@@ -28,11 +27,13 @@ from smalltale.hackathon.client import address, call, declared_beside, keep_toke
 from smalltale.hackathon.editions import import_edition, read_edition
 from smalltale.hackathon.exchange import export_event, import_folder
 from smalltale.hackathon.store import Store
-from smalltale.hackathon.tables import Base, Edition, HandIn, Judgement, Person, PromptSet
+from smalltale.hackathon.tables import Base, Edition, Judgement, Person, PromptSet
 
 from .conftest import Fair, make_fair, stories
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+SCRIPT = "the judge scripted-a is a script for demonstrations; it reads nothing"
 
 
 def write_edition(folder: Path, *, final: list[str] | None = None, extra: str = "") -> Path:
@@ -68,7 +69,6 @@ end = 2026-04-07
 slug = "spring"
 title = "Spring"
 judges = ["scripted-a"]
-qualified = ["scripted-a"]
 [[prompt_set]]
 kind = "daily"
 file = "daily.jsonl"
@@ -85,7 +85,7 @@ appears = 2026-04-05T00:00:00-12:00
 
 def test_a_sound_edition_raises_no_concern_and_is_imported_once(tmp_path: Path) -> None:
     draft = read_edition(write_edition(tmp_path))
-    assert concerns(draft, NOW) == []
+    assert [each.text for each in concerns(draft, NOW)] == [SCRIPT]
     store = Store(f"sqlite:///{tmp_path / 'a.db'}")
     store.migrate()
     first, second = import_edition(store, draft), import_edition(store, draft)
@@ -113,7 +113,8 @@ def test_prompts_in_a_text_people_train_on_are_named(tmp_path: Path) -> None:
     draft = read_edition(write_edition(tmp_path))
     found = concerns(draft, NOW, ["… and Nobody knew why the clock sang so loudly, said Tom."])
     assert [(each.error, each.text) for each in found] == [
-        (True, "final prompt 7 stands word for word in a text that people train on")
+        (True, "final prompt 7 stands word for word in a text that people train on"),
+        (False, SCRIPT),
     ]
 
 
@@ -191,46 +192,6 @@ def test_an_event_goes_out_and_comes_in_again_with_its_scores(fair: Fair, tmp_pa
 def test_another_database_or_one_that_is_down_is_one_clear_line(url: str, message: str) -> None:
     with pytest.raises(SmalltaleError, match=message):
         Store(url).migrate()
-
-
-def test_a_model_is_verified_by_its_hash_and_never_opened_with_pickles(
-    fair: Fair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "model.safetensors").write_bytes(b"weights")
-    row = fair.hand_in(fair.team("ada"), model_hash=sha256_of(model / "model.safetensors"))
-    other = fair.hand_in(fair.team("bob"))
-    monkeypatch.setattr(verify, "count", lambda _: 29_500_000)
-    assert verify.verify(fair.store, "boss", row.id, model) == 29_500_000
-    with fair.store.read() as session:
-        assert session.get_one(HandIn, row.id).verified_parameters == 29_500_000
-    with pytest.raises(SmalltaleError, match="declared was abab"):
-        verify.verify(fair.store, "boss", other.id, model)
-    for name in ("extra.pt", "weights.joblib", "no_suffix"):
-        (model / name).write_bytes(b"pickle")
-        with pytest.raises(SmalltaleError, match=f"{name}, which may run code"):
-            verify.verify(fair.store, "boss", row.id, model)
-        (model / name).unlink()
-    (model / "config.json").symlink_to("/etc/hostname")
-    with pytest.raises(SmalltaleError, match="holds links"):
-        verify.verify(fair.store, "boss", row.id, model)
-
-
-def test_the_process_that_opens_a_model_knows_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: dict[str, str] = {}
-
-    def run(command: list[str], *, env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
-        given.update(env)
-        return subprocess.CompletedProcess(command, 0, '{"counted": 7}', "")
-
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    monkeypatch.setattr("subprocess.run", run)
-    assert verify.count(tmp_path) == 7
-    assert "PATH" in given
-    assert "OPENAI_API_KEY" not in given
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ def add_to(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option(help="With --verify: a weight accepted as frozen; may be given again."),
         ] = None,
+        rules: Annotated[Path | None, typer.Option(help="With --verify: an edition's rules (TOML).")] = None,
         plan: Annotated[
             bool, typer.Option("--plan", help="Propose shapes that fill the class TARGET.")
         ] = False,
@@ -58,7 +59,7 @@ def add_to(app: typer.Typer) -> None:
             show_plan(target)
             return
         if verify is not None:
-            show_verdict(verify, Path(target), tuple(frozen or ()), as_json)
+            show_verdict(verify, Path(target), tuple(frozen or ()), rules, as_json)
             return
         model = model_of(target, set_ or [], trust_remote_code)
         if weights is not None:
@@ -96,11 +97,13 @@ def model_of(target: str, overrides: list[str], trust_remote_code: bool) -> nn.M
     )
 
 
-def show_verdict(submission: Path, folder: Path, frozen: tuple[str, ...], as_json: bool) -> None:
+def show_verdict(
+    submission: Path, folder: Path, frozen: tuple[str, ...], rules: Path | None, as_json: bool
+) -> None:
     """One verdict, one line; exit code 1 unless it is a pass."""
     from smalltale.model.verify import verify
 
-    found = verify(submission, folder, frozen)
+    found = verify(submission, folder, frozen, rules)
     if as_json:
         typer.echo(json.dumps(asdict(found)))
     else:

@@ -43,10 +43,11 @@ def login(url: Annotated[str, typer.Argument(help="The hackathon's address.")]) 
 
 
 def submit(
-    file: Annotated[
-        Path, typer.Argument(help="The hand-in: CSV, Parquet or JSONL; submission.json beside it is read.")
-    ],
     to: Annotated[str, typer.Option(help="The hackathon's address.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="The hand-in: CSV, Parquet or JSONL; submission.json beside it is read."),
+    ] = None,
     edition: Annotated[
         str | None, typer.Option(help="The edition's short name; the latest where none is given.")
     ] = None,
@@ -63,12 +64,27 @@ def submit(
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Declare that the model was trained from scratch.")
     ] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="The checkpoint folder, to be verified: with --final, or --hand-in.")
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option("--hand-in", help="The hand-in whose --model is sent, instead of a file.")
+    ] = None,
 ) -> None:
-    """Hand in a file."""
+    """Hand in a file, send the model of a hand-in, or both."""
     from smalltale.errors import SmalltaleError
     from smalltale.hackathon.client import call, declared_beside, token_for
 
+    if (file is None) == (number is None) or (model is None and number is not None):
+        raise SmalltaleError("give a file to hand in, or --model CHECKPOINT with --hand-in NUMBER")
+    if model is not None and number is None and (check_only or not final):
+        raise SmalltaleError(
+            "--model goes with --final, or with --hand-in NUMBER where organisers ask for it"
+        )
     token = token_for(to)
+    if file is None:
+        send(to, number, model, token)
+        return
     if edition is None:
         known = call(to, "/editions")
         if not known:
@@ -93,6 +109,18 @@ def submit(
     print(
         f"accepted as hand-in {taken['id']}, number {taken['place_in_queue']} in the queue: {to.rstrip('/')}/hand-ins/{taken['id']}"
     )
+    if model is not None:
+        send(to, taken["id"], model, token)
+
+
+def send(to: str, number: int | None, model: Path | None, token: str) -> None:
+    """Send a model and say so."""
+    from smalltale.hackathon.client import send_model
+
+    assert number is not None
+    assert model is not None
+    send_model(to, number, model, token)
+    print(f"sent; the verdict will stand on {to.rstrip('/')}/hand-ins/{number}")
 
 
 def check(
@@ -145,14 +173,20 @@ def verify(
     checkpoint: Annotated[Path, typer.Argument(help="The checkpoint folder that the team sent.")],
     database: Database = DEFAULT,
     by: Annotated[str, typer.Option(help="Your name, for the audit log.")] = "organiser",
+    frozen: Annotated[
+        list[str] | None, typer.Option(help="A weight you accept as frozen; may be given again.")
+    ] = None,
 ) -> None:
-    """Count a finalist's model and mark its parameters as verified."""
-    from smalltale.hackathon.verify import verify as count
+    """Look at a model that came another way; the verdict stands on the hand-in's page. Exit code 1 unless it is verified."""
+    from smalltale.hackathon.verification import verify_folder
 
     store = open_store(database)
-    counted = count(store, by, number, checkpoint)
+    found = verify_folder(store, by, number, checkpoint, frozen or ())
     store.close()
-    print(f"hand-in {number}: {counted:,} counted parameters, verified")
+    counted = f"{found.counted:,} counted parameters" if found.counted is not None else "not counted"
+    print("; ".join([f"hand-in {number}: {found.verdict}, {counted}", *found.reasons]))
+    if found.verdict != "verified":
+        raise typer.Exit(1)
 
 
 def export(

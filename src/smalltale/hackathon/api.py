@@ -7,6 +7,7 @@ Beware: a cookie is never taken here, so no other site can act through a visitor
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -22,8 +23,10 @@ from smalltale.hackathon.jobs import place_in_queue
 from smalltale.hackathon.looking import score_of, sight, stories
 from smalltale.hackathon.people import person_of_token
 from smalltale.hackathon.problems import Problem, forbidden, missing
-from smalltale.hackathon.tables import Edition, HandIn, Person
+from smalltale.hackathon.scoring import seats
+from smalltale.hackathon.tables import Edition, HandIn, Person, Verification
 from smalltale.hackathon.teams import team_of
+from smalltale.hackathon.verification import model_json
 from smalltale.hackathon.visit import Site
 
 api = APIRouter(prefix="/api/v1")
@@ -89,6 +92,7 @@ def edition_json(edition: Edition) -> dict[str, Any]:
         "teams_lock": rules.teams_lock(),
         "panel": edition.panel,
         "rubric": edition.rubric,
+        "judges": [asdict(each) for each in seats(edition)],
         "completions_per_prompt": rules.completions_per_prompt,
         "hand_ins_per_day": rules.hand_ins_per_day,
         "weight_classes": [
@@ -241,6 +245,7 @@ def one_hand_in(site: SiteOf, number: Number, person: Reader) -> dict[str, Any]:
     with site.store.read() as session:
         view = sight(session, number, person, site.store.now())
         score = score_of(session, view)
+        found = session.get(Verification, number)
         body = (
             hand_in_json(view.hand_in, place_in_queue(session, number))
             if view.own or view.organiser
@@ -262,7 +267,11 @@ def one_hand_in(site: SiteOf, number: Number, person: Reader) -> dict[str, Any]:
                 "disagreement",
             )
         }
-    return {**body, "team": view.team.name}
+    return {
+        **body,
+        "team": view.team.name,
+        "model": model_json(view.hand_in, found, whole=view.own or view.organiser),
+    }
 
 
 @api.get("/hand-ins/{number}/stories", responses=problems(401, 403, 404))

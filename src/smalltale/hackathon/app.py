@@ -28,6 +28,7 @@ from smalltale.hackathon.pages_organiser import organiser_pages
 from smalltale.hackathon.pages_people import people_pages
 from smalltale.hackathon.pages_team import team_pages
 from smalltale.hackathon.problems import FieldProblem, Problem
+from smalltale.hackathon.sending import sending
 from smalltale.hackathon.store import Store
 from smalltale.hackathon.tables import HandIn, Job
 from smalltale.hackathon.visit import Site, sign_in_path, visit
@@ -63,7 +64,7 @@ def create_app(
         demo=demo,
         providers=providers or {},
     )
-    for router in (api, pages, people_pages, team_pages, organiser_pages, oauth_pages):
+    for router in (api, pages, people_pages, team_pages, organiser_pages, oauth_pages, sending):
         app.include_router(router)
     add_health(app, store)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

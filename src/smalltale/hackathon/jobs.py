@@ -28,6 +28,7 @@ class Held:
     """A job that this worker holds."""
 
     id: int
+    kind: str
     hand_in_id: int
     panel: str
     attempts: int
@@ -45,8 +46,23 @@ def queue_judging(session: Session, store: Store, hand_in: HandIn, panel: str) -
         session.flush()
 
 
+def queue_verifying(session: Session, store: Store, hand_in_id: int, upload: str) -> None:
+    """Queue an upload to be verified; one that was looked at before is looked at again."""
+    key = f"verify:{hand_in_id}:{upload}"
+    job = session.scalar(select(Job).where(Job.key == key))
+    if job is None:
+        job = Job(key=key, kind="verify", hand_in_id=hand_in_id, panel=upload, run_after=store.now())
+        session.add(job)
+    elif job.state in {"done", "failed"}:
+        job.state, job.attempts, job.error, job.run_after = "waiting", 0, None, store.now()
+    session.flush()
+
+
 def claim(store: Store, worker: str) -> Held | None:
-    """Take the job that has waited longest, or one whose lease has run out. None where there is nothing to do."""
+    """Take the job that has waited longest, or one whose lease has run out. None where there is nothing to do.
+
+    Judging goes first: it takes seconds and people wait for it, a model takes minutes.
+    """
     now = store.now()
     free = or_(
         (Job.state == "waiting") & (Job.run_after <= now),
@@ -57,18 +73,25 @@ def claim(store: Store, worker: str) -> Held | None:
             return None
     with store.write() as session:
         job = session.scalar(
-            select(Job).where(free).order_by(Job.id).limit(1).with_for_update(skip_locked=True)
+            select(Job)
+            .where(free)
+            .order_by(Job.kind != "judge", Job.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
         )
         if job is None:
             return None
         job.state, job.worker, job.attempts = "running", worker, job.attempts + 1
         job.lease_ends = now + timedelta(seconds=LEASE_SECONDS)
-        session.execute(
-            update(HandIn)
-            .where(HandIn.id == job.hand_in_id, HandIn.state == "queued")
-            .values(state="judging")
+        if job.kind == "judge":
+            session.execute(
+                update(HandIn)
+                .where(HandIn.id == job.hand_in_id, HandIn.state == "queued")
+                .values(state="judging")
+            )
+        return Held(
+            id=job.id, kind=job.kind, hand_in_id=job.hand_in_id, panel=job.panel, attempts=job.attempts
         )
-        return Held(id=job.id, hand_in_id=job.hand_in_id, panel=job.panel, attempts=job.attempts)
 
 
 def renew(session: Session, store: Store, job: Held, worker: str) -> None:
@@ -121,14 +144,18 @@ def place_in_queue(session: Session, hand_in_id: int) -> int | None:
     """1 for the next to be judged, None where it does not wait."""
     job = session.scalar(
         select(Job)
-        .where(Job.hand_in_id == hand_in_id, Job.state == "waiting")
+        .where(Job.hand_in_id == hand_in_id, Job.state == "waiting", Job.kind == "judge")
         .order_by(Job.id.desc())
         .limit(1)
     )
     if job is None:
         return None
     return (
-        session.scalar(select(func.count()).select_from(Job).where(Job.state == "waiting", Job.id < job.id))
+        session.scalar(
+            select(func.count())
+            .select_from(Job)
+            .where(Job.state == "waiting", Job.kind == "judge", Job.id < job.id)
+        )
         or 0
     ) + 1
 

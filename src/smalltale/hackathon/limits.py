@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import threading
 import time
 from collections import defaultdict, deque
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 BODY_SLACK = 256 * 1024
 """Beyond the largest hand-in: the other fields and the multipart frame."""
 UPLOAD_SECONDS = 120
+MODEL_PATH = re.compile(r"(/api/v1)?/hand-ins/[0-9]{1,10}/model")
+"""Where models come in, which are larger; who may send one is asked before its bytes are read (sending.py)."""
+MODEL_BYTES = 1 << 30
+MODEL_SECONDS = 3600
 PIECE_SECONDS = 20
 POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 HEADERS = {
@@ -55,10 +60,13 @@ class Door:
             await self.app(scope, receive, send)
             return
         taken, started, answered = 0, time.monotonic(), 0
+        most, seconds = self.most, UPLOAD_SECONDS
+        if MODEL_PATH.fullmatch(scope["path"]):
+            most, seconds = max(most, MODEL_BYTES), MODEL_SECONDS
 
         async def counted() -> Message:
             nonlocal taken
-            left = UPLOAD_SECONDS - (time.monotonic() - started)
+            left = seconds - (time.monotonic() - started)
             try:
                 message = (
                     await asyncio.wait_for(receive(), timeout=max(0.01, min(PIECE_SECONDS, left)))
@@ -67,11 +75,11 @@ class Door:
                 )
             except TimeoutError as error:
                 raise TooMuch(
-                    408, f"the upload was too slow; it must be whole within {UPLOAD_SECONDS} seconds"
+                    408, f"the upload was too slow; it must be whole within {seconds} seconds"
                 ) from error
             taken += len(message.get("body", b""))
-            if taken > self.most:
-                raise TooMuch(413, f"the request is larger than {self.most:,} bytes")
+            if taken > most:
+                raise TooMuch(413, f"the request is larger than {most:,} bytes")
             return message
 
         async def guarded(message: Message) -> None:
@@ -89,8 +97,8 @@ class Door:
             if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
                 raise TooMuch(400, "the address has a NUL character; remove it")
             length = dict(scope["headers"]).get(b"content-length", b"0")
-            if length.isdigit() and int(length) > self.most:
-                raise TooMuch(413, f"the request is larger than {self.most:,} bytes")
+            if length.isdigit() and int(length) > most:
+                raise TooMuch(413, f"the request is larger than {most:,} bytes")
             await self.app(scope, counted, guarded)
         except TooMuch as problem:
             if not answered:

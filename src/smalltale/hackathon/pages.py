@@ -19,8 +19,10 @@ from smalltale.hackathon.editions import find_edition, prompts_for, rules_of
 from smalltale.hackathon.export import FORMATS, board_rows, written
 from smalltale.hackathon.jobs import live_workers
 from smalltale.hackathon.looking import ORDERS, compare, medians, score_of, sight, stories
-from smalltale.hackathon.problems import forbidden, missing
-from smalltale.hackathon.tables import Appeal, Edition, HandIn, Job, PromptSet, Score, Team
+from smalltale.hackathon.problems import Problem, forbidden, missing
+from smalltale.hackathon.scoring import seats
+from smalltale.hackathon.tables import Appeal, Edition, HandIn, Job, PromptSet, Score, Team, Verification
+from smalltale.hackathon.verification import wanted
 from smalltale.hackathon.visit import Visit, visit
 
 pages = APIRouter(include_in_schema=False)
@@ -141,7 +143,7 @@ def rules_page(v: Visitor, slug: str) -> HTMLResponse:
         sets = session.scalars(
             select(PromptSet).where(PromptSet.edition_id == edition.id).order_by(PromptSet.appears)
         ).all()
-    return v.render("rules.html", edition=edition, sets=sets)
+    return v.render("rules.html", edition=edition, sets=sets, seats=seats(edition))
 
 
 @pages.get("/e/{slug}/prompts/{kind}.csv")
@@ -167,7 +169,7 @@ def queue(v: Visitor, slug: str) -> HTMLResponse:
             select(Job, HandIn, Team)
             .join(HandIn, HandIn.id == Job.hand_in_id)
             .join(Team, Team.id == HandIn.team_id)
-            .where(HandIn.edition_id == edition.id)
+            .where(HandIn.edition_id == edition.id, Job.kind == "judge")
         )
         waiting = session.execute(base.where(Job.state == "waiting").order_by(Job.id).limit(100)).all()
         running = session.execute(base.where(Job.state == "running").order_by(Job.id)).all()
@@ -178,7 +180,7 @@ def queue(v: Visitor, slug: str) -> HTMLResponse:
             select(func.count())
             .select_from(Job)
             .join(HandIn, HandIn.id == Job.hand_in_id)
-            .where(HandIn.edition_id == edition.id, Job.state == "waiting")
+            .where(HandIn.edition_id == edition.id, Job.kind == "judge", Job.state == "waiting")
         )
         workers = [
             each for each in live_workers(session, v.store) if (v.now - each.seen).total_seconds() < 60
@@ -204,6 +206,20 @@ def hand_in_page(
     panel: str = "",
 ) -> HTMLResponse:
     """A hand-in with its stories and what the judges said."""
+    return show_hand_in(v, number, order=order, search=search, page=page, panel=panel)
+
+
+def show_hand_in(
+    v: Visit,
+    number: int,
+    *,
+    order: str = "prompt",
+    search: str = "",
+    page: int = 1,
+    panel: str = "",
+    problem: Problem | None = None,
+) -> HTMLResponse:
+    """The page of a hand-in, with what was wrong with a model that was sent."""
     if not 0 < number < 2**31:
         raise missing("hand-in")
     with v.store.read() as session:
@@ -227,9 +243,12 @@ def hand_in_page(
             if view.own or view.organiser
             else None
         )
+        verification = session.get(Verification, number)
     rows = [(name, value, middle.get(name)) for name, value in (score.criteria if score else {}).items()]
     return v.render(
         "hand_in.html",
+        status=problem.status if problem else 200,
+        problems=problem.fields if problem else (),
         edition=view.edition,
         view=view,
         score=score,
@@ -238,6 +257,8 @@ def hand_in_page(
         order=order if order in ORDERS else "prompt",
         search=search,
         appeal=appeal,
+        verification=verification,
+        wanted=wanted(view.hand_in, verification),
         panels=list(panels),
         panel=chosen,
     )

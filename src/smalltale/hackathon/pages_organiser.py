@@ -21,6 +21,7 @@ from smalltale.hackathon.pages import PageNumber, Visitor
 from smalltale.hackathon.store import broken_audit_row
 from smalltale.hackathon.tables import Appeal, Audit, HandIn, Job, Team
 from smalltale.hackathon.teams import organise_team
+from smalltale.hackathon.verification import ask
 from smalltale.hackathon.visit import Visit
 
 organiser_pages = APIRouter(include_in_schema=False, prefix="/organise")
@@ -52,7 +53,7 @@ def show(v: Visit, *, page: int = 1, code: str = "") -> HTMLResponse:
             select(HandIn, Team, Job)
             .join(Team, Team.id == HandIn.team_id)
             .join(Job, Job.hand_in_id == HandIn.id)
-            .where(HandIn.edition_id == edition.id, Job.error.is_not(None))
+            .where(HandIn.edition_id == edition.id, Job.kind == "judge", Job.error.is_not(None))
             .order_by(HandIn.id.desc())
             .limit(ROWS)
         ).all()
@@ -102,10 +103,12 @@ def team(form: Form, number: int) -> RedirectResponse:
 
 @organiser_pages.post("/hand-ins/{number}")
 def hand_in(form: Form, number: int) -> RedirectResponse:
-    """Judge again, or disqualify with a reason."""
+    """Judge again, ask for the model, or disqualify with a reason."""
     organiser = form.visit.organiser()
     if form["do"] == "judge":
         rejudge(form.visit.store, organiser, number, form["panel"] or None)
+    elif form["do"] == "model":
+        ask(form.visit.store, organiser, number)
     else:
         disqualify(form.visit.store, organiser, number, form["reason"])
     return form.visit.go(f"/hand-ins/{number}")

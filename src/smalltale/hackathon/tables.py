@@ -75,8 +75,8 @@ class Edition(Base):
     starts: Mapped[datetime]
     ends: Mapped[datetime]
     judges: Mapped[list[str]]
-    qualified: Mapped[list[str]]
-    """Those of the judges that have passed the qualification; others never rank."""
+    calibrations: Mapped[dict[str, Any]]
+    """By judge, what its qualification says (judging/panel.py); a judge without one, or below the bar, never ranks."""
     rubric: Mapped[str] = mapped_column(String(64))
     panel: Mapped[str] = mapped_column(String(64))
     """Names judges and rubric version; a new panel's judgements are kept beside the old one's."""
@@ -247,8 +247,10 @@ class Job(Base):
     key: Mapped[str] = mapped_column(String(120), unique=True)
     """kind:hand-in:panel, so that the same work is never queued twice."""
     kind: Mapped[str] = mapped_column(String(20))
+    """judge or verify."""
     hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), index=True)
     panel: Mapped[str] = mapped_column(String(64))
+    """Who judges; for kind verify the upload that is looked at."""
     state: Mapped[str] = mapped_column(String(10), default="waiting")
     """waiting, running, done, failed."""
     run_after: Mapped[datetime]
@@ -277,9 +279,23 @@ class Judgement(Base):
     hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), index=True)
     state: Mapped[str] = mapped_column(String(10))
     overall: Mapped[float | None]
+    calibrated: Mapped[float | None]
+    """The overall score on the panel's common scale; None for a judge alone or a panel not wholly calibrated."""
+    weight: Mapped[float | None]
+    """The judge's share in that panel's mean."""
     scores: Mapped[dict[str, Any]]
     age: Mapped[str | None] = mapped_column(String(8))
     words: Mapped[str] = mapped_column(Text, default="")
+
+    @property
+    def ranking(self) -> float | None:
+        """The overall score as it counts: on the panel's common scale where there is one."""
+        return self.overall if self.calibrated is None else self.calibrated
+
+    @property
+    def share(self) -> float:
+        """What it weighs beside the other judges' scores."""
+        return 1.0 if self.weight is None else self.weight
 
 
 class Score(Base):
@@ -332,4 +348,34 @@ class Upload(Base):
     __tablename__ = "upload"
     hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), primary_key=True)
     name: Mapped[str] = mapped_column(String(120))
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Verification(Base):
+    """What became of the question whether a hand-in's model is what was declared."""
+
+    __tablename__ = "verification"
+    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), primary_key=True)
+    state: Mapped[str] = mapped_column(String(12))
+    """asked (an organiser wants the model), waiting (it is here), verified, contradicted, unproven."""
+    asked_by: Mapped[str | None] = mapped_column(String(40))
+    upload: Mapped[str | None] = mapped_column(String(32))
+    """Names the pieces of the model that was sent last."""
+    files: Mapped[dict[str, Any]]
+    """Size and SHA-256 of each file of the upload, by its name."""
+    changed: Mapped[datetime]
+    counted: Mapped[int | None] = mapped_column(BigInteger)
+    reasons: Mapped[list[str]]
+    stories: Mapped[dict[str, Any]]
+    """What the plausibility check found (plausibility.py); empty where it was not made."""
+
+
+class ModelPiece(Base):
+    """A few megabytes of a model's file. They go when the model is verified."""
+
+    __tablename__ = "model_piece"
+    upload: Mapped[str] = mapped_column(String(32), primary_key=True)
+    file: Mapped[str] = mapped_column(String(60), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), index=True)
     content: Mapped[bytes] = mapped_column(LargeBinary)

@@ -1,101 +1,137 @@
-"""Verify a finalist's model: the declared file, its counted parameters, in a subprocess with limits.
+"""Look at a model that somebody sent, in a process with limits that knows no secret.
 
-In: a hand-in and the checkpoint folder its team sent. Out: the verified count in the database.
-Beware: a folder with anything but safetensors and plain text, or with links, is refused before it is opened.
+In: a folder of plain files and what was declared of it. Out: a Look: verified, contradicted or unproven, and why.
+Beware: only the files named here are taken, and never a pickle; nothing of the web or the database is imported.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from smalltale.errors import SmalltaleError
-from smalltale.files import sha256_of
-from smalltale.hackathon.editions import rules_of
-from smalltale.hackathon.problems import missing
-from smalltale.hackathon.store import Store, audit
-from smalltale.hackathon.tables import Edition, HandIn
+from smalltale.files import write_json
 
-HARMLESS = {".safetensors", ".json", ".jsonl", ".txt", ".md"}
+WEIGHTS = "model.safetensors"
+NEEDED = (WEIGHTS, "config.json", "tokenizer.json")
+MODEL_FILES = (
+    *NEEDED,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+)
+"""Everything a model may be sent as: weights that are only numbers, and JSON."""
 PASSED_ON = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS"}
 """What the subprocess may know of our environment: no database URL, no sign-in secret, no judge's key."""
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 SECONDS = 300
 GIBIBYTES = 8
+VERDICTS = {"pass": "verified", "fail": "contradicted", "unproven": "unproven"}
 
 
-def verify(store: Store, organiser: str, hand_in_id: int, checkpoint: Path) -> int:
-    """Count a model as declared. Returns its counted parameters. Raises SmalltaleError where it is another, or too large."""
-    with store.read() as session:
-        row = session.get(HandIn, hand_in_id)
-        if row is None:
-            raise missing("hand-in")
-        rules = rules_of(session.get_one(Edition, row.edition_id))
-    refuse_risky(checkpoint)
-    found = sha256_of(checkpoint / "model.safetensors")
-    if found != row.model_hash:
+class Stopped(Exception):
+    """The work was taken away while the process ran; the process is dead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """verified, contradicted or unproven, and why."""
+
+    verdict: str
+    counted: int | None
+    reasons: Sequence[str]
+
+
+def refuse_risky(folder: Path) -> None:
+    """Raise SmalltaleError where a folder lacks a file that is needed or one of a model's files leads elsewhere."""
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
         raise SmalltaleError(
-            f"model.safetensors has SHA-256 {found}, declared was {row.model_hash}; ask the team for the model it handed in with"
+            f"{folder} has no {' and no '.join(missing)}; a model is sent as {', '.join(NEEDED)}"
         )
-    counted = count(checkpoint)
-    limit = rules.weight_class(row.weight_class).max_parameters
-    with store.write() as session:
-        kept = session.get_one(HandIn, hand_in_id)
-        kept.verified_parameters = counted
-        session.get_one(Edition, kept.edition_id).revision += 1
-        audit(
-            session,
-            store.now(),
-            organiser,
-            "parameters verified",
-            f"hand-in {hand_in_id}",
-            counted=counted,
-            claimed=row.counted_parameters,
-            limit=limit,
-        )
-    if counted > limit:
-        raise SmalltaleError(
-            f"hand-in {hand_in_id} has {counted:,} counted parameters, {row.weight_class} allows {limit:,}; disqualify it or move it"
-        )
-    return counted
-
-
-def refuse_risky(checkpoint: Path) -> None:
-    """Let only what cannot run code through, and nothing that leads elsewhere. Raises SmalltaleError."""
-    inside = sorted(checkpoint.rglob("*"))
-    links = [each.name for each in inside if each.is_symlink()]
+    links = [name for name in MODEL_FILES if (folder / name).is_symlink()]
     if links:
-        raise SmalltaleError(
-            f"{checkpoint} holds links ({', '.join(links[:5])}); put the files themselves there"
-        )
-    risky = [each.name for each in inside if not each.is_dir() and each.suffix.lower() not in HARMLESS]
-    if risky:
-        raise SmalltaleError(
-            f"{checkpoint} holds {', '.join(risky[:5])}, which may run code; keep model.safetensors, config.json and the tokenizer alone"
-        )
+        raise SmalltaleError(f"{folder} holds links ({', '.join(links)}); put the files themselves there")
 
 
-def count(checkpoint: Path) -> int:
-    """What `smalltale count` says, in a process that can neither hang nor eat the machine."""
-
-    def limits() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES << 30, GIBIBYTES << 30))
-
-    command = [sys.executable, "-m", "smalltale", "count", str(checkpoint), "--json"]
-    known = {name: value for name, value in os.environ.items() if name in PASSED_ON}
+def look_at(
+    folder: Path,
+    claim: dict[str, Any],
+    rules: str,
+    *,
+    frozen: Sequence[str] = (),
+    stop: threading.Event | None = None,
+) -> Look:
+    """What `smalltale count --verify` says of a claim under an edition's rules (TOML)."""
+    write_json(folder / "submission.json", claim)
+    (folder / "rules.toml").write_text(rules, encoding="utf-8")
+    arguments = ["count", str(folder), "--verify", str(folder / "submission.json"), "--json"]
+    arguments += ["--rules", str(folder / "rules.toml")]
+    for name in frozen:
+        arguments += ["--frozen", name]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limits, env=known
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SmalltaleError(
-            f"counting {checkpoint} took more than {SECONDS} seconds; look at the model by hand"
-        ) from error
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it was stopped by its limits"])[-1]
-        raise SmalltaleError(f"counting {checkpoint} failed: {said}")
-    return int(json.loads(done.stdout)["counted"])
+        said = json.loads(limited(arguments, stop=stop))
+        return Look(verdict=VERDICTS[said["verdict"]], counted=said["counted"], reasons=said["reasons"])
+    except (ValueError, KeyError, TypeError):
+        return Look(verdict="unproven", counted=None, reasons=["counting gave no verdict"])
+    except SmalltaleError as error:
+        return Look(verdict="unproven", counted=None, reasons=[f"counting {error}"])
+
+
+def limited(
+    arguments: Sequence[str],
+    *,
+    seconds: int = SECONDS,
+    gibibytes: int = GIBIBYTES,
+    stop: threading.Event | None = None,
+) -> str:
+    """The standard output of one of our commands, run where it can neither hang, eat the machine nor leave anything running.
+
+    Raises SmalltaleError where it fails or reaches a limit, Stopped where `stop` is set first.
+    """
+    # A shell sets the limits: Python code between fork and exec may hang where other threads hold locks.
+    limits = f'ulimit -t {2 * seconds} && ulimit -d {gibibytes << 20} && exec "$@"'
+    known = {name: value for name, value in os.environ.items() if name in PASSED_ON} | OFFLINE
+    with subprocess.Popen(
+        ["/bin/sh", "-c", limits, "sh", sys.executable, "-m", "smalltale", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=known,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, words = waited(process, seconds, stop)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    # 1 is the answer "it does not verify"; its words are on standard output.
+    if process.returncode not in {0, 1} or not out.strip():
+        last = (words.strip().splitlines() or [f"stopped with status {process.returncode}"])[-1]
+        raise SmalltaleError(f"failed: {last[:300]}")
+    return out
+
+
+def waited(process: subprocess.Popen[str], seconds: int, stop: threading.Event | None) -> tuple[str, str]:
+    """What a process said. Raises SmalltaleError after so many seconds, Stopped where it is no longer wanted."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return process.communicate(timeout=0.5)
+        except subprocess.TimeoutExpired as error:
+            if stop is not None and stop.is_set():
+                raise Stopped from error
+            if time.monotonic() > end:
+                raise SmalltaleError(f"took more than {seconds} seconds") from error

@@ -1,6 +1,6 @@
-"""A worker: takes one hand-in at a time, has its stories judged, writes what was said, settles the scores.
+"""A worker: takes one hand-in at a time, has its stories judged or its model verified, writes what came of it.
 
-In: a database and a panel. Out: Judgement and Score rows.
+In: a database and a panel. Out: Judgement and Score rows, Verification rows.
 Beware: what was said is written batch by batch under the lease; a worker that lost it writes nothing more.
 """
 
@@ -35,6 +35,7 @@ from smalltale.hackathon.jobs import (
 from smalltale.hackathon.scoring import settle
 from smalltale.hackathon.store import Store
 from smalltale.hackathon.tables import Completion, Edition, HandIn, Judgement, Prompt
+from smalltale.hackathon.verification import give_up_verifying, verify_upload
 
 log = logging.getLogger(__name__)
 BATCH = 32
@@ -59,6 +60,9 @@ class Opinion:
     judge: str
     state: str
     overall: float | None = None
+    calibrated: float | None = None
+    """On the panel's common scale, where it has one; `weight` is the judge's share in its mean."""
+    weight: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
     age: str | None = None
     words: str = ""
@@ -113,20 +117,26 @@ def work(
 
 def run(store: Store, panel_of: Callable[[Edition, str], Panel], job: Held, name: str) -> None:
     """One job, to its end or back into the queue."""
-    log.info("judging hand-in %d with panel %s (attempt %d)", job.hand_in_id, job.panel, job.attempts)
+    log.info("%s hand-in %d, %s (attempt %d)", job.kind, job.hand_in_id, job.panel, job.attempts)
     try:
-        with kept_alive(store, job, name) as lost:
-            judge_hand_in(store, panel_of, job, name, lost)
+        try:
+            with kept_alive(store, job, name) as lost:
+                if job.kind == "verify":
+                    verify_upload(store, job, name, lost)
+                else:
+                    judge_hand_in(store, panel_of, job, name, lost)
+        except SmalltaleError as error:
+            log.warning("hand-in %d: %s", job.hand_in_id, error)
+            with store.write() as session:
+                renew(session, store, job, name)
+                if job.attempts < MOST_ATTEMPTS:
+                    put_back(session, store, job, str(error))
+                elif job.kind == "verify":
+                    give_up_verifying(session, store, job, str(error))
+                else:
+                    give_up(session, store, panel_of, job, str(error))
     except LeaseLost:
         log.warning("hand-in %d was taken over by another worker", job.hand_in_id)
-    except SmalltaleError as error:
-        with store.write() as session:
-            renew(session, store, job, name)
-            if job.attempts < MOST_ATTEMPTS:
-                put_back(session, store, job, str(error))
-            else:
-                give_up(session, store, panel_of, job, str(error))
-        log.warning("hand-in %d: %s", job.hand_in_id, error)
 
 
 class kept_alive:
@@ -221,6 +231,8 @@ def write_opinions(session: Session, job: Held, opinions: Sequence[Opinion]) -> 
             "hand_in_id": job.hand_in_id,
             "state": each.state,
             "overall": each.overall,
+            "calibrated": each.calibrated,
+            "weight": each.weight,
             "scores": each.scores,
             "age": each.age,
             "words": each.words,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import read_json, sha256_of
+from smalltale.files import read_json, read_text, sha256_of
 
 SECONDS, GIBIBYTES = 120, 6
 
@@ -32,11 +32,13 @@ def verify(
     submission: Path,
     model: Path,
     frozen: tuple[str, ...] = (),
+    rules: Path | None = None,
     seconds: int = SECONDS,
     gibibytes: int = GIBIBYTES,
 ) -> Verdict:
-    """Check a claim in a limited process; running out of time or memory is `unproven`."""
-    asked = json.dumps({"submission": str(submission), "model": str(model), "frozen": frozen})
+    """Check a claim under an edition's rules in a limited process; running out of time or memory is `unproven`."""
+    named = {"submission": str(submission), "model": str(model), "frozen": frozen}
+    asked = json.dumps(named | ({"rules": str(rules)} if rules else {}))
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (gibibytes << 30, gibibytes << 30))
@@ -65,12 +67,13 @@ def verify(
     return Verdict(verdict=answer["verdict"], reasons=tuple(answer["reasons"]), counted=answer["counted"])
 
 
-def checked(submission: Path, folder: Path, frozen: frozenset[str]) -> Verdict:
+def checked(submission: Path, folder: Path, frozen: frozenset[str], rules: Path | None = None) -> Verdict:
     """The check itself, in this process."""
     from smalltale.model.count import count_parameters
     from smalltale.model.targets import check_weights, model_of_folder
-    from smalltale.rules import Rules
+    from smalltale.rules import Rules, parse_rules
 
+    edition = parse_rules(read_text(rules), str(rules)) if rules else Rules()
     claim = read_json(submission / "submission.json" if submission.is_dir() else submission)
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
@@ -91,7 +94,7 @@ def checked(submission: Path, folder: Path, frozen: frozenset[str]) -> Verdict:
     if claimed_hash != digest:
         reasons.append(f"the hand-in names the hash {claimed_hash}, the file has {digest}")
     count = count_parameters(model, every_float=True, frozen=frozen)
-    weight_class = Rules().weight_class(str(claim.get("weight_class", "small")))
+    weight_class = edition.weight_class(str(claim.get("weight_class", "small")))
     if count.counted > weight_class.max_parameters:
         reasons.append(
             f"{count.counted:,} counted parameters are over class {weight_class.name} ({weight_class.max_parameters:,})"
@@ -109,7 +112,8 @@ def main() -> None:
     """Read the question from standard input, answer with one JSON line."""
     asked = json.loads(sys.stdin.read())
     try:
-        verdict = checked(Path(asked["submission"]), Path(asked["model"]), frozenset(asked["frozen"]))
+        rules = Path(asked["rules"]) if "rules" in asked else None
+        verdict = checked(Path(asked["submission"]), Path(asked["model"]), frozenset(asked["frozen"]), rules)
     except SmalltaleError as error:
         verdict = Verdict(verdict="fail", reasons=(str(error),))
     sys.stdout.write(json.dumps(asdict(verdict)) + "\n")

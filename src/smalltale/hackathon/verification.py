@@ -1,0 +1,346 @@
+"""Is a hand-in's model what was declared? Asked for, sent in pieces, looked at by a worker, told on every page.
+
+In: a final hand-in's model, or one that an organiser asked for. Out: a Verification row, the count beside the hand-in.
+Beware: every piece is a transaction of its own, so that a large model never holds the database; what was sent counts
+only when its last transaction queued the job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+import struct
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from smalltale.errors import SmalltaleError
+from smalltale.files import explained, sha256_of
+from smalltale.hackathon.editions import rules_of
+from smalltale.hackathon.jobs import Held, LeaseLost, finish, queue_verifying, renew
+from smalltale.hackathon.people import visible
+from smalltale.hackathon.problems import FieldProblem, Problem, forbidden, missing
+from smalltale.hackathon.store import Store, audit
+from smalltale.hackathon.tables import Edition, HandIn, Member, ModelPiece, Person, Verification
+from smalltale.hackathon.verify import MODEL_FILES, NEEDED, WEIGHTS, Look, Stopped, look_at, refuse_risky
+from smalltale.rules import Rules
+
+PIECE_BYTES = 4 << 20
+OTHERS_BYTES = 32 << 20
+"""Of config and tokenizer together."""
+BYTES_A_PARAMETER = 5
+"""Float32, and some room for names and tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """One file of a model, open for reading."""
+
+    name: str
+    size: int
+    content: BinaryIO
+
+
+def most_bytes(rules: Rules) -> int:
+    """The largest model.safetensors that an edition takes."""
+    return BYTES_A_PARAMETER * max(each.max_parameters for each in rules.weight_classes)
+
+
+def wanted(hand_in: HandIn, found: Verification | None) -> bool:
+    """Whether the team may send its model now: a finalist, or asked, and not verified yet."""
+    if found is not None and found.state == "verified":
+        return False
+    return hand_in.kind == "final" or found is not None
+
+
+def ask(store: Store, organiser: Person, hand_in_id: int) -> None:
+    """Ask a team for its model, or have the model looked at again that is here. Raises Problem."""
+    if not organiser.admin:
+        raise forbidden("only organisers may do this")
+    with store.write() as session:
+        if session.get(HandIn, hand_in_id) is None:
+            raise missing("hand-in")
+        found = session.get(Verification, hand_in_id)
+        if found is None:
+            session.add(fresh(store, hand_in_id, asked_by=organiser.handle))
+        elif found.upload is not None and found.state in {"contradicted", "unproven"}:
+            found.state, found.changed = "waiting", store.now()
+            queue_verifying(session, store, hand_in_id, found.upload)
+        else:
+            return
+        audit(session, store.now(), organiser.handle, "model asked for", f"hand-in {hand_in_id}")
+
+
+def fresh(store: Store, hand_in_id: int, asked_by: str | None = None) -> Verification:
+    """A row of which nothing is known yet."""
+    return Verification(
+        hand_in_id=hand_in_id,
+        state="asked",
+        asked_by=asked_by,
+        files={},
+        changed=store.now(),
+        reasons=[],
+        stories={},
+    )
+
+
+def model_json(hand_in: HandIn, found: Verification | None, *, whole: bool) -> dict[str, Any]:
+    """What the API says of a hand-in's model; the reasons are for the team and the organisers."""
+    return {
+        "state": found.state if found is not None else None,
+        "wanted": wanted(hand_in, found),
+        "counted_parameters": found.counted if found is not None else None,
+        **({"reasons": found.reasons} if found is not None and whole else {}),
+    }
+
+
+def refuse_sender(store: Store, person: Person, hand_in_id: int) -> HandIn:
+    """The hand-in, where this person may send its model now. Raises Problem, before anything large is read."""
+    with store.read() as session:
+        hand_in = session.get(HandIn, hand_in_id)
+        if hand_in is None or not session.scalar(
+            select(Member.person_id).where(Member.team_id == hand_in.team_id, Member.person_id == person.id)
+        ):
+            raise missing("hand-in")
+        found = session.get(Verification, hand_in_id)
+    if found is not None and found.state == "verified":
+        raise Problem(409, "this hand-in's model is verified; nothing more is needed")
+    if not wanted(hand_in, found):
+        raise Problem(409, "models are sent with final hand-ins, and where an organiser asks for one")
+    return hand_in
+
+
+def send(store: Store, person: Person, hand_in_id: int, files: Sequence[Sent]) -> None:
+    """Keep a model and queue its verification. Raises Problem with everything wrong with it; then nothing is kept."""
+    hand_in = refuse_sender(store, person, hand_in_id)
+    with store.read() as session:
+        rules = rules_of(session.get_one(Edition, hand_in.edition_id))
+    problems = check_files(files, rules)
+    if problems:
+        raise Problem(422, "this model was not accepted", problems)
+    hashes = {each.name: sha256(each.content) for each in files}
+    if hashes[WEIGHTS] != hand_in.model_hash:
+        raise Problem(
+            422,
+            "this model was not accepted",
+            [
+                FieldProblem(
+                    WEIGHTS,
+                    f"its SHA-256 is {hashes[WEIGHTS]}, declared was {hand_in.model_hash}",
+                    "send the model that wrote the stories",
+                )
+            ],
+        )
+    upload = secrets.token_hex(16)
+    count = 0
+    for each in files:
+        for number, content in enumerate(pieces(each.content)):
+            with store.write() as session:
+                session.add(
+                    ModelPiece(
+                        upload=upload, file=each.name, number=number, hand_in_id=hand_in_id, content=content
+                    )
+                )
+            count += 1
+    with store.write() as session:
+        kept = select(func.count()).select_from(ModelPiece).where(ModelPiece.upload == upload)
+        found = session.get(Verification, hand_in_id)
+        if session.scalar(kept) != count or (found is not None and found.state == "verified"):
+            raise Problem(409, "another model was sent for this hand-in meanwhile; look at its page")
+        if found is None:
+            found = fresh(store, hand_in_id)
+            session.add(found)
+        found.state, found.upload, found.changed = "waiting", upload, store.now()
+        found.files = {each.name: {"bytes": each.size, "sha256": hashes[each.name]} for each in files}
+        found.counted, found.reasons, found.stories = None, [], {}
+        forget(session, hand_in_id, but=upload)
+        queue_verifying(session, store, hand_in_id, upload)
+        audit(session, store.now(), person.handle, "model sent", f"hand-in {hand_in_id}", files=found.files)
+
+
+def check_files(files: Sequence[Sent], rules: Rules) -> list[FieldProblem]:
+    """Everything wrong with what was sent, before it is opened."""
+    names = [each.name for each in files]
+    problems = [
+        FieldProblem(
+            "files",
+            f"{visible(name) or 'a file without a name'} is no file of a model",
+            f"send only {', '.join(MODEL_FILES)}; never a pickle",
+        )
+        for name in names
+        if name not in MODEL_FILES
+    ]
+    problems += [
+        FieldProblem("files", f"{name} is missing", "send it, too") for name in NEEDED if name not in names
+    ]
+    if len(set(names)) < len(names):
+        problems.append(FieldProblem("files", "a file is there twice", "send each once"))
+    for each in files:
+        limit = most_bytes(rules) if each.name == WEIGHTS else OTHERS_BYTES
+        if each.size > limit:
+            problems.append(
+                FieldProblem(
+                    "files", f"{visible(each.name)} has {each.size:,} bytes", f"at most {limit:,} are taken"
+                )
+            )
+        elif each.name == WEIGHTS and not looks_like_safetensors(each):
+            problems.append(
+                FieldProblem("files", f"{WEIGHTS} is not a safetensors file", "write it with safetensors")
+            )
+    return problems
+
+
+def looks_like_safetensors(sent: Sent) -> bool:
+    """Whether a file begins with the length of a header of JSON that fits into it."""
+    sent.content.seek(0)
+    start = sent.content.read(9)
+    return len(start) == 9 and struct.unpack("<Q", start[:8])[0] <= sent.size - 8 and start[8:] == b"{"
+
+
+def sha256(content: BinaryIO) -> str:
+    """The hash of a file that is open."""
+    digest = hashlib.sha256()
+    for piece in pieces(content):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def pieces(content: BinaryIO) -> Iterator[bytes]:
+    """A file, a few megabytes at a time; an empty one is one empty piece."""
+    content.seek(0)
+    yield content.read(PIECE_BYTES)
+    while piece := content.read(PIECE_BYTES):
+        yield piece
+
+
+def forget(session: Session, hand_in_id: int, but: str | None = None) -> None:
+    """Delete the pieces of a hand-in's models."""
+    query = delete(ModelPiece).where(ModelPiece.hand_in_id == hand_in_id)
+    session.execute(query if but is None else query.where(ModelPiece.upload != but))
+
+
+def verify_upload(store: Store, job: Held, name: str, lost: threading.Event) -> None:
+    """A worker's part: write the model to a folder of its own, look at it, keep the verdict."""
+    with tempfile.TemporaryDirectory(prefix="smalltale-model-") as place:
+        unpack(store, job, Path(place))
+        try:
+            found = look(store, job.hand_in_id, Path(place), stop=lost)
+        except Stopped as error:
+            raise LeaseLost from error
+    with store.write() as session:
+        renew(session, store, job, name)
+        row = session.get_one(Verification, job.hand_in_id)
+        if row.upload == job.panel:
+            keep(session, store, row, "worker", found)
+        finish(session, job)
+
+
+def unpack(store: Store, job: Held, folder: Path) -> None:
+    """Write an upload's files. Raises SmalltaleError where they are not as they came."""
+    with store.read() as session:
+        files = dict(session.get_one(Verification, job.hand_in_id).files)
+    for name, told in files.items():
+        with explained(folder / name), (folder / name).open("wb") as out:
+            number = 0
+            while (piece := one_piece(store, job.panel, name, number)) is not None:
+                out.write(piece)
+                number += 1
+        if sha256_of(folder / name) != told["sha256"]:
+            raise SmalltaleError(f"{name} is not in the database as it was sent; send the model again")
+
+
+def one_piece(store: Store, upload: str, name: str, number: int) -> bytes | None:
+    """One piece, None past the last."""
+    with store.read() as session:
+        return session.scalar(
+            select(ModelPiece.content).where(
+                ModelPiece.upload == upload, ModelPiece.file == name, ModelPiece.number == number
+            )
+        )
+
+
+def look(
+    store: Store,
+    hand_in_id: int,
+    folder: Path,
+    *,
+    frozen: Sequence[str] = (),
+    stop: threading.Event | None = None,
+) -> Look:
+    """What a folder's model is, held against a hand-in's declaration."""
+    with store.read() as session:
+        hand_in = session.get(HandIn, hand_in_id)
+        if hand_in is None:
+            raise missing("hand-in")
+        rules = session.get_one(Edition, hand_in.edition_id).toml
+    refuse_risky(folder)
+    return look_at(folder, claim_of(hand_in), rules, frozen=frozen, stop=stop)
+
+
+def claim_of(hand_in: HandIn) -> dict[str, Any]:
+    """A declaration as `smalltale count --verify` reads it."""
+    return {
+        "counted_parameters": hand_in.counted_parameters,
+        "model_hash": hand_in.model_hash,
+        "weight_class": hand_in.weight_class,
+    }
+
+
+def verify_folder(
+    store: Store, organiser: str, hand_in_id: int, folder: Path, frozen: Sequence[str] = ()
+) -> Look:
+    """An organiser's own look at a model that lies here as a folder. Raises SmalltaleError where it cannot be looked at."""
+    with tempfile.TemporaryDirectory(prefix="smalltale-model-") as place:
+        refuse_risky(folder)
+        for name in MODEL_FILES:
+            if (folder / name).is_file():
+                with explained(folder / name):
+                    shutil.copyfile(folder / name, Path(place) / name)
+        found = look(store, hand_in_id, Path(place), frozen=frozen)
+    with store.write() as session:
+        row = session.get(Verification, hand_in_id)
+        if row is None:
+            row = fresh(store, hand_in_id)
+            session.add(row)
+        keep(session, store, row, organiser, found)
+    return found
+
+
+def keep(session: Session, store: Store, row: Verification, by: str, found: Look) -> None:
+    """Write a verdict where pages and leaderboards read it; a verified model's bytes are no longer needed."""
+    hand_in = session.get_one(HandIn, row.hand_in_id)
+    row.state, row.counted, row.reasons = (
+        found.verdict,
+        found.counted,
+        [each.replace("\x00", "")[:500] for each in found.reasons],
+    )
+    row.changed = store.now()
+    hand_in.verified_parameters = found.counted if found.verdict == "verified" else None
+    session.get_one(Edition, hand_in.edition_id).revision += 1
+    if found.verdict == "verified":
+        forget(session, hand_in.id)
+    audit(
+        session,
+        store.now(),
+        by,
+        f"model {found.verdict}",
+        f"hand-in {hand_in.id}",
+        counted=found.counted,
+        claimed=hand_in.counted_parameters,
+        reasons=row.reasons,
+    )
+
+
+def give_up_verifying(session: Session, store: Store, job: Held, error: str) -> None:
+    """After the last attempt: unproven, with what was in the way."""
+    row = session.get_one(Verification, job.hand_in_id)
+    if row.upload == job.panel:
+        keep(session, store, row, "worker", Look(verdict="unproven", counted=None, reasons=[error]))
+    finish(session, job, error[:500])
