@@ -53,7 +53,6 @@ def seed(store: Store, teams: int, days: int) -> None:
         toml=toml,
         rules=rules_from({"start": start, "end": end}, "benchmark"),
         judges=["scripted-a"],
-        qualified=["scripted-a"],
         rubric="scripted",
         panel=PANEL,
         sets=[

@@ -151,7 +151,6 @@ def make_fair(url: str) -> Fair:
         toml=TOML,
         rules=rules,
         judges=["scripted-a", "scripted-b"],
-        qualified=["scripted-a", "scripted-b"],
         rubric="scripted",
         panel="scripted-1",
         sets=sets,

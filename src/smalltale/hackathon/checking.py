@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from smalltale.errors import SmalltaleError
 from smalltale.hackathon.editions import EditionDraft
+from smalltale.hackathon.scoring import is_script
+from smalltale.judging.named import identity_of
 from smalltale.submission import skeleton
 
 NEAR = 0.9
@@ -114,11 +117,28 @@ def judges(draft: EditionDraft) -> list[Concern]:
     """Judges that are missing or may not rank."""
     if not draft.judges:
         return [Concern(error=True, text="no judges are named; add judges = […] to [edition]")]
-    return [
-        Concern(
-            error=False,
-            text=f"the judge {judge} is not among the qualified: hand-ins it judges never rank; run: smalltale judge qualify",
+    return [*filter(None, (seat(draft, judge) for judge in draft.judges))]
+
+
+def seat(draft: EditionDraft, judge: str) -> Concern | None:
+    """What is odd about one judge."""
+    if is_script(judge):
+        return Concern(
+            error=False, text=f"the judge {judge} is a script for demonstrations; it reads nothing"
         )
-        for judge in draft.judges
-        if judge not in draft.qualified
-    ]
+    try:
+        identity_of(judge)
+    except SmalltaleError as error:
+        return Concern(error=True, text=str(error))
+    if judge not in draft.calibrations:
+        return Concern(
+            error=False,
+            text=f"the judge {judge} has no qualification: hand-ins that its panel judges never rank; "
+            "run smalltale judge qualify, and name its qualification.json in [edition] qualifications",
+        )
+    if not draft.calibrations[judge].qualified:
+        return Concern(
+            error=False,
+            text=f"the judge {judge} has not passed its qualification: hand-ins that its panel judges never rank",
+        )
+    return None

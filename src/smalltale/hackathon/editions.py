@@ -7,7 +7,8 @@ Beware: prompts of a running set are never changed by a second import; hand-ins 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +20,12 @@ from sqlalchemy.orm import Session
 from smalltale.errors import RecipeError
 from smalltale.files import read_text
 from smalltale.hackathon.problems import missing
+from smalltale.hackathon.scoring import is_script
 from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import Edition, Prompt, PromptSet
+from smalltale.judging.named import identity_of
+from smalltale.judging.panel import Calibration, calibrations_of
+from smalltale.judging.rubric import load_rubric
 from smalltale.prompts import read_prompts
 from smalltale.rules import Rules, rules_from
 
@@ -47,10 +52,11 @@ class EditionDraft:
     toml: str
     rules: Rules
     judges: list[str]
-    qualified: list[str]
     rubric: str
     panel: str
     sets: list[PromptSetDraft]
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    """By judge, what its qualification says."""
 
 
 def read_edition(path: Path) -> EditionDraft:
@@ -62,7 +68,7 @@ def read_edition(path: Path) -> EditionDraft:
         raise RecipeError(f"{path} is not TOML: {error}; mend that line") from error
     rules = rules_from(table, str(path))
     edition = table.get("edition", {})
-    known = {"slug", "title", "judges", "qualified", "rubric", "panel"}
+    known = {"slug", "title", "judges", "qualifications", "rubric", "panel"}
     for key in edition:
         if key not in known:
             raise RecipeError(f"{path}: unknown key {key!r} in [edition]; known: {', '.join(sorted(known))}")
@@ -76,11 +82,23 @@ def read_edition(path: Path) -> EditionDraft:
         toml=text,
         rules=rules,
         judges=judges,
-        qualified=[str(each) for each in edition.get("qualified", [])],
+        calibrations=calibrations(judges, edition.get("qualifications", []), rubric, path),
         rubric=rubric,
         panel=str(edition.get("panel", f"{rubric}-1")),
         sets=[prompt_set(each, rules, path) for each in table.get("prompt_set", [])],
     )
+
+
+def calibrations(judges: list[str], files: Any, rubric: str, path: Path) -> dict[str, Calibration]:
+    """What the judges' qualifications say. Raises RecipeError, FileProblem, SmalltaleError for one of another judge."""
+    if not isinstance(files, list) or not all(isinstance(each, str) for each in files):
+        raise RecipeError(
+            f'{path}: [edition] qualifications = {files!r}; name files beside it: ["judge/qualification.json"]'
+        )
+    if not files:
+        return {}
+    identities = {name: identity_of(name) for name in judges if not is_script(name)}
+    return calibrations_of(identities, [path.parent / each for each in files], load_rubric(rubric))
 
 
 def prompt_set(table: dict[str, Any], rules: Rules, path: Path) -> PromptSetDraft:
@@ -112,7 +130,8 @@ def import_edition(store: Store, draft: EditionDraft) -> Edition:
             session.add(edition)
         edition.title, edition.toml = draft.title, draft.toml
         edition.starts, edition.ends = draft.rules.opens(), draft.rules.deadline()
-        edition.judges, edition.qualified = draft.judges, draft.qualified
+        edition.judges = draft.judges
+        edition.calibrations = {name: asdict(each) for name, each in draft.calibrations.items()}
         edition.rubric, edition.panel = draft.rubric, draft.panel
         edition.revision = (edition.revision or 0) + 1
         session.flush()

@@ -2,7 +2,7 @@
 
     metadata.json                        one object a hand-in: user, name, file, received, class, parameters, model, scores
     submissions/USER/NAME_STAMP.csv      prompt, completion
-    scores/USER/NAME_STAMP.csv           prompt, sample, judge, state, overall, one column a criterion
+    scores/USER/NAME_STAMP.csv           prompt, sample, judge, state, overall, calibrated, weight, one column a criterion
 
 In: a database, or such a folder. Out: the other.
 Beware: an old event has no accounts; each USER becomes a person nobody can sign in as, with a team of that name.
@@ -28,7 +28,7 @@ from smalltale.hackathon.intake import Checked, check_upload, completions
 from smalltale.hackathon.jobs import queue_judging
 from smalltale.hackathon.people import name_key
 from smalltale.hackathon.problems import Problem
-from smalltale.hackathon.scoring import settle
+from smalltale.hackathon.scoring import qualified, settle
 from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import (
     Completion,
@@ -43,6 +43,8 @@ from smalltale.hackathon.tables import (
     Upload,
 )
 
+SCORE_COLUMNS = ("prompt", "sample", "judge", "state", "overall", "calibrated", "weight")
+"""Of a file in scores/, before the criteria."""
 STAMP = "%Y-%m-%d_%H-%M-%S"
 NAMED = re.compile(r"(?P<name>.+)_(?P<stamp>\d{4}-?\d\d-?\d\d[_T-]?\d\d-?\d\d-?\d\d)$")
 
@@ -128,11 +130,13 @@ def write_scores(session: Session, hand_in: HandIn, panel: str, path: Path) -> N
             defused(row[2].judge),
             row[2].state,
             row[2].overall,
+            row[2].calibrated,
+            row[2].weight,
             *(row[2].scores.get(name) for name in criteria),
         ]
         for row in rows
     ]
-    write_csv(path, ["prompt", "sample", "judge", "state", "overall", *criteria], table)
+    write_csv(path, [*SCORE_COLUMNS, *criteria], table)
 
 
 def write_csv(path: Path, heading: list[str], rows: list[list[Any]]) -> None:
@@ -278,9 +282,7 @@ def old_scores(session: Session, edition: Edition, row: HandIn, path: Path) -> b
     with path.open(encoding="utf-8", newline="") as opened:
         for each in csv.DictReader(opened):
             scores = {
-                name: float(value)
-                for name, value in each.items()
-                if name not in {"prompt", "sample", "judge", "state", "overall"} and value
+                name: float(value) for name, value in each.items() if name not in SCORE_COLUMNS and value
             }
             rows.append(
                 {
@@ -291,7 +293,7 @@ def old_scores(session: Session, edition: Edition, row: HandIn, path: Path) -> b
                     "state": each["state"]
                     if each["state"] in {"ok", "unparsable", "refused"}
                     else "unparsable",
-                    "overall": float(each["overall"]) if each["overall"] else None,
+                    **{name: number(each.get(name)) for name in ("overall", "calibrated", "weight")},
                     "scores": scores,
                     "age": None,
                     "words": "",
@@ -301,6 +303,11 @@ def old_scores(session: Session, edition: Edition, row: HandIn, path: Path) -> b
         return False
     session.execute(insert(Judgement), rows)
     judges = sorted({str(each["judge"]) for each in rows})
-    settle(session, row, edition.panel, judges, qualified=set(judges) <= set(edition.qualified))
+    settle(session, row, edition.panel, judges, qualified=qualified(edition, judges))
     row.state = "judged"
     return True
+
+
+def number(cell: str | None) -> float | None:
+    """A cell of a scores file; None where it is empty or the file has no such column."""
+    return float(cell) if cell else None

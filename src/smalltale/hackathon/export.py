@@ -48,6 +48,7 @@ def board_rows(board: Board) -> list[dict[str, Any]]:
                 "hand_in": line.hand_in_id,
                 "hand_ins": line.hand_ins,
                 "received": line.received.isoformat(timespec="seconds"),
+                "qualified": entry.qualified,
                 "note": line.standing.note,
             }
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from smalltale.hackathon.problems import missing
@@ -28,6 +28,7 @@ from smalltale.hackathon.tables import (
     Score,
     Team,
 )
+from smalltale.judging.panel import combined
 
 PAGE = 20
 ORDERS = ("prompt", "best", "worst")
@@ -130,7 +131,7 @@ def stories(
     """A page of a hand-in's stories: by prompt, best first or worst first, those with a text in them."""
     panel = panel or view.edition.panel
     value = (
-        select(Judgement.completion_id, func.avg(Judgement.overall).label("value"))
+        select(Judgement.completion_id, story_mean().label("value"))
         .where(Judgement.hand_in_id == view.hand_in.id, Judgement.panel == panel)
         .group_by(Judgement.completion_id)
         .subquery()
@@ -176,6 +177,13 @@ def stories(
         for row in rows
     ]
     return StoryPage(stories=shown, total=total, page=page)
+
+
+def story_mean() -> ColumnElement[float]:
+    """The panel's mean of a story in SQL, as judging's `combined` has it."""
+    score = func.coalesce(Judgement.calibrated, Judgement.overall)
+    weight = case((Judgement.overall.is_not(None), func.coalesce(Judgement.weight, 1.0)), else_=0.0)
+    return func.coalesce(func.sum(score * weight) / func.nullif(func.sum(weight), 0.0), func.avg(score))
 
 
 def words_of(session: Session, completion_ids: Sequence[int], panel: str) -> dict[int, list[Judgement]]:
@@ -288,8 +296,8 @@ def on_prompt(session: Session, view: Sight, prompt: Prompt, side: str) -> list[
     )
     shown = []
     for each in found:
-        values = [one.overall for one in said.get(each.id, []) if one.overall is not None]
-        mean = sum(values) / len(values) if values else None
+        values = [(one.ranking, one.share) for one in said.get(each.id, []) if one.ranking is not None]
+        mean = combined(values)[0] if values else None
         shown.append(
             ShownStory(
                 id=each.id,

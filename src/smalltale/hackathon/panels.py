@@ -2,27 +2,33 @@
 
 In: an edition and a panel's name. Out: a Panel that a worker runs.
 Beware: judges named `scripted-…` are for demonstrations; every other is asked through the judging stage. A panel ranks
-only where the edition names each of its judges as qualified (`smalltale judge qualify` says which may be).
+only where the edition has a qualification of each of its judges (`smalltale judge qualify`), and each has passed it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from smalltale.errors import SmalltaleError
+from smalltale.hackathon.scoring import calibrations_in, is_script
 from smalltale.hackathon.scripted import ScriptedPanel
 from smalltale.hackathon.tables import Edition
 from smalltale.hackathon.worker import Opinion, Panel, Story
+from smalltale.judging.folder import TABLE, read_judgements
+from smalltale.judging.judgement import Judgement
+from smalltale.judging.named import open_judges
+from smalltale.judging.panel import Calibration, calibrate, may_rank
+from smalltale.judging.rubric import load_rubric
+from smalltale.judging.run import judge_submission
+from smalltale.judging.work import items_of
 from smalltale.submission import Completion, write_submission
-
-if TYPE_CHECKING:
-    from smalltale.judging.judgement import Judgement
 
 opened = threading.local()
 
@@ -33,12 +39,12 @@ def panel_of(edition: Edition, panel: str) -> Panel:
         raise SmalltaleError(
             f"edition {edition.slug} names no judges; add judges = […] to [edition] in its file and start again"
         )
-    qualified = set(edition.judges) <= set(edition.qualified)
-    if all(each.startswith("scripted-") for each in edition.judges):
-        return ScriptedPanel(judges=tuple(edition.judges), qualified=qualified)
-    key = (tuple(edition.judges), edition.rubric, qualified)
+    if all(map(is_script, edition.judges)):
+        return ScriptedPanel(judges=tuple(edition.judges))
+    key = json.dumps([edition.judges, edition.rubric, edition.calibrations], sort_keys=True)
     if getattr(opened, "key", None) != key:
-        opened.panel, opened.key = LanguagePanel(edition.judges, edition.rubric, qualified=qualified), key
+        opened.panel = LanguagePanel(edition.judges, edition.rubric, calibrations_in(edition))
+        opened.key = key
     found: Panel = opened.panel
     return found
 
@@ -46,44 +52,58 @@ def panel_of(edition: Edition, panel: str) -> Panel:
 class LanguagePanel:
     """Judges of the judging stage, open as long as the panel lives."""
 
-    def __init__(self, judges: Sequence[str], rubric: str, *, qualified: bool) -> None:
-        from smalltale.judging.named import open_judges
-        from smalltale.judging.rubric import load_rubric
-
-        self.rubric, self.qualified = load_rubric(rubric), qualified
+    def __init__(
+        self, judges: Sequence[str], rubric: str, calibrations: Mapping[str, Calibration] | None = None
+    ) -> None:
+        self.rubric = load_rubric(rubric)
         stack = contextlib.ExitStack()
         self.asked = dict(zip(judges, stack.enter_context(open_judges(judges)), strict=True))
         weakref.finalize(self, stack.close)
+        # A rubric or an endpoint may have changed since the edition was read.
+        self.known = {
+            name: each
+            for name, each in (calibrations or {}).items()
+            if each.is_of(self.asked[name].name, self.asked[name].endpoint, self.rubric.hash)
+        }
+
+    @property
+    def qualified(self) -> bool:
+        return may_rank(self.judges, self.known)
 
     @property
     def judges(self) -> Sequence[str]:
         return tuple(self.asked)
 
     def judge(self, stories: Sequence[Story], judge: str) -> Iterable[Opinion]:
-        from smalltale.judging.folder import read_judgements
-        from smalltale.judging.run import judge_submission
-
+        rows = [Completion(each.prompt, each.text) for each in stories]
         with tempfile.TemporaryDirectory(prefix="smalltale-judging-") as folder:
             hand_in, out = Path(folder) / "hand-in" / "stories.jsonl", Path(folder) / "judgements"
-            write_submission(hand_in, [Completion(each.prompt, each.text) for each in stories], {})
+            write_submission(hand_in, rows, {})
             try:
                 judge_submission(hand_in, [self.asked[judge]], self.rubric, out)
                 said = read_judgements(out)
             except SmalltaleError:
                 # A batch without any score is an error to the stage; refusals in it are answers all the same.
-                said = read_judgements(out) if (out / "judgements.parquet").exists() else []
+                said = read_judgements(out) if (out / TABLE).exists() else []
                 if all(each.state == "error" for each in said):
                     raise
-        return [opinion_of(story, judge, each) for story, each in zip(stories, said, strict=True)]
+        # A judge that became unusable in the middle has said nothing of the rest.
+        place = {
+            (item.prompt, item.sample): story for item, story in zip(items_of(rows), stories, strict=True)
+        }
+        told = calibrate([replace(each, judge=judge) for each in said], self.judges, self.known)
+        return [opinion_of(place[each.prompt, each.sample], each) for each in told]
 
 
-def opinion_of(story: Story, judge: str, said: Judgement) -> Opinion:
+def opinion_of(story: Story, said: Judgement) -> Opinion:
     """A judgement of the judging stage as a row of ours."""
     return Opinion(
         story=story.id,
-        judge=judge,
+        judge=said.judge,
         state=said.state,
         overall=said.overall,
+        calibrated=said.calibrated,
+        weight=said.weight,
         scores=dict(said.scores),
         age=said.age,
         words=(said.words or said.reason).replace("\x00", ""),

@@ -87,7 +87,6 @@ def fill(store: Store) -> None:
             toml=toml,
             rules=rules,
             judges=["scripted-a", "scripted-b"],
-            qualified=["scripted-a", "scripted-b"],
             rubric="scripted",
             panel="scripted-1",
             sets=[

@@ -1,20 +1,59 @@
-"""A hand-in's judgements become its scores, one row for each side of the prompts.
+"""A hand-in's judgements become its scores, one row for each side of the prompts; and which judges may rank.
 
-In: Judgement rows of one panel. Out: Score rows (public, private, all); the edition's revision moves on.
+In: Judgement rows of one panel, an edition. Out: Score rows (public, private, all); the edition's revision moves on.
 Beware: settled in the transaction of the last judgements, so a leaderboard never shows half of them as a whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from smalltale.hackathon.standings import Entry, StoryScores, summarise
 from smalltale.hackathon.tables import Completion, Edition, HandIn, Judgement, Prompt, Score
+from smalltale.judging.panel import Calibration, may_rank, shares
 
 SIDES = ("public", "private", "all")
+
+
+def is_script(judge: str) -> bool:
+    """Whether a judge is one of the demonstration's scripts, which nobody qualifies."""
+    return judge.startswith("scripted-")
+
+
+def calibrations_in(edition: Edition) -> dict[str, Calibration]:
+    """By judge, what its qualification says."""
+    return {name: Calibration(**each) for name, each in edition.calibrations.items()}
+
+
+def qualified(edition: Edition, judges: Sequence[str]) -> bool:
+    """Whether hand-ins that these judged may rank: each has passed its qualification, or all are scripts."""
+    return all(map(is_script, judges)) or may_rank(judges, calibrations_in(edition))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """A judge of an edition's panel, as pages and the API tell of it."""
+
+    judge: str
+    script: bool
+    """A demonstration's, which has read nothing."""
+    qualified: bool
+    weight: float | None
+    """Its share in a calibrated panel's mean."""
+
+
+def seats(edition: Edition) -> list[Seat]:
+    """The panel of an edition."""
+    known = calibrations_in(edition)
+    weights = shares(edition.judges, known)
+    return [
+        Seat(judge=each, script=is_script(each), qualified=may_rank([each], known), weight=weights.get(each))
+        for each in edition.judges
+    ]
 
 
 def settle(session: Session, hand_in: HandIn, panel: str, judges: Sequence[str], *, qualified: bool) -> Entry:
@@ -40,7 +79,8 @@ def settle(session: Session, hand_in: HandIn, panel: str, judges: Sequence[str],
                     sample=on_side[each.completion_id][1],
                     judge=each.judge,
                     state=each.state,  # type: ignore[arg-type]
-                    overall=each.overall,
+                    overall=each.ranking,
+                    weight=each.share,
                     scores=each.scores,
                 )
                 for each in said

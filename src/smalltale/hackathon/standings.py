@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from smalltale.judging.panel import combined
+
 State = Literal["ok", "unparsable", "refused", "error"]
 BOOTSTRAP_DRAWS = 1_000
 CONFIDENCE = 0.95
@@ -112,17 +114,12 @@ def summarise(
         by_prompt[story.prompt][story.sample].append((value, story.weight))
         for criterion, score in story.scores.items():
             by_criterion[criterion].append(score)
-    means = {
-        prompt: float(np.mean([weighted_mean(said) for said in samples.values()]))
-        for prompt, samples in sorted(by_prompt.items())
+    heard = {
+        prompt: [combined(said) for said in samples.values()] for prompt, samples in sorted(by_prompt.items())
     }
+    means = {prompt: float(np.mean([mean for mean, _ in told])) for prompt, told in heard.items()}
+    spreads = [spread for told in heard.values() for _, spread in told if spread is not None]
     mean, low, high = interval(list(means.values()), seed=seed)
-    spreads = [
-        float(np.std([value for value, _ in said]))
-        for samples in by_prompt.values()
-        for said in samples.values()
-        if len(said) > 1
-    ]
     return Entry(
         name=name,
         mean=mean,
@@ -138,14 +135,6 @@ def summarise(
         counted_parameters=counted_parameters,
         verified=verified,
     )
-
-
-def weighted_mean(said: Sequence[tuple[float, float]]) -> float:
-    """The mean of values by their weights; plain where those that spoke weigh nothing."""
-    total = sum(weight for _, weight in said)
-    if not total:
-        return sum(value for value, _ in said) / len(said)
-    return sum(value * weight for value, weight in said) / total
 
 
 def interval(
