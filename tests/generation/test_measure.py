@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from smalltale.generation.measure import CopyIndex, bleu, measure
+from smalltale.generation.measure import bleu, measure
 from smalltale.submission import Completion
 
 TRAINED = "Mia had a small red kite and she took it up the hill one windy day. It flew high."
@@ -17,13 +17,13 @@ def test_equal_completions_overlap_wholly_and_different_ones_not_at_all() -> Non
     assert other.distinct_2 == 1
 
 
-def test_a_copied_span_is_measured_in_words() -> None:
-    index = CopyIndex([TRAINED])
-    assert index.longest("Then he took it. A small red kite and she took it up the hill, he said.") == 11
-    assert index.longest("Nothing of that stands in there, not one run of eight words.") == 0
-    found = measure([Completion("a", TRAINED)], index)
+def test_a_hand_in_is_measured_against_the_training_text() -> None:
+    found = measure([Completion("a", TRAINED), Completion("b", "Big dogs run home fast!")], [TRAINED])
     assert (found.copied_words_longest, found.copied_share) == (19, 0)
-    assert found.rouge2_training == 1
+    assert [row.copied_words for row in found.rows] == [19, 0]
+    assert found.rouge2_training == 0.5
+    without = measure([Completion("a", TRAINED)])
+    assert without.copied_words_longest is without.rouge2_training is without.rows[0].copied_words is None
 
 
 def test_shares_count_completions_that_end_and_loop() -> None:

@@ -58,3 +58,13 @@ def test_a_killed_run_goes_on_and_another_one_starts_over(tmp_path: Path) -> Non
     assert third.finished == []
     third.remove()
     assert not path.exists()
+
+
+def test_a_copied_story_loses_to_one_that_is_not_and_the_signal_says_so() -> None:
+    candidates = [candidate(0, GOOD), candidate(1, GOOD.replace("bed", "mat"))]
+    shown: list[Ranked] = []
+    best = choose_best("Once", candidates, 1, RankWeights(), shown.append, [90, 12])
+    assert best == [candidates[1]]
+    assert [each.signals.uncopied for each in shown] == [0, 1]
+    choose_best("Once", candidates, 1, RankWeights(), shown.append)
+    assert shown[-1].signals.uncopied is None

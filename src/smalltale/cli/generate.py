@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,11 +30,17 @@ def add_to(app: typer.Typer) -> None:
         best_of: Annotated[
             int | None, typer.Option(help="Write so many candidates a prompt, hand in the best.")
         ] = None,
+        copied_from: Annotated[
+            Path | None,
+            typer.Option(help="Training stories (text file or corpus folder) that the best must not copy."),
+        ] = None,
         seed: Annotated[int | None, typer.Option(help="Other draws.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
     ) -> None:
         """Write different completions for every prompt, as a hand-in. A killed run goes on where it was."""
+        from smalltale.cli.stories import stories_of
+        from smalltale.errors import SmalltaleError
         from smalltale.generation.sampler import GenerationConfig
         from smalltale.prompts import read_prompts
         from smalltale.recipe import load_recipe
@@ -45,8 +52,14 @@ def add_to(app: typer.Typer) -> None:
             config = replace(config, seed=seed)
         if best_of is not None:
             config = replace(config, best_of=best_of)
+        if copied_from is not None and config.candidates <= config.samples:
+            raise SmalltaleError(
+                f"--copied-from {copied_from} helps to choose among candidates, and there are no more than are handed in; "
+                "add --best-of 16"
+            )
         ranked: list[Ranked] = []
-        rows = hand_in(checkpoint, read_prompts(prompts), out, config, team, device, ranked)
+        training = stories_of(copied_from) if copied_from is not None else None
+        rows = hand_in(checkpoint, read_prompts(prompts), out, config, team, device, ranked, training)
         if ranked:
             show_signals(ranked)
         Console().print(
@@ -65,6 +78,7 @@ def hand_in(
     team: str,
     device: str,
     ranked: list[Ranked] | None = None,
+    training: Iterable[str] | None = None,
 ) -> int:
     """Write the completions of a model and its declaration. Returns the number of rows."""
     from smalltale.generation.candidate import Journal
@@ -91,6 +105,7 @@ def hand_in(
             finished=journal.finished,
             keep=journal.keep,
             ranked=(lambda each: None) if ranked is None else ranked.append,
+            training=training,
         )
         write_submission(out, rows, declaration)
     finally:
@@ -129,10 +144,11 @@ def show_signals(ranked: list[Ranked]) -> None:
     chosen = [each for each in ranked if each.chosen]
     table = Table("signal", f"{len(ranked)} candidates", f"{len(chosen)} chosen", title="best of N")
     for each in fields(ranked[0].signals):
-        means = (
-            sum(getattr(one.signals, each.name) for one in group) / len(group) for group in (ranked, chosen)
+        values = [[getattr(one.signals, each.name) for one in group] for group in (ranked, chosen)]
+        looked = None not in values[0]
+        table.add_row(
+            each.name, *(f"{sum(group) / len(group):.3f}" if looked else "not looked at" for group in values)
         )
-        table.add_row(each.name, *(f"{mean:.3f}" for mean in means))
     points = (sum(one.points for one in group) / len(group) for group in (ranked, chosen))
     table.add_row("points", *(f"{mean:.2f}" for mean in points))
     Console().print(table)

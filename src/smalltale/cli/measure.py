@@ -22,7 +22,8 @@ def add_to(app: typer.Typer) -> None:
     def measure_verb(
         file: Annotated[Path, typer.Argument(help="A hand-in: .csv, .jsonl or .parquet.")],
         training: Annotated[
-            Path | None, typer.Option(help="Training stories (text file), to find copies of.")
+            Path | None,
+            typer.Option(help="Training stories (text file or corpus folder), to find copies of."),
         ] = None,
         plots: Annotated[Path | None, typer.Option(help="Write plots to this file (.svg, .png).")] = None,
         signals: Annotated[
@@ -32,12 +33,12 @@ def add_to(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """How different, how whole and how much copied the completions are."""
-        from smalltale.files import read_stories
-        from smalltale.generation.measure import CopyIndex, measure
+        from smalltale.cli.stories import stories_of
+        from smalltale.generation.measure import measure
         from smalltale.submission import read_submission
 
         rows = read_submission(file)
-        found = measure(rows, CopyIndex(read_stories(training)) if training is not None else None)
+        found = measure(rows, stories_of(training) if training is not None else None)
         if signals is not None:
             from smalltale.generation.evidence import write_signals
 

@@ -16,29 +16,31 @@ def add_to(app: typer.Typer) -> None:
 
     @prompts.command("make")
     def make(
-        stories: Annotated[Path, typer.Argument(help="Held-out stories: a text file.")],
+        stories: Annotated[Path, typer.Argument(help="Held-out stories: a text file or a corpus folder.")],
         out: Annotated[Path, typer.Option(help="The prompt file to write (.jsonl).")],
         count: Annotated[int, typer.Option(min=1, help="Prompts to make.")] = 44,
         seed: Annotated[int, typer.Option(help="Another choice of stories.")] = 0,
     ) -> None:
         """Cut beginnings of held-out stories, half of them at a sentence, half inside one."""
-        from smalltale.files import read_stories
+        from smalltale.cli.stories import stories_of
         from smalltale.prompts import make_prompts, write_prompts
 
-        write_prompts(out, make_prompts(read_stories(stories), count, seed))
+        write_prompts(out, make_prompts(list(stories_of(stories, "val")), count, seed))
         Console().print(f"{out}: {count} prompts", markup=False, highlight=False, soft_wrap=True)
 
     @prompts.command("check")
     def check(
         file: Annotated[Path, typer.Argument(help="A prompt file.")],
-        against: Annotated[Path, typer.Option(help="Training stories (text file) that must not hold them.")],
+        against: Annotated[
+            Path, typer.Option(help="Training stories (text file or corpus folder) that must not hold them.")
+        ],
     ) -> None:
         """Name the prompts that stand in a training text; exit code 2 where there are any."""
-        from smalltale.files import read_stories
+        from smalltale.cli.stories import stories_of
         from smalltale.prompts import leaked_prompts, read_prompts
 
         asked = read_prompts(file)
-        leaks = leaked_prompts(asked, read_stories(against))
+        leaks = leaked_prompts(asked, stories_of(against))
         console = Console()
         for leak in leaks:
             console.print(

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from smalltale.errors import SmalltaleError
 from smalltale.generation.candidate import Candidate
+from smalltale.generation.copies import longest_copies
 from smalltale.generation.rank import Ranked, choose_best
 from smalltale.generation.sampler import GenerationConfig, choose, draws, repeats
 from smalltale.generation.storyteller import Ours, Storyteller, choose_dtype
@@ -65,10 +66,12 @@ def completions(
     finished: Sequence[Candidate] = (),
     keep: Callable[[Candidate], None] = lambda candidate: None,
     ranked: Callable[[Ranked], None] = lambda ranked: None,
+    training: Iterable[str] | None = None,
 ) -> list[Completion]:
     """`config.samples` different completions for each prompt, prompt by prompt.
 
-    finished: candidates of an earlier, broken run; keep is told each new one, ranked each candidate's signals.
+    finished: candidates of an earlier, broken run; keep is told each new one, ranked each candidate's signals;
+    training: stories that the best of N should not copy.
     Raises SmalltaleError where a prompt does not fit the model, or no more different completions are found.
     """
     encoded = [encode(teller, prompt) for prompt in prompts]
@@ -98,12 +101,29 @@ def completions(
             f"the model gives only {len(usable[short[0]])} different completions of {prompts[short[0]][:40]!r}…, "
             f"{config.samples} are wanted; raise generation.temperature"
         )
-    rows = []
-    for prompt, each in enumerate(usable):
-        if len(each) > config.samples:
-            each = choose_best(prompts[prompt], each, config.samples, config.rank, ranked)
-        rows += [Completion(prompts[prompt], candidate.text) for candidate in each[: config.samples]]
-    return rows
+    return [
+        Completion(prompts[each.prompt], each.text)
+        for each in best(prompts, usable, config, ranked, training)
+    ]
+
+
+def best(
+    prompts: Sequence[str],
+    usable: Sequence[Sequence[Candidate]],
+    config: GenerationConfig,
+    ranked: Callable[[Ranked], None],
+    training: Iterable[str] | None,
+) -> Iterator[Candidate]:
+    """`config.samples` candidates of each prompt; the best where there are more."""
+    copied: dict[str, int] = {}
+    if training is not None:
+        texts = [each.text for candidates in usable for each in candidates]
+        copied = dict(zip(texts, longest_copies(texts, training), strict=True))
+    for prompt, candidates in zip(prompts, usable, strict=True):
+        if len(candidates) > config.samples:
+            lengths = None if training is None else [copied[each.text] for each in candidates]
+            candidates = choose_best(prompt, candidates, config.samples, config.rank, ranked, lengths)
+        yield from candidates
 
 
 def encode(teller: Storyteller, prompt: str) -> list[int]:

@@ -1,28 +1,23 @@
 """Story metrics without a judge: how different, how whole, how much copied.
 
 In: a hand-in's rows, and optionally training stories. Out: a Measures of plain numbers.
-Beware: diversity figures compare words in lower case without punctuation; a copied span is found by its 8-word runs,
-so runs of different stories that happen to join count as one span: an upper bound.
+Beware: diversity figures compare words in lower case without punctuation; a copied span is an upper bound (copies.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import exp, log
 
-import numpy as np
-from numpy.typing import NDArray
 from wordfreq import zipf_frequency
 
+from smalltale.generation.copies import Copied, find_copies
 from smalltale.signals import ends_properly, looped_sentences, repeated_share, words
 from smalltale.submission import Completion
 
-RUN = 8
-"""Words of a run by which copies are found."""
 COPIED_WORDS = 20
 """Words of a span from which a completion counts as copying."""
 
@@ -73,47 +68,16 @@ class Measures:
     rows: tuple[RowMeasures, ...]
 
 
-class CopyIndex:
-    """The eight-word runs of training stories, and their word pairs."""
-
-    def __init__(self, stories: Iterable[str]) -> None:
-        found: list[NDArray[np.uint64]] = []
-        self.pairs: list[frozenset[tuple[str, ...]]] = []
-        self.with_pair: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for story in stories:
-            said = words(story)
-            found.append(np.array(hashes(said), dtype=np.uint64))
-            pairs = frozenset(runs(said, 2))
-            for pair in pairs:
-                self.with_pair[pair].append(len(self.pairs))
-            self.pairs.append(pairs)
-        self.hashes = set(np.concatenate(found).tolist()) if found else set()
-
-    def longest(self, text: str) -> int:
-        """Words of the longest span of a text that stands in the training text."""
-        most = length = 0
-        for each in hashes(words(text)):
-            length = length + 1 if each in self.hashes else 0
-            most = max(most, length)
-        return most + RUN - 1 if most else 0
-
-    def nearest(self, text: str) -> float:
-        """Share of a text's word pairs in the training story that shares most of them."""
-        pairs = set(runs(words(text), 2))
-        shared: Counter[int] = Counter()
-        for pair in pairs:
-            shared.update(self.with_pair.get(pair, ()))
-        return max(shared.values(), default=0) / max(1, len(pairs))
-
-
-def measure(rows: Sequence[Completion], training: CopyIndex | None = None) -> Measures:
-    """The figures of a hand-in."""
+def measure(rows: Sequence[Completion], training: Iterable[str] | None = None) -> Measures:
+    """The figures of a hand-in; training: the stories that it may have been copied from."""
     said = [words(row.completion) for row in rows]
     groups: dict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
         groups[row.prompt].append(number)
     pairs = [Counter(runs(each, 2)) for each in said]
-    each_row = tuple(row_measures(row, text, training) for row, text in zip(rows, said, strict=True))
+    found = find_copies([row.completion for row in rows], training) if training is not None else None
+    copies: Sequence[Copied | None] = found if found is not None else [None] * len(rows)
+    each_row = tuple(row_measures(*each) for each in zip(rows, said, copies, strict=True))
     same = [rouge2(pairs[a], pairs[b]) for group in groups.values() for a, b in combinations(group, 2)]
     copied = [row.copied_words for row in each_row if row.copied_words is not None]
     return Measures(
@@ -137,21 +101,21 @@ def measure(rows: Sequence[Completion], training: CopyIndex | None = None) -> Me
             ]
         ),
         rare_share=mean([row.rare_share for row in each_row]),
-        rouge2_training=mean([training.nearest(row.completion) for row in rows]) if training else None,
-        copied_words_longest=max(copied, default=0) if training else None,
-        copied_share=mean([each >= COPIED_WORDS for each in copied]) if training else None,
+        rouge2_training=mean([each.nearest for each in found]) if found is not None else None,
+        copied_words_longest=max(copied, default=0) if found is not None else None,
+        copied_share=mean([each >= COPIED_WORDS for each in copied]) if found is not None else None,
         rows=each_row,
     )
 
 
-def row_measures(row: Completion, said: list[str], training: CopyIndex | None) -> RowMeasures:
+def row_measures(row: Completion, said: list[str], copied: Copied | None) -> RowMeasures:
     """One completion's figures."""
     return RowMeasures(
         words=len(said),
         ended=ends_properly(row.completion),
         looped_sentences=looped_sentences(row.completion),
         repeated_share=repeated_share(said),
-        copied_words=training.longest(row.completion) if training else None,
+        copied_words=copied.words if copied is not None else None,
         rare_share=mean([zipf_frequency(word, "en") < 4 for word in said]),
     )
 
@@ -159,14 +123,6 @@ def row_measures(row: Completion, said: list[str], training: CopyIndex | None) -
 def runs(said: Sequence[str], length: int) -> list[tuple[str, ...]]:
     """The word runs of that length."""
     return [tuple(said[place : place + length]) for place in range(len(said) - length + 1)]
-
-
-def hashes(said: Sequence[str]) -> list[int]:
-    """A 64-bit number for each eight-word run."""
-    return [
-        int.from_bytes(hashlib.blake2b(" ".join(run).encode(), digest_size=8).digest(), "big")
-        for run in runs(said, RUN)
-    ]
 
 
 def rouge2(left: Counter[tuple[str, ...]], right: Counter[tuple[str, ...]]) -> float:

@@ -42,7 +42,8 @@ class Signals:
     names: float
     pronouns: float
     dialogue: float
-    uncopied: float
+    uncopied: float | None
+    """None where no training text was given."""
     length: float
 
 
@@ -63,15 +64,19 @@ def choose_best(
     samples: int,
     weights: RankWeights,
     show: Callable[[Ranked], None] = lambda ranked: None,
-    copied: Callable[[str], int] = lambda text: 0,
+    copied: Sequence[int] | None = None,
 ) -> list[Candidate]:
     """The `samples` best candidates: most points first, then most points less what they share with those chosen.
 
-    copied: the words of a text's longest span that stands in the training text.
+    copied: for each candidate the words of its longest span that stands in the training text.
     """
     chances = [each.mean_log_probability for each in candidates]
     low, high = np.quantile(chances, BAND)
-    signals = [signals_of(prompt, each, (float(low), float(high)), copied) for each in candidates]
+    lengths: Sequence[int | None] = copied if copied is not None else [None] * len(candidates)
+    signals = [
+        signals_of(prompt, each, (float(low), float(high)), length)
+        for each, length in zip(candidates, lengths, strict=True)
+    ]
     points = [weighted(each, weights) for each in signals]
     pairs = [word_pairs(each.text) for each in candidates]
     chosen: list[int] = []
@@ -96,14 +101,12 @@ def choose_best(
 
 
 def weighted(signals: Signals, weights: RankWeights) -> float:
-    """The sum of signals times weights."""
+    """The sum of signals times weights; what was not looked at gives nothing."""
     table = asdict(weights)
-    return float(sum(table[each.name] * getattr(signals, each.name) for each in fields(signals)))
+    return float(sum(table[each.name] * (getattr(signals, each.name) or 0.0) for each in fields(signals)))
 
 
-def signals_of(
-    prompt: str, candidate: Candidate, band: tuple[float, float], copied: Callable[[str], int]
-) -> Signals:
+def signals_of(prompt: str, candidate: Candidate, band: tuple[float, float], copied: int | None) -> Signals:
     """What one candidate shows."""
     text = candidate.text
     said = words(text)
@@ -122,7 +125,7 @@ def signals_of(
         names=max(0.0, kept - 0.25 * crowd),
         pronouns=pronouns_kept(prompt, text),
         dialogue=float(quotes_closed(prompt + text)),
-        uncopied=1 - min(1.0, max(0, copied(text) - free) / (full - free)),
+        uncopied=None if copied is None else 1 - min(1.0, max(0, copied - free) / (full - free)),
         length=min(1.0, len(said) / least, most / max(1, len(said))),
     )
 
