@@ -33,6 +33,8 @@ CONTEXT_NAMES = (
 LONGEST = 1024
 """A declared context is measured up to this many tokens."""
 UNDECLARED = 64
+SHORT_LENGTHS = (1, 2, 8)
+"""Measured beside the context; over numbers and several inputs."""
 FORWARD_ERRORS = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, ImportError,
     NotImplementedError,

@@ -37,6 +37,15 @@ class Region(NamedTuple):
         kept = [(n, s) for n, s in zip(self.size, self.stride, strict=True) if n != 1 and s != 0]
         return Region(tuple(n for n, _ in kept), tuple(s for _, s in kept), self.offset)
 
+    def at(self, axis: int, place: int) -> Region:
+        """The part with one place along an axis."""
+        axis %= len(self.size)
+        return Region(
+            self.size[:axis] + self.size[axis + 1 :],
+            self.stride[:axis] + self.stride[axis + 1 :],
+            self.offset + place * self.stride[axis],
+        )
+
     def numel(self) -> int:
         product = 1
         for each in self.size:
@@ -60,13 +69,15 @@ class Region(NamedTuple):
         found = torch.zeros(elements, dtype=torch.bool)
         if self.numel() == 0:
             return found
-        places = torch.arange(elements, dtype=torch.int32).as_strided(self.size, self.stride, self.offset)
-        if mask is ALL:
-            proper = self.proper()
-            places = places.as_strided(proper.size, proper.stride, self.offset)
-            found[places.reshape(-1).long()] = True
+        if mask is not ALL:
+            mask = mask.expand(self.size)
+            for axis, (size, stride) in enumerate(zip(self.size, self.stride, strict=True)):
+                if size > 1 and stride == 0:
+                    mask = mask.any(axis, keepdim=True)
+            region = Region(tuple(mask.shape), self.stride, self.offset)
+            found.as_strided(*region)[mask] = True
         else:
-            found[places[mask.expand(self.size)].long()] = True
+            found.as_strided(*self.proper()).fill_(True)
         return found
 
     def from_storage(self, mask: Mask) -> Mask:

@@ -24,16 +24,9 @@ MOVES = {
 }  # fmt: skip
 """Operators that move one tensor's elements, perhaps among zeros, without mixing them."""
 COPIES = {
-    "clone",
-    "_to_copy",
-    "copy_",
-    "copy",
-    "lift_fresh_copy",
-    "contiguous",
-    "to",
-    "detach_copy",
-    "alias_copy",
-}
+    "clone", "_to_copy", "copy_", "copy", "lift_fresh_copy", "contiguous", "to", "detach_copy", "alias_copy",
+}  # fmt: skip
+JOINS = {"cat", "concat", "stack"}
 REDUCTIONS = {
     "sum", "mean", "amax", "amin", "linalg_vector_norm", "norm", "prod", "logsumexp", "var", "std", "argmax", "max", "min",
 }  # fmt: skip
@@ -47,7 +40,7 @@ def rule_for(
     """The rule for `out`, over `operands` in order (the tensors that weights stand behind)."""
     name = func._schema.name.split("::")[-1]
     shapes = [tuple(each.shape) for each in operands]
-    if name in {"cat", "concat", "stack"}:
+    if name in JOINS:
         return joined(args, kwargs, operands, stacked=name == "stack")
     if name in {"mm", "addmm", "bmm", "baddbmm"} and len(args) >= 2:
         return product(args, operands)

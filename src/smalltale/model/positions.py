@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_map
 
 from smalltale.model.forwards import FORWARD_ERRORS, Forwards
 from smalltale.model.marks import ALL, Mask, Weight
-from smalltale.model.trace import Trace, all_tensors, elements_of, storage_key, trace
+from smalltale.model.meetings import Trace
+from smalltale.model.trace import all_tensors, elements_of, storage_key, trace
 
 SEGMENTS = 4
 EXACT = 8

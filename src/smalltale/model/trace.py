@@ -1,6 +1,7 @@
 """Watch one forward pass and note every operator in which data meets weights.
 
-In: a module, its inputs, the storages of its weights. Out: a Trace of meetings, each with the weight elements it used.
+In: a module, its inputs, the storages of its weights. Out: a Trace of meetings (meetings.py), each with the weight elements
+it used.
 A tensor is known by its storage: it holds data (derived from the input), weights (model/marks.py), or constants.
 Beware: what leaves torch (numpy, a foreign kernel, a number read into Python) cannot be followed; it is written down
 in the trace as a problem.
@@ -12,9 +13,8 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,70 +23,23 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from smalltale.model.marks import Derived, Mask, Operand, Region, Source, Weight, remember, weights_behind
-from smalltale.model.operators import rule_for
+from smalltale.model.activations import indices_of, vectors_of
+from smalltale.model.lineage import Lineage, Past
+from smalltale.model.marks import Derived, Operand, Region, Source, Weight, remember, weights_behind
+from smalltale.model.meetings import (
+    KNOWN_NAMESPACES,
+    LEAVES_TORCH,
+    LOOKUPS,
+    PRODUCTS,
+    SHAPE_ONLY,
+    Kind,
+    Meeting,
+    Trace,
+)
+from smalltale.model.operators import COPIES, JOINS, MOVES, rule_for
 
-Kind = Literal["lookup", "product", "other"]
-SHAPE_ONLY = {
-    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros",
-    "new_ones", "new_empty", "new_full", "new_empty_strided", "_has_compatible_shallow_copy_type",
-}  # fmt: skip
-"""Operators that read no number of their operand."""
-LOOKUPS = {
-    "embedding",
-    "index",
-    "index_select",
-    "gather",
-    "take",
-    "_embedding_bag",
-    "_embedding_bag_forward_only",
-    "embedding_bag",
-}
-PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "linear", "matmul", "dot", "_scaled_mm"}
-KNOWN_NAMESPACES = {"aten", "prims", "prim", "quantized_decomposed", "_c10d_functional"}
-LEAVES_TORCH = {
-    "numpy",
-    "__array__",
-    "tolist",
-    "data_ptr",
-    "__dlpack__",
-    "storage",
-    "untyped_storage",
-    "share_memory_",
-}
 TORCH_FOLDER = str(Path(torch.__file__).parent)
 DATA, CONSTANT = "data", "constant"
-
-
-@dataclass(eq=False)
-class Meeting:
-    """One operator in which data met weights."""
-
-    kind: Kind
-    operator: str
-    place: str
-    """File and line of the model's code that called it."""
-    weights: list[tuple[Weight, Mask]]
-    rows: tuple[int, ...]
-    """Shape of the result."""
-    data: list[Tensor]
-    """Copies of the data operands, where the tracer was asked to keep them."""
-
-
-@dataclass
-class Trace:
-    """What one forward pass showed."""
-
-    meetings: list[Meeting] = field(default_factory=list)
-    problems: dict[str, None] = field(default_factory=dict)
-    """Why something may have been missed; an ordered set."""
-    branches: dict[str, None] = field(default_factory=dict)
-    """Where Python read a number derived from the input."""
-    strangers: list[tuple[Weight, Tensor]] = field(default_factory=list)
-    """Tensors that existed before the pass and belong to no parameter or buffer."""
-    calls: dict[int, int] = field(default_factory=dict)
-    """Calls of each module, by id."""
-    output_is_data: bool = False
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -187,6 +140,7 @@ class Watcher(TorchDispatchMode):
         self.shapes_only = shapes_only
         self.trace = Trace()
         self.keep = keep
+        self.lineage = Lineage()
         self.known: dict[int, Source | str] = dict(weights)
         self.held: list[StorageWeakRef] = []
         self.numbers = 0
@@ -220,10 +174,13 @@ class Watcher(TorchDispatchMode):
                 f"{kind} leaves torch by .{door} at {caller()}; what happens there cannot be seen"
             ] = None
 
+    def is_data(self, tensor: Tensor) -> bool:
+        return self.known.get(storage_key(tensor)) == DATA
+
     def finish(self, out: Any) -> None:
-        self.trace.output_is_data = any(
-            self.known.get(storage_key(each)) == DATA for each in all_tensors(out)
-        )
+        ends = [storage_key(each) for each in all_tensors(out) if self.is_data(each)]
+        self.trace.output_is_data = bool(ends)
+        self.lineage.finish(self.lineage.together(ends))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -248,9 +205,11 @@ class Watcher(TorchDispatchMode):
         if not results and tensors and not written:
             self.read_by_python(func, operands, has_data, tensors)
         elif has_data and (fresh or written):
-            self.data_spreads(func, name, args, operands, written, results, copies)
-            for each in fresh:
+            used = self.used_beside(name, operands, written)
+            past = self.past_after(func, args, used, copies, tensors)
+            for each in [*written, *fresh]:
                 self.learn(each, DATA)
+                self.lineage.pasts[storage_key(each)] = past
         elif fresh or written:
             self.weights_combine(func, args, kwargs, operands, written, fresh)
         return out
@@ -275,47 +234,64 @@ class Watcher(TorchDispatchMode):
                 f"a weight is read into Python as a number at {caller()}; its further use cannot be seen"
             ] = None
 
-    def data_spreads(
-        self,
-        func: Any,
-        name: str,
-        args: Any,
-        operands: list[tuple[Tensor, Source]],
-        written: list[Tensor],
-        results: list[Tensor],
-        copies: list[Tensor],
-    ) -> None:
-        """Data is an operand: weights beside it are used, and whatever was written to is data from now on."""
+    def used_beside(
+        self, name: str, operands: list[tuple[Tensor, Source]], written: list[Tensor]
+    ) -> list[tuple[Tensor, Source, Region]]:
+        """The weights that an operator over data uses; what data is written into holds weights no more."""
         overwritten = {id(each) for each in written} if name in {"copy_", "zero_", "fill_"} else set()
-        used = [Operand(what, Region.of(each)) for each, what in operands if id(each) not in overwritten]
+        used = [(each, what, Region.of(each)) for each, what in operands if id(each) not in overwritten]
         for each in written:
             what = self.what(each)
             if isinstance(what, Derived):
-                used.append(Operand(what, Region((what.elements,), (1,), 0)))
+                used.append((each, what, Region((what.elements,), (1,), 0)))
             elif isinstance(what, Weight) and what.label not in {"buffer", "frozen"}:
                 self.trace.problems[f"data is written into {what.label} at {caller()}"] = None
-            self.learn(each, DATA)
-        if used:
-            for operand in used:
-                if isinstance(operand.source, Derived):
-                    remember(operand.source)
-            self.trace.meetings.append(
-                Meeting(
-                    kind=self.kind_of(name, args, results),
-                    operator=name,
-                    place=caller(),
-                    weights=weights_behind(used),
-                    rows=tuple(results[0].shape) if results else (),
-                    data=copies,
-                )
-            )
-            if func.namespace not in KNOWN_NAMESPACES:
-                self.trace.problems[
-                    f"the operator {func.name()} at {caller()} is a kernel of its own; how often it uses its weights cannot be seen"
-                ] = None
+        return used
 
-    def kind_of(self, name: str, args: Any, results: list[Tensor]) -> Kind:
-        if name in LOOKUPS and args and isinstance(args[0], Tensor) and self.what(args[0]) != DATA:
+    def past_after(
+        self,
+        func: Any,
+        args: Any,
+        used: list[tuple[Tensor, Source, Region]],
+        copies: list[Tensor],
+        tensors: list[Tensor],
+    ) -> Past:
+        """Note the meeting, where weights were used, and what stands behind the result."""
+        name = func._schema.name.split("::")[-1]
+        data = [(each, self.lineage.of(storage_key(each))) for each in tensors if self.is_data(each)]
+        past = self.lineage.together(storage_key(each) for each, _ in data)
+        elementwise = torch.Tag.pointwise in func.tags
+        if not used:
+            keeps = elementwise or name in MOVES | COPIES | JOINS
+            return self.lineage.mixed(name, data, past, keeps)
+        for _, source, _ in used:
+            if isinstance(source, Derived):
+                remember(source)
+        behind = [Operand(source, region) for _, source, region in used]
+        weights = [(each, source) for each, source, _ in used]
+        kind = self.kind_of(name, args)
+        meeting = Meeting(
+            kind=kind,
+            operator=name,
+            place=caller(),
+            operands=behind,
+            weights=weights_behind(behind),
+            data=copies,
+            vectors=indices_of(name, args)
+            if kind == "lookup"
+            else vectors_of(func, args, self.is_data, weights),
+            slice=slice_of(name, kind, args, weights),
+            from_ids=not past.met,
+        )
+        self.trace.meetings.append(meeting)
+        if func.namespace not in KNOWN_NAMESPACES:
+            self.trace.problems[
+                f"the operator {func.name()} at {caller()} is a kernel of its own; how often it uses its weights cannot be seen"
+            ] = None
+        return self.lineage.met(past, meeting, elementwise)
+
+    def kind_of(self, name: str, args: Any) -> Kind:
+        if name in LOOKUPS and args and isinstance(args[0], Tensor) and not self.is_data(args[0]):
             return "lookup"
         return "product" if name in PRODUCTS else "other"
 
@@ -369,6 +345,24 @@ def shapes_of(func: Any, args: Any, kwargs: Any, constant: bool) -> Any:
     out = func(*moved, **named)
     written = written_tensors(func, args, kwargs)
     return written[0] if len(written) == 1 and isinstance(out, Tensor) else out
+
+
+def slice_of(name: str, kind: Kind, args: Any, weights: list[tuple[Tensor, Source]]) -> Operand | None:
+    """The first row of a looked-up table; what makes the first output of a product with one matrix."""
+    sources = {id(each): source for each, source in weights}
+    if kind == "lookup":
+        table = args[0]
+        return Operand(sources[id(table)], Region.of(table).at(0, 0)) if id(table) in sources else None
+    if name not in {"mm", "addmm", "bmm", "baddbmm"}:
+        return None
+    left, right = args[-2:]
+    matrix, axis = (right, -1) if id(right) in sources else (left, -2)
+    region = Region.of(matrix)
+    if len(region.size) == 3:
+        if region.size[0] != 1:
+            return None
+        region = region.at(0, 0)
+    return Operand(sources[id(matrix)], region.at(axis, 0)) if id(matrix) in sources else None
 
 
 def written_tensors(func: Any, args: Any, kwargs: Any) -> list[Tensor]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from smalltale.model.marks import Region, Weight
-from smalltale.model.tally import meetings_of
-from smalltale.model.trace import Trace, elements_of, storage_key
+from smalltale.model.meetings import Trace, meetings_of
+from smalltale.model.trace import elements_of, storage_key
 
 
 @dataclass(eq=False)
