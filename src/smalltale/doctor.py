@@ -82,22 +82,26 @@ def examine() -> Report:
         for each in Rules().weight_classes
     )
     return Report(
-        machine={
-            "smalltale": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "system": f"{platform.system()} {platform.machine()}",
-            "device": f"{device.kind}: {device.name}",
-            "number type": str(device.dtype).removeprefix("torch."),
-            "compiles": "yes" if device.compiles else "no",
-            "memory": f"{device.memory_bytes / 2**30:.0f} GiB",
-            "threads": str(torch.get_num_threads()),
-            "matrix rate": f"{rate / 1e12:.2f} TFLOP/s measured",
-        },
+        machine={**machine_facts(device), "matrix rate": f"{rate / 1e12:.2f} TFLOP/s measured"},
         extras=extras,
         hour=hour,
         next_steps=next_steps(device, extras),
     )
+
+
+def machine_facts(device: Device) -> dict[str, str]:
+    """What can be told of this machine without measuring."""
+    return {
+        "smalltale": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": f"{device.kind}: {device.name}",
+        "number type": str(device.dtype).removeprefix("torch."),
+        "compiles": "yes" if device.compiles else "no",
+        "memory": f"{device.memory_bytes / 2**30:.0f} GiB",
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def matrix_rate(device: Device) -> float:

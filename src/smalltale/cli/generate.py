@@ -12,6 +12,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from smalltale.generation.rank import Ranked
+    from smalltale.generation.sampler import GenerationConfig
 
 
 def add_to(app: typer.Typer) -> None:
@@ -74,7 +75,7 @@ def hand_in(
     checkpoint: str | Path,
     prompts: list[str],
     out: Path,
-    config: object,
+    config: GenerationConfig,
     team: str,
     device: str,
     ranked: list[Ranked] | None = None,
@@ -83,12 +84,10 @@ def hand_in(
     """Write the completions of a model and its declaration. Returns the number of rows."""
     from smalltale.generation.candidate import Journal
     from smalltale.generation.complete import completions
-    from smalltale.generation.sampler import GenerationConfig
     from smalltale.generation.storyteller import open_storyteller
     from smalltale.submission import write_submission
 
-    assert isinstance(config, GenerationConfig)
-    declaration = declared(checkpoint, team)
+    declaration = declared(checkpoint, team, config)
     teller = open_storyteller(str(checkpoint), device, config.dtype)
     settings = {
         key: value for key, value in asdict(config).items() if key not in {"rank", "batch", "best_of"}
@@ -114,24 +113,28 @@ def hand_in(
     return len(rows)
 
 
-def declared(checkpoint: str | Path, team: str) -> dict[str, Any]:
+def declared(checkpoint: str | Path, team: str, config: GenerationConfig) -> dict[str, Any]:
     """What submission.json says of the model; what is not known is null, for the team to fill in."""
+    from smalltale.doctor import machine_facts
     from smalltale.files import read_json, sha256_of
+    from smalltale.training.device import choose_device
 
     folder = Path(checkpoint)
-    config, meta = (
+    shape, meta = (
         read_json(path) if path.is_file() else {} for path in (folder / "config.json", folder / "meta.json")
     )
     weights, record = folder / "model.safetensors", folder / "meta.json"
     return {
         "team": team,
-        "weight_class": config.get("weight_class"),
-        "counted_parameters": config.get("counted_parameters"),
+        "weight_class": shape.get("weight_class"),
+        "counted_parameters": shape.get("counted_parameters"),
         "model_hash": sha256_of(weights) if weights.is_file() else None,
         "trained_from_scratch": meta.get("trained_from_scratch", False),
         "run_record_hash": sha256_of(record) if record.is_file() else None,
         "data": ((meta.get("recipe") or {}).get("corpus") or {}).get("sources", []),
-        "hardware": meta.get("hardware", {}),
+        "hardware": machine_facts(choose_device()),
+        "trained_on": meta.get("hardware"),
+        "sampling": asdict(config),
     }
 
 
