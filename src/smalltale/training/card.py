@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import read_json, read_jsonl, sha256_of
+from smalltale.files import read_json, sha256_of
 from smalltale.training.checkpoint import LoadedModel
+from smalltale.training.metrics import rows_of
 from smalltale.training.record import without_folders
 
 UNKNOWN = "not recorded"
@@ -27,29 +28,27 @@ def write_card(checkpoint: Path, loaded: LoadedModel, folder: Path, name: str) -
 def card(checkpoint: Path, loaded: LoadedModel, name: str) -> str:
     """The model card in Markdown, with the Hub's table at its top."""
     meta, told = without_folders(loaded.meta), read_json(checkpoint / "config.json")
-    hardware, counts = meta.get("hardware", {}), meta.get("counts", {})
-    recipe = meta.get("recipe") or {}
-    data: dict[str, Any] = recipe.get("corpus", {})
+    hardware, counts, data = (
+        table(meta, *keys) for keys in (("hardware",), ("counts",), ("recipe", "corpus"))
+    )
+    sources, inputs, seconds = table(meta, "sources"), table(meta, "inputs"), meta.get("seconds")
     rows = {
         "Counted parameters": number(told.get("counted_parameters")),
         "Weight class": told.get("weight_class"),
         "Shape": ", ".join(f"{key} {value}" for key, value in asdict(loaded.model.config).items()),
         "Data sources, by the recipe": ", ".join(data.get("sources", [])) or None,
-        "Data sources, as read (SHA-256)": ", ".join(
-            f"{key} `{each}`" for key, each in meta.get("sources", {}).items()
-        )
+        "Data sources, as read (SHA-256)": ", ".join(f"{key} `{each}`" for key, each in sources.items())
         or None,
         "Weights before the first step (SHA-256)": f"`{meta['first_weights']}`"
         if "first_weights" in meta
         else None,
-        "Hashes of what went in": ", ".join(f"{key} `{each}`" for key, each in meta.get("inputs", {}).items())
-        or None,
+        "Hashes of what went in": ", ".join(f"{key} `{each}`" for key, each in inputs.items()) or None,
         "Tokenizer hash": f"`{loaded.tokenizer.hash}`",
         "Weights (SHA-256 of the checkpoint's model.safetensors)": f"`{sha256_of(checkpoint / 'model.safetensors')}`",
         "Hardware": ", ".join(str(each) for each in hardware.values()) or None,
         "Steps": number(counts.get("steps")),
         "Tokens trained on": number(counts.get("tokens")),
-        "Training time": f"{meta['seconds'] / 60:.1f} minutes" if "seconds" in meta else None,
+        "Training time": f"{seconds / 60:.1f} minutes" if isinstance(seconds, int | float) else None,
         "Bits per byte on held-out stories": bits_of(checkpoint),
         "Trained from scratch": "yes, as the run recorded" if meta.get("trained_from_scratch") else None,
         "Finished": {True: "yes", False: "no, the run was stopped"}.get(meta.get("finished")),  # type: ignore[arg-type]
@@ -85,8 +84,15 @@ A story is read from the end-of-story token on, which is why it stands before th
 """
 
 
-def number(value: int | None) -> str | None:
-    return None if value is None else f"{value:,}"
+def table(meta: Any, *keys: str) -> dict[str, Any]:
+    """meta[key][key]…, empty where the record has no such table."""
+    for key in keys:
+        meta = meta.get(key) if isinstance(meta, dict) else None
+    return meta if isinstance(meta, dict) else {}
+
+
+def number(value: Any) -> str | None:
+    return f"{value:,}" if isinstance(value, int) else None
 
 
 def bits_of(checkpoint: Path) -> str | None:
@@ -94,7 +100,7 @@ def bits_of(checkpoint: Path) -> str | None:
     path = checkpoint / "metrics.jsonl"
     if not path.exists():
         return None
-    measured = [each["bits_per_byte"] for each in read_jsonl(path) if "bits_per_byte" in each]
+    measured = [row["bits_per_byte"] for row in rows_of(path)[0] if "bits_per_byte" in row]
     return f"{measured[-1]:.4f}" if measured else None
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -25,6 +26,9 @@ from smalltale.model.folder import read_model, save_tensors, write_model
 from smalltale.model.transformer import Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 from smalltale.training.optim import Optimizers
+
+SAID = 200
+"""Characters at most of what torch says of a damaged file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +130,12 @@ def read_state(place: Path, fingerprint: str) -> RunState:
     """Where a saved run was. Raises FileProblem where it is of another run."""
     table = read_json(place / "meta.json")
     try:
-        state = RunState(**{each.name: table[each.name] for each in fields(RunState)})
-    except (KeyError, TypeError) as error:
-        raise FileProblem(f"{place} is of another version; remove {place.parent} to start over") from error
+        told = {each.name: table[each.name] for each in fields(RunState)}
+        state = TypeAdapter(RunState).validate_python(told, strict=True)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise FileProblem(
+            f"{place} is damaged or of another version; remove {place.parent} to start over"
+        ) from error
     if state.fingerprint != fingerprint:
         raise FileProblem(
             f"{place.parent.parent} holds a run with another recipe, data or seed; "
@@ -142,8 +149,11 @@ def load_state(place: Path, model: Transformer, optimizers: Optimizers) -> None:
     try:
         model.load_state_dict(load_file(place / "model.safetensors"))
         optimizers.load_tensors(load_file(place / "optimizer.safetensors"))
-    except (SafetensorError, RuntimeError, KeyError) as error:
-        raise FileProblem(f"{place} is damaged ({error}); remove it to start over") from error
+    except torch.OutOfMemoryError:
+        raise
+    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
+        why = " ".join(str(error).split())[:SAID]
+        raise FileProblem(f"{place} is damaged ({why}); remove {place.parent} to start over") from error
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> LoadedModel:
@@ -158,5 +168,8 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> LoadedModel:
             f"{folder}: the tokenizer has {tokenizer.vocabulary} tokens, the model {model.config.vocabulary}; "
             "the files are not of one checkpoint"
         )
-    meta = folder / "meta.json"
-    return LoadedModel(model=model, tokenizer=tokenizer, meta=read_json(meta) if meta.exists() else {})
+    path = folder / "meta.json"
+    meta = read_json(path) if path.exists() else {}
+    if not isinstance(meta, dict):
+        raise FileProblem(f"{path} holds no record of a run; copy the checkpoint again")
+    return LoadedModel(model=model, tokenizer=tokenizer, meta=meta)

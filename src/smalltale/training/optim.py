@@ -7,6 +7,7 @@ ranks each takes its share of every stack. Gradients must be added in place, nev
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
@@ -45,8 +46,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in ("matrix_rate", "embedding_rate", "scalar_rate"):
-            if not getattr(self, name) > 0:
-                raise RecipeError(f"training.optim.{name} = {getattr(self, name)} must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise RecipeError(f"training.optim.{name} = {getattr(self, name)}; it must be above 0")
 
 
 def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:

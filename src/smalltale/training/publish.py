@@ -97,7 +97,9 @@ def largest_difference(folder: Path, to: str, model: Transformer) -> float:
         prompts = [torch.randint(shape.vocabulary, (n,), generator=chance).tolist() for n in lengths]
         return largest_gguf_difference(folder / "model.gguf", model, prompts)
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as their_logging
 
+    their_logging.disable_progress_bar()
     log.info("opening the export in transformers")
     opened: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
     opened.eval()

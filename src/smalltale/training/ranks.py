@@ -19,6 +19,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from smalltale.errors import SmalltaleError
+from smalltale.training.meeting import meet
 
 PATIENCE = timedelta(minutes=10)
 """How long a rank waits for another one; torchrun ends them all at once where one dies."""
@@ -115,7 +116,7 @@ def joined() -> Iterator[Ranks]:
     if on_gpus and local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
+        meet("cpu:gloo,cuda:nccl" if on_gpus else "gloo", PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise SmalltaleError(
             f"rank {rank} could not meet the other {size - 1} ranks ({error}); "

@@ -6,6 +6,7 @@ Beware: with a time budget the schedule follows the clock, so the run ends on ti
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from smalltale.errors import RecipeError
@@ -27,7 +28,7 @@ class ScheduleConfig:
     """The multiplier at the end."""
 
     def __post_init__(self) -> None:
-        if self.minutes < 0 or self.steps < 0 or not (self.minutes or self.steps):
+        if not 0 <= self.minutes < math.inf or self.steps < 0 or not (self.minutes or self.steps):
             raise RecipeError(
                 "a run needs an end: set training.schedule.minutes or training.schedule.steps above 0"
             )

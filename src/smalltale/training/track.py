@@ -67,10 +67,16 @@ KNOWN: dict[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
 
 def open_trackers(names: Sequence[str], out: Path, config: Mapping[str, Any]) -> list[Tracker]:
     """The trackers of those names. Raises RecipeError for an unknown one, MissingExtra for one not installed."""
+    refuse_unknown(names)
+    return [KNOWN[name](out, config) for name in names]
+
+
+def refuse_unknown(names: Sequence[str]) -> None:
+    """Raise RecipeError for a name that no tracker has, MissingExtra for one that is not installed."""
     for name in names:
         if name not in KNOWN:
             raise RecipeError(f"training.track: there is no tracker {name!r}; known: {', '.join(KNOWN)}")
-    return [KNOWN[name](out, config) for name in names]
+        imported(name)
 
 
 def imported(package: str) -> Any:

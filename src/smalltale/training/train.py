@@ -6,21 +6,28 @@ Beware: what one rank finds wrong is raised on all of them, so that none waits f
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from smalltale.errors import RecipeError, SmalltaleError
-from smalltale.files import explained, refuse_foreign_folder
+from smalltale.errors import FileProblem, RecipeError, SmalltaleError
+from smalltale.files import explained, read_json, refuse_foreign_folder
 from smalltale.model.transformer import ModelConfig
 from smalltale.tokens.shards import TokenFolder, read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
 from smalltale.training.device import choose_device
 from smalltale.training.fitting import refuse_uneven
 from smalltale.training.loop import About, Run, TrainingConfig, TrainingSummary, Watcher
+from smalltale.training.metrics import NAME as METRICS
 from smalltale.training.ranks import joined
 from smalltale.training.record import fingerprint
+from smalltale.training.track import refuse_unknown
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -41,13 +48,16 @@ def train(
     """
     data = read_tokens(tokens)
     check_fit(shape, data, tokenizer, config)
-    with joined() as ranks:
+    with joined() as ranks, ExitStack() as held:
         told: dict[str, Any] = {"fingerprint": fingerprint(asdict(config), shape, data)}
         try:
             refuse_uneven(config, ranks)
-            refuse_foreign_folder(out)
+            refuse_other_folder(out)
+            refuse_unknown(config.track)
             with explained(out):
                 out.mkdir(parents=True, exist_ok=True)
+            if ranks.leads:
+                held.enter_context(claimed(out))
             device = choose_device(config.device, ranks.local)
         except SmalltaleError as error:
             told["error"] = str(error)
@@ -59,6 +69,39 @@ def train(
             return run.go(validation[ranks.rank :: ranks.size], watch)
         finally:
             run.close()
+
+
+def refuse_other_folder(out: Path) -> None:
+    """Raise FileProblem where `out` holds something that is no run, so that nothing is written into it."""
+    if not (out / METRICS).is_file():
+        refuse_foreign_folder(out)
+    meta = out / "meta.json"
+    kind = read_json(meta).get("kind") if meta.is_file() else "checkpoint"
+    if kind != "checkpoint":
+        raise FileProblem(f"{out} holds {kind!r}, not a run; choose another --out")
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Hold a run's folder, so that no second process trains into it; the system lets go of it however this one ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileProblem(
+                f"another process is training into {out}; wait for it, or choose another --out"
+            ) from error
+        except OSError as error:
+            log.debug("%s cannot be locked here: %s", out, error)
+        yield
+    finally:
+        os.close(folder)
 
 
 def check_fit(shape: ModelConfig, data: TokenFolder, tokenizer: Tokenizer, config: TrainingConfig) -> None:
