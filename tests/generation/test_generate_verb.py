@@ -51,6 +51,7 @@ def smalltale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # so that what the verb sets is gone afterwards
         monkeypatch.setattr(sys, "argv", ["smalltale", *words])
         try:
             main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
     ) -> None:
         """Write different completions for every prompt, as a hand-in. A killed run goes on where it was."""
+        wait_without_spinning()
         from smalltale.cli.stories import stories_of
         from smalltale.errors import SmalltaleError
         from smalltale.generation.sampler import GenerationConfig
@@ -69,6 +71,14 @@ def add_to(app: typer.Typer) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def wait_without_spinning() -> None:
+    """Keep OpenMP's threads from spinning behind each short kernel; it reads this when torch is first imported.
+
+    176 completions by a 5.8M model on two cores with other work on them: 6.4 s instead of 18.3 s (2026-11-24).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def hand_in(

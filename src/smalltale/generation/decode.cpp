@@ -4,9 +4,14 @@
 // The prompt's keys stand once for all the completions of that prompt; each row reads exactly the places it may see.
 // Beware: compiled for the machine it runs on (native.py), in float32 and in bfloat16 with float32 sums.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 struct bf16 {
     uint16_t bits;
@@ -63,74 +68,133 @@ struct Shape {
     int64_t rows, heads, head_width, prompt_room, own_room;
 };
 
+// Sixteen float32 numbers, in as many registers as the processor needs for them.
+typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t Words __attribute__((vector_size(64), aligned(4), may_alias));
+const int64_t LANES = 16;
+
+// sum + many * one, lane by lane: `many` holds PACK numbers a lane, `one` is PACK numbers for all lanes.
+static inline Lanes multiply(Lanes sum, const float* many, const float* one) { return sum + *(const Lanes*)many * *one; }
+
+static inline Lanes multiply(Lanes sum, const bf16* many, const bf16* one) {
+#ifdef __AVX512BF16__
+    int pair;
+    std::memcpy(&pair, one, 4);
+    return (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_loadu_si512(many), (__m512bh)_mm512_set1_epi32(pair));
+#else
+    Words pairs = *(const Words*)many;
+    return sum + (Lanes)(pairs << 16) * (float)one[0] + (Lanes)(pairs & 0xffff0000u) * (float)one[1];
+#endif
+}
+
 template <typename T>
-static void enter(const T* from, float* to, const float* cosine, const float* sine, int64_t D) {
-    for (int64_t i = 0; i < D; ++i) to[i] = (float)from[i];
-    float factor = inverse_rms(to, D);
+constexpr int64_t PACK = 4 / sizeof(T);
+
+// Keys stand in blocks of 16 places, (D / PACK, 16, PACK) each; values in groups of PACK places, (D, PACK) each.
+template <typename T>
+static inline int64_t key_at(int64_t t, int64_t i, int64_t D) {
+    return t / LANES * LANES * D + i / PACK<T> * LANES * PACK<T> + t % LANES * PACK<T> + i % PACK<T>;
+}
+
+template <typename T>
+static inline int64_t value_at(int64_t t, int64_t i, int64_t D) {
+    return t / PACK<T> * PACK<T> * D + i * PACK<T> + t % PACK<T>;
+}
+
+template <typename T>
+static void enter(const T* from, T* to, float* wide, const float* cosine, const float* sine, int64_t D) {
+    for (int64_t i = 0; i < D; ++i) wide[i] = (float)from[i];
+    float factor = inverse_rms(wide, D);
     for (int64_t i = 0; i < D / 2; ++i) {
-        float a = to[i] * factor, b = to[i + D / 2] * factor;
-        to[i] = a * cosine[i] - b * sine[i];
-        to[i + D / 2] = b * cosine[i] + a * sine[i];
+        float a = wide[i] * factor, b = wide[i + D / 2] * factor;
+        to[i] = T(a * cosine[i] - b * sine[i]);
+        to[i + D / 2] = T(b * cosine[i] + a * sine[i]);
     }
 }
 
+// out[t] = exp(scale * q . keys[t]); `out` has room for whole blocks, 0 behind `length`. Returns their sum.
 template <typename T>
-static void score(const float* q, const T* keys, int64_t length, int64_t D, float scale, float* out) {
-    for (int64_t t = 0; t < length; ++t) {
-        const T* key = keys + t * D;
-        float sum = 0;
-        for (int64_t i = 0; i < D; ++i) sum += q[i] * (float)key[i];
-        out[t] = sum * scale;
+static float score(const T* q, const T* keys, int64_t length, int64_t D, float scale, float* out) {
+    const int64_t P = PACK<T>;
+    int64_t end = 0;
+    for (int64_t t = 0; t < length; t += LANES, end = t) {
+        Lanes a = {}, b = {}, c = {}, d = {};
+        const T* block = keys + t * D;
+        for (int64_t i = 0; i < D; i += 4 * P) {
+            a = multiply(a, block + i * LANES, q + i);
+            b = multiply(b, block + (i + P) * LANES, q + i + P);
+            c = multiply(c, block + (i + 2 * P) * LANES, q + i + 2 * P);
+            d = multiply(d, block + (i + 3 * P) * LANES, q + i + 3 * P);
+        }
+        *(Lanes*)(out + t) = ((a + b) + (c + d)) * scale;
     }
+    float total = 0;
+    for (int64_t t = 0; t < end; ++t) out[t] = std::exp(out[t]);  // QK-norm bounds a score by sqrt(D): no overflow
+    for (int64_t t = length; t < end; ++t) out[t] = 0;
+    for (int64_t t = 0; t < end; ++t) total += out[t];
+    return total;
 }
 
+// sum[i] += weights . values[i]; weights are 0 up to a whole block.
 template <typename T>
-static void mix(const float* weights, const T* values, int64_t length, int64_t D, float* out) {
-    for (int64_t t = 0; t < length; ++t) {
-        const T* value = values + t * D;
-        float weight = weights[t];
-        for (int64_t i = 0; i < D; ++i) out[i] += weight * (float)value[i];
+static void mix(const T* weights, const T* values, int64_t length, int64_t D, float* sum) {
+    const int64_t P = PACK<T>;
+    int64_t i = 0;
+    for (; i + 4 * LANES <= D; i += 4 * LANES) {
+        Lanes even[4] = {}, odd[4] = {};
+        for (int64_t t = 0; t < length; t += 2 * P)
+            for (int64_t j = 0; j < 4; ++j) {
+                even[j] = multiply(even[j], values + t * D + (i + j * LANES) * P, weights + t);
+                odd[j] = multiply(odd[j], values + (t + P) * D + (i + j * LANES) * P, weights + t + P);
+            }
+        for (int64_t j = 0; j < 4; ++j) *(Lanes*)(sum + i + j * LANES) += even[j] + odd[j];
+    }
+    for (; i < D; i += LANES) {
+        Lanes all = {};
+        for (int64_t t = 0; t < length; t += P) all = multiply(all, values + t * D + i * P, weights + t);
+        *(Lanes*)(sum + i) += all;
     }
 }
 
-// qkv: (rows, 3, H, D). Caches of this layer: prompts (P, H, prompt_room, D), own (slots, H, own_room, D).
-// Each row's key and value are written at its place, then it reads its prompt and its own places up to that one.
+static inline int64_t whole_lanes(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
+
+// qkv: (rows, 3, H, D). Caches of this layer: prompts (P, H, prompt_room * width), own (slots, H, own_room * width), as
+// key_at and value_at say, with D filled up to `width` by zeros and rooms that are whole blocks. Each row's key and value
+// are written at its place, then it reads its prompt and its own places up to that one.
 template <typename T>
 static void attend(const T* qkv, const float* cosine, const float* sine, const T* prompt_keys, const T* prompt_values,
                    T* own_keys, T* own_values, const int64_t* prompt, const int64_t* prompt_length, const int64_t* slot,
                    const int64_t* place, T* out, Shape shape) {
-    const int64_t H = shape.heads, D = shape.head_width;
+    const int64_t H = shape.heads, D = shape.head_width, width = whole_lanes(D);
+    const int64_t room = shape.prompt_room + shape.own_room;
     const float scale = 1.0f / std::sqrt((float)D);
 #pragma omp parallel
     {
-        float* weights = new float[shape.prompt_room + shape.own_room];
-        float* q = new float[2 * D];
-        float* sum = q + D;
+        std::vector<float> weights(room), sum(width), wide(D);
+        std::vector<T> chances(room), entered(width);
 #pragma omp for schedule(dynamic, 8)
         for (int64_t row = 0; row < shape.rows; ++row)
             for (int64_t h = 0; h < H; ++h) {
-                const int64_t before = prompt_length[row], own = place[row] + 1, length = before + own;
-                const float *c = cosine + (length - 1) * (D / 2), *s = sine + (length - 1) * (D / 2);
+                const int64_t before = prompt_length[row], at = place[row], own = at + 1;
+                const float *c = cosine + (before + at) * (D / 2), *s = sine + (before + at) * (D / 2);
                 const T* mine = qkv + (row * 3 * H + h) * D;
-                T* keys = own_keys + (slot[row] * H + h) * shape.own_room * D;
-                T* values = own_values + (slot[row] * H + h) * shape.own_room * D;
-                enter(mine + H * D, q, c, s, D);
-                for (int64_t i = 0; i < D; ++i) keys[place[row] * D + i] = T(q[i]);
-                std::memcpy(values + place[row] * D, mine + 2 * H * D, D * sizeof(T));
-                enter(mine, q, c, s, D);
-                const int64_t start = (prompt[row] * H + h) * shape.prompt_room * D;
-                score(q, prompt_keys + start, before, D, scale, weights);
-                score(q, keys, own, D, scale, weights + before);
-                float total = 0;  // QK-norm bounds a score by sqrt(D): exp cannot overflow
-                for (int64_t t = 0; t < length; ++t) weights[t] = std::exp(weights[t]);
-                for (int64_t t = 0; t < length; ++t) total += weights[t];
-                for (int64_t i = 0; i < D; ++i) sum[i] = 0;
-                mix(weights, prompt_values + start, before, D, sum);
-                mix(weights + before, values, own, D, sum);
+                T* keys = own_keys + (slot[row] * H + h) * shape.own_room * width;
+                T* values = own_values + (slot[row] * H + h) * shape.own_room * width;
+                enter(mine + H * D, entered.data(), wide.data(), c, s, D);
+                for (int64_t i = 0; i < D; ++i) keys[key_at<T>(at, i, width)] = entered[i];
+                for (int64_t i = 0; i < D; ++i) values[value_at<T>(at, i, width)] = mine[2 * H * D + i];
+                enter(mine, entered.data(), wide.data(), c, s, D);
+                const int64_t start = (prompt[row] * H + h) * shape.prompt_room * width;
+                float* after = weights.data() + shape.prompt_room;
+                float total = score(entered.data(), prompt_keys + start, before, width, scale, weights.data());
+                total += score(entered.data(), keys, own, width, scale, after);
+                for (int64_t t = 0; t < whole_lanes(before); ++t) chances[t] = T(weights[t]);
+                for (int64_t t = 0; t < whole_lanes(own); ++t) chances[shape.prompt_room + t] = T(after[t]);
+                std::fill(sum.begin(), sum.end(), 0.0f);
+                mix(chances.data(), prompt_values + start, before, width, sum.data());
+                mix(chances.data() + shape.prompt_room, values, own, width, sum.data());
                 for (int64_t i = 0; i < D; ++i) out[(row * H + h) * D + i] = T(sum[i] / total);
             }
-        delete[] weights;
-        delete[] q;
     }
 }
 

@@ -7,9 +7,12 @@ Beware: decode.cpp is compiled for this processor when first needed (about a sec
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import logging
+import math
+import mmap
 import os
 import platform
 import shutil
@@ -20,6 +23,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from smalltale.generation.weights import Weights
 
@@ -27,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("decode.cpp")
 COMPILE = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC", "-c")
+LANES = 16
+"""Places of a block of keys, as in decode.cpp."""
 LINK = ("-shared", "-fopenmp")
 """Linked apart: linking with -ffast-math would change the rounding of the whole process."""
 INT, POINTER, FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
@@ -92,14 +98,16 @@ class NativeDecoder:
         self.residual_norm = getattr(library, f"residual_norm_{self.type}")
         self.squared_relu = getattr(library, f"squared_relu_{self.type}")
         self.attend = getattr(library, f"attend_{self.type}")
-        self.sizes = (longest_prompt, min(room, config.context))
+        self.room = min(room, config.context)
+        self.sizes = (whole_lanes(longest_prompt), whole_lanes(self.room))
 
-        def empty(length: int) -> Tensor:
-            shape = (config.layers, rows, config.heads, length, config.head_width)
-            return torch.empty(shape, dtype=weights.dtype)
+        def zeros(length: int) -> Tensor:
+            # zeros: what stands behind a row's end is read, times nothing
+            width = length * whole_lanes(config.head_width)
+            return zeros_on_large_pages((config.layers, rows, config.heads, width), weights.dtype)
 
-        self.prompt_keys, self.prompt_values = empty(self.sizes[0]), empty(self.sizes[0])
-        self.own_keys, self.own_values = empty(self.sizes[1]), empty(self.sizes[1])
+        self.prompt_keys, self.prompt_values = zeros(self.sizes[0]), zeros(self.sizes[0])
+        self.own_keys, self.own_values = zeros(self.sizes[1]), zeros(self.sizes[1])
         self.free_slots = list(range(rows))
         self.free_prompts = list(range(rows))
         self.known: dict[tuple[int, ...], tuple[int, Tensor]] = {}
@@ -118,13 +126,20 @@ class NativeDecoder:
             read = self.weights.read([list(each) for each in new])
             for number, prompt in enumerate(new):
                 place = self.free_prompts.pop()
-                T = len(prompt)
-                self.prompt_keys[:, place, :, :T] = read.keys[:, number, :, :T]
-                self.prompt_values[:, place, :, :T] = read.values[:, number, :, :T]
+                keys, values = (each[:, number, :, : len(prompt)] for each in (read.keys, read.values))
+                size = whole_lanes(len(prompt)) * whole_lanes(self.weights.config.head_width)
+                self.prompt_keys[:, place, :, :size] = packed_keys(keys)
+                self.prompt_values[:, place, :, :size] = packed_values(values)
                 self.known[prompt] = (place, read.logits[number])
-        context, room = self.weights.config.context, self.sizes[1]
+        context = self.weights.config.context
         added = [
-            (self.known[each][0], len(each), self.free_slots.pop(), 0, min(room, context - len(each)) - 1)
+            (
+                self.known[each][0],
+                len(each),
+                self.free_slots.pop(),
+                0,
+                min(self.room, context - len(each)) - 1,
+            )
             for each in wanted
         ]
         self.rows = torch.cat((self.rows, torch.tensor(added, dtype=torch.long).T), dim=1).contiguous()
@@ -183,3 +198,43 @@ class NativeDecoder:
         for gone in self.known.keys() - set(self.prompts):
             self.free_prompts.append(self.known.pop(gone)[0])
         self.rows = self.rows[:, rows].contiguous()
+
+
+def zeros_on_large_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros on pages of 2 MB where the system has them.
+
+    Keys and values are read once a step, from end to end: on two cores of a virtual Xeon 17 GB/s on large pages, 8.5 GB/s on
+    pages of 4 KB (2026-11-24).
+    """
+    count = math.prod(shape)
+    memory = mmap.mmap(-1, count * dtype.itemsize)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=count).view(shape)
+
+
+def whole_lanes(count: int) -> int:
+    """The count, filled up to whole blocks."""
+    return -(-count // LANES) * LANES
+
+
+def packed_keys(keys: Tensor) -> Tensor:
+    """keys (L, H, T, D) as decode.cpp's key_at has them: (L, H, whole blocks of T * D)."""
+    filled, pack = filled_up(keys), 4 // keys.element_size()
+    L, H, T, D = filled.shape
+    blocks = filled.view(L, H, T // LANES, LANES, D // pack, pack)
+    return blocks.transpose(3, 4).reshape(L, H, T * D)
+
+
+def packed_values(values: Tensor) -> Tensor:
+    """values (L, H, T, D) as decode.cpp's value_at has them: (L, H, whole blocks of T * D)."""
+    filled, pack = filled_up(values), 4 // values.element_size()
+    L, H, T, D = filled.shape
+    return filled.view(L, H, T // pack, pack, D).transpose(3, 4).reshape(L, H, T * D)
+
+
+def filled_up(kept: Tensor) -> Tensor:
+    """(L, H, T, D) with zeros up to whole blocks in T and D."""
+    T, D = kept.shape[2:]
+    return F.pad(kept, (0, whole_lanes(D) - D, 0, whole_lanes(T) - T))
