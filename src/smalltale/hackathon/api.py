@@ -24,6 +24,7 @@ from smalltale.hackathon.looking import score_of, sight, stories
 from smalltale.hackathon.people import person_of_token
 from smalltale.hackathon.problems import Problem, forbidden, missing
 from smalltale.hackathon.scoring import seats
+from smalltale.hackathon.shelf import PUBLIC
 from smalltale.hackathon.tables import Edition, HandIn, Person, Verification
 from smalltale.hackathon.teams import team_of
 from smalltale.hackathon.verification import model_json
@@ -129,6 +130,7 @@ def prompts(site: SiteOf, slug: Slug, kind: Literal["practice", "daily", "final"
 def leaderboard(
     site: SiteOf,
     slug: Slug,
+    response: Response,
     weight_class: Annotated[str | None, Query(alias="class", max_length=20)] = None,
     kind: Kind = "daily",
     side: Literal["public", "private", "all"] = "public",
@@ -143,6 +145,7 @@ def leaderboard(
     if site.store.now() < edition.ends and (side != "public" or kind == "final"):
         raise forbidden("this leaderboard is shown when the edition is over")
     board = site.boards.get(edition, kind=kind, side=side, weight_class=weight_class)
+    response.headers["Cache-Control"] = PUBLIC
     return {
         "edition": slug,
         "class": weight_class,

@@ -29,6 +29,7 @@ from smalltale.hackathon.pages_people import people_pages
 from smalltale.hackathon.pages_team import team_pages
 from smalltale.hackathon.problems import FieldProblem, Problem
 from smalltale.hackathon.sending import sending
+from smalltale.hackathon.shelf import Shelf
 from smalltale.hackathon.store import Store
 from smalltale.hackathon.tables import HandIn, Job
 from smalltale.hackathon.visit import Site, sign_in_path, visit
@@ -68,6 +69,7 @@ def create_app(
         app.include_router(router)
     add_health(app, store)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(Shelf)
     app.add_middleware(Door, most_bytes=most_bytes, secure=secure)
     app.add_exception_handler(Problem, answer_problem)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, answer_validation)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -50,6 +50,8 @@ class Board:
     weight_class: str | None
     lines: list[Line]
     criteria: list[str]
+    drawn: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Parts of pages made from it, kept as long as the board."""
 
 
 class Memory:
@@ -298,7 +300,9 @@ class Boards:
     def one(self, boards: dict[str | None, Board], weight_class: str | None) -> Board:
         """One board of those made together; a class nobody has entered has an empty one."""
         overall = boards[None]
-        return boards.get(weight_class) or replace(overall, weight_class=weight_class, lines=[], criteria=[])
+        return boards.get(weight_class) or replace(
+            overall, weight_class=weight_class, lines=[], criteria=[], drawn={}
+        )
 
     def make_and_release(self, key: tuple[Any, ...], making: threading.Lock) -> None:
         """Make a board in the background; `making` is held by whoever asked."""

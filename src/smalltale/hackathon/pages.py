@@ -22,7 +22,7 @@ from smalltale.hackathon.looking import ORDERS, compare, medians, score_of, sigh
 from smalltale.hackathon.problems import Problem, forbidden, missing
 from smalltale.hackathon.scoring import seats
 from smalltale.hackathon.tables import Appeal, Edition, HandIn, Job, PromptSet, Score, Team, Verification
-from smalltale.hackathon.verification import wanted
+from smalltale.hackathon.verification import doubtful, wanted
 from smalltale.hackathon.visit import Visit, visit
 
 pages = APIRouter(include_in_schema=False)
@@ -55,8 +55,7 @@ def home(v: Visitor) -> HTMLResponse:
 
 def board_for(v: Visit, slug: str, weight_class: str, kind: str, side: str) -> tuple[Edition, Board]:
     """The leaderboard asked for, where this visitor may see it. Raises Problem."""
-    with v.store.read() as session:
-        edition = find_edition(session, slug)
+    edition = v.edition_of(slug)
     names = {each.name for each in rules_of(edition).weight_classes}
     if weight_class and weight_class not in names:
         raise missing("weight class")
@@ -81,22 +80,25 @@ def leaderboard(
     edition, board = board_for(v, slug, weight_class, kind, side)
     page_count = max(1, -(-len(board.lines) // LINES))
     page = min(page, page_count)
-    lines = board.lines[(page - 1) * LINES : page * LINES]
     revealed = v.now >= edition.ends or bool(v.person and v.person.admin)
-    return v.render(
-        "leaderboard.html",
-        edition=edition,
-        board=board,
-        lines=lines,
-        page=page,
-        pages=page_count,
-        weight_class=weight_class,
-        kind=kind,
-        side=side,
-        revealed=revealed,
-        formats=list(FORMATS),
-        scale=scale_of(board),
-    )
+    # Drawn once for everybody, whoever is named above it.
+    drawn = board.drawn.get((page, revealed))
+    if drawn is None:
+        drawn = board.drawn[page, revealed] = v.part(
+            "board.html",
+            edition=edition,
+            board=board,
+            lines=board.lines[(page - 1) * LINES : page * LINES],
+            page=page,
+            pages=page_count,
+            weight_class=weight_class,
+            kind=kind,
+            side=side,
+            revealed=revealed,
+            formats=list(FORMATS),
+            scale=scale_of(board),
+        )
+    return v.render("leaderboard.html", edition=edition, drawn=drawn)
 
 
 def scale_of(board: Board) -> tuple[float, float]:
@@ -259,6 +261,7 @@ def show_hand_in(
         appeal=appeal,
         verification=verification,
         wanted=wanted(view.hand_in, verification),
+        again=verification is not None and verification.upload is not None and doubtful(verification),
         panels=list(panels),
         panel=chosen,
     )

@@ -19,13 +19,15 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from smalltale.hackathon import show
 from smalltale.hackathon.board import Boards
-from smalltale.hackathon.editions import current_edition, rules_of
+from smalltale.hackathon.editions import current_edition, find_edition, rules_of
 from smalltale.hackathon.limits import SignInLimit
 from smalltale.hackathon.people import SESSION_DAYS, person_of_session
 from smalltale.hackathon.problems import FieldProblem, Problem
+from smalltale.hackathon.shelf import PUBLIC
 from smalltale.hackathon.store import Store
 from smalltale.hackathon.tables import Edition, Person
 
@@ -130,10 +132,28 @@ class Visit:
             **context,
         )
         response = HTMLResponse(text, status_code=status)
-        if self.fresh:
-            self.set_cookie(response, self.cookie)
-        response.headers["Cache-Control"] = "private, no-store" if self.person else "private, no-cache"
+        if self.person:
+            response.headers["Cache-Control"] = "private, no-store"
+        elif self.form_token in text:
+            response.headers["Cache-Control"] = "private, no-cache"
+            if self.fresh:
+                self.set_cookie(response, self.cookie)
+        else:
+            # Without a form the page is the same for all who are not signed in, and needs no cookie.
+            response.headers["Cache-Control"] = PUBLIC
         return response
+
+    def part(self, template: str, *, edition: Edition, **context: Any) -> Markup:
+        """A part of a page that is the same for whoever may see it."""
+        made = self.site.pages.get_template(template)
+        return Markup(made.render(edition=edition, rules=rules_of(edition), **context))
+
+    def edition_of(self, slug: str) -> Edition:
+        """The edition of that name; most visitors ask for the current one, which is known. Raises Problem."""
+        if self.edition is not None and self.edition.slug == slug:
+            return self.edition
+        with self.store.read() as session:
+            return find_edition(session, slug)
 
     def go(self, path: str, *, cookie: str | None = None) -> RedirectResponse:
         """Answer a form that was accepted: look at that page now."""
