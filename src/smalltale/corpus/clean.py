@@ -245,7 +245,15 @@ def clean(text: str, minimum_words: int = 30) -> Cleaned:
         if mended != before:
             mends.append(name)
     reason = drop_for_words(mended, minimum_words)
-    return Cleaned(text, (), reason) if reason else Cleaned(mended, tuple(mends), None)
+    if reason:
+        return Cleaned(text, (), reason)
+    if not mends:
+        return Cleaned(mended, (), None)
+    # One rule's mend can bring another rule's matter: an ornament between two quotes goes, and they stand doubled.
+    again = clean(mended, minimum_words)
+    if again.reason:
+        return Cleaned(text, (), again.reason)
+    return Cleaned(again.text, tuple(dict.fromkeys((*mends, *again.mends))), None)
 
 
 def decode(raw: bytes) -> str | None:
