@@ -52,4 +52,6 @@ def read_array(path: Path, dtype: str) -> NDArray[Any]:
     with explained(path):
         if path.stat().st_size == 0:
             return np.zeros(0, dtype=dtype)
+        if path.stat().st_size % np.dtype(dtype).itemsize:
+            raise FileProblem(f"{path} is cut short; encode the corpus again")
         return np.memmap(path, dtype=dtype, mode="c")

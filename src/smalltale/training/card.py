@@ -29,9 +29,9 @@ def card(checkpoint: Path, loaded: LoadedModel, name: str) -> str:
     """The model card in Markdown, with the Hub's table at its top."""
     meta, told = without_folders(loaded.meta), read_json(checkpoint / "config.json")
     hardware, counts, data = (
-        table(meta, *keys) for keys in (("hardware",), ("counts",), ("recipe", "corpus"))
+        table_at(meta, *keys) for keys in (("hardware",), ("counts",), ("recipe", "corpus"))
     )
-    sources, inputs, seconds = table(meta, "sources"), table(meta, "inputs"), meta.get("seconds")
+    sources, inputs, seconds = table_at(meta, "sources"), table_at(meta, "inputs"), meta.get("seconds")
     rows = {
         "Counted parameters": number(told.get("counted_parameters")),
         "Weight class": told.get("weight_class"),
@@ -84,7 +84,7 @@ A story is read from the end-of-story token on, which is why it stands before th
 """
 
 
-def table(meta: Any, *keys: str) -> dict[str, Any]:
+def table_at(meta: Any, *keys: str) -> dict[str, Any]:
     """meta[key][key]…, empty where the record has no such table."""
     for key in keys:
         meta = meta.get(key) if isinstance(meta, dict) else None

@@ -7,6 +7,7 @@ written beside the training, from a copy of the weights.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -131,7 +132,7 @@ def read_state(place: Path, fingerprint: str) -> RunState:
     table = read_json(place / "meta.json")
     try:
         told = {each.name: table[each.name] for each in fields(RunState)}
-        state = TypeAdapter(RunState).validate_python(told, strict=True)
+        state = TypeAdapter(RunState).validate_json(json.dumps(told), strict=True)
     except (KeyError, TypeError, ValidationError) as error:
         raise FileProblem(
             f"{place} is damaged or of another version; remove {place.parent} to start over"

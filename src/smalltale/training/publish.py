@@ -99,7 +99,7 @@ def largest_difference(folder: Path, to: str, model: Transformer) -> float:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as their_logging
 
-    their_logging.disable_progress_bar()
+    their_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     log.info("opening the export in transformers")
     opened: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
     opened.eval()
