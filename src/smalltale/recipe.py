@@ -73,7 +73,11 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     weight_class = table.pop("weight_class", "small")
     table.pop("description", None)
     for section, content in table.items():
-        if section not in SECTIONS or not isinstance(content, dict):
+        if section in SECTIONS and not isinstance(content, dict):
+            raise RecipeError(
+                f"{section} = {content!r} in recipe {shown} is a value; make it a table: [{section}]"
+            )
+        if section not in SECTIONS:
             raise RecipeError(unknown(f"section [{section}] in recipe {shown}", section, SECTIONS))
     for override in overrides:
         apply_override(table, override)
@@ -97,8 +101,10 @@ def read_recipe(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, An
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {shown} is not TOML: {error}; mend that line") from error
     parent = table.pop("extends", None)
+    if not isinstance(parent, str | None):
+        raise RecipeError(f"extends = {parent!r} in recipe {shown} is no text; name a recipe or its path")
     if parent is not None:
-        table = laid_over(read_recipe(str(parent), (*children, name))[0], table)
+        table = laid_over(read_recipe(parent, (*children, name))[0], table)
     return table, shown
 
 

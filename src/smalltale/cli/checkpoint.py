@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -51,8 +52,10 @@ def add_to(app: typer.Typer) -> None:
         from smalltale.training.checkpoint import load_model
         from smalltale.training.publish import export_checkpoint
 
-        if repository.count("/") != 1 or not all(repository.split("/")):
-            raise SmalltaleError(f"{repository!r} is not a repository's name; give OWNER/NAME")
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository, re.ASCII):
+            raise SmalltaleError(
+                f"{repository!r} is not a repository's name; give OWNER/NAME in letters, digits, -, _ and ."
+            )
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / repository.split("/")[1]
             export_checkpoint(checkpoint, "transformers", folder)

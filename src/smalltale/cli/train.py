@@ -11,8 +11,10 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from smalltale.model.transformer import ModelConfig
     from smalltale.recipe import Recipe
-    from smalltale.training.loop import TrainingSummary, Watcher
+    from smalltale.tokens.tokenizer import Tokenizer
+    from smalltale.training.loop import TrainingConfig, TrainingSummary, Watcher
 
 
 def add_to(app: typer.Typer) -> None:
@@ -100,17 +102,11 @@ def train_recipe(
 ) -> TrainingSummary:
     """Count the recipe's model, refuse it over its class's budget, then train it."""
     from smalltale.model.count import count_parameters, refuse_over_budget
-    from smalltale.model.transformer import ModelConfig, Transformer
+    from smalltale.model.transformer import Transformer
     from smalltale.rules import Rules
-    from smalltale.tokens.tokenizer import Tokenizer
-    from smalltale.training.loop import TrainingConfig
     from smalltale.training.train import train
 
-    loaded = Tokenizer.load(tokenizer)
-    shape = recipe.section("model", ModelConfig)
-    if "vocabulary" not in recipe.tables.get("model", {}):
-        shape = replace(shape, vocabulary=loaded.vocabulary)
-    config = recipe.section("training", TrainingConfig)
+    loaded, shape, config = parts_of(recipe, tokenizer)
     count = count_parameters(Transformer(shape))
     weight_class = Rules().weight_class(recipe.weight_class)
     refuse_over_budget(count, weight_class)
@@ -122,3 +118,16 @@ def train_recipe(
         "pad_token_id": loaded.pad_id,
     }
     return train(config, shape, tokens, loaded, out, recipe=recipe.as_dict(), record=record, watch=watch)
+
+
+def parts_of(recipe: Recipe, tokenizer: Path) -> tuple[Tokenizer, ModelConfig, TrainingConfig]:
+    """What a run is made of beside its tokens; the vocabulary is the tokenizer's where the recipe names none."""
+    from smalltale.model.transformer import ModelConfig
+    from smalltale.tokens.tokenizer import Tokenizer
+    from smalltale.training.loop import TrainingConfig
+
+    loaded = Tokenizer.load(tokenizer)
+    shape = recipe.section("model", ModelConfig)
+    if "vocabulary" not in recipe.tables.get("model", {}):
+        shape = replace(shape, vocabulary=loaded.vocabulary)
+    return loaded, shape, recipe.section("training", TrainingConfig)

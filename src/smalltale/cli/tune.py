@@ -42,15 +42,12 @@ def add_to(app: typer.Typer) -> None:
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, for all.")] = None,
     ) -> None:
         """Search for the best values of any recipe keys; stop it and start it again as you like."""
-        from smalltale.errors import FileProblem
         from smalltale.files import explained
         from smalltale.training.tune import open_study, parse_range, search
 
         ranges = [parse_range(each) for each in searched]
         check_ranges(recipe, set_ or [], ranges)
-        for place in (tokens, tokenizer):
-            if not (place / "meta.json").exists() and not (place / "tokenizer.json").exists():
-                raise FileProblem(f"{place} holds neither tokens nor a tokenizer; check the path")
+        check_parts(recipe, set_ or [], tokens, tokenizer)
         with explained(out):
             out.mkdir(parents=True, exist_ok=True)
         opened = open_study(name, study or str(out / "study.journal"))
@@ -80,6 +77,17 @@ def check_ranges(recipe: str, overrides: Sequence[str], ranges: Sequence[Range])
                 loaded.section(section, ModelConfig)
 
 
+def check_parts(recipe: str, overrides: Sequence[str], tokens: Path, tokenizer: Path) -> None:
+    """Refuse tokens and a tokenizer that no trial could train on."""
+    from smalltale.cli.train import parts_of
+    from smalltale.recipe import load_recipe
+    from smalltale.tokens.shards import read_tokens
+    from smalltale.training.train import check_fit
+
+    loaded, shape, config = parts_of(load_recipe(recipe, overrides), tokenizer)
+    check_fit(shape, read_tokens(tokens), loaded, config)
+
+
 def trial_of(recipe: str, overrides: Sequence[str], tokens: Path, tokenizer: Path, out: Path) -> Trial:
     """What runs one trial into a folder of its own."""
     from smalltale.cli.train import train_recipe
@@ -103,9 +111,9 @@ def show(study: optuna.Study, ranges: Sequence[Range], out: Path) -> None:
         key=lambda each: each.value or 0.0,
     )
     if not finished:
-        raise SmalltaleError(
-            "no trial came to its end; see the lines above, then narrow --search or lower its rates"
-        )
+        troubles = [each.user_attrs["trouble"] for each in study.trials if "trouble" in each.user_attrs]
+        why = f"the last one: {troubles[-1]}" if troubles else "all were pruned"
+        raise SmalltaleError(f"no trial of study {study.study_name} came to its end ({why}); narrow --search")
     table = Table("trial", "bits per byte", *(each.key for each in ranges))
     for trial in finished[:SHOWN]:
         cells = (trial.params.get(each.key, "") for each in ranges)
