@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from smalltale.judging.asking import question_of
 from smalltale.judging.folder import read_judgements
 from smalltale.judging.judge import Broken, Busy, Judge, JudgeUnusable, Question, Reply, Sampling
 from smalltale.judging.named import identity_of, open_judges
+from smalltale.judging.providers import ProviderJudge
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
 from smalltale.submission import Completion, write_submission
@@ -66,6 +68,13 @@ def test_a_provider_is_asked_once_a_call(
                 if isinstance(caught.value, Busy):
                     assert caught.value.retry_after_seconds == 7.0
     assert len(server.asked) == 1
+
+
+def test_a_provider_without_logprobs_is_named_before_any_call() -> None:
+    asking = replace(question(), sampling=Sampling(logprobs=True))
+    judge = ProviderJudge(name="anthropic/m", endpoint="", concurrency=1, model=None)
+    with pytest.raises(JudgeUnusable, match="gives no probabilities"):
+        judge.config(asking)
 
 
 def test_a_closed_provider_opens_again_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:

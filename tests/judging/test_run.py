@@ -188,8 +188,15 @@ def test_a_hopeless_judge_is_given_up_early(tmp_path: Path) -> None:
     ("status", "message"), [(401, "refuses the key"), (404, "does not know the model m")]
 )
 def test_a_wrong_key_or_model_stops_at_once(tmp_path: Path, status: int, message: str) -> None:
+    requests: list[object] = []
+
+    def refusing(request: dict[str, Any], before: int) -> Said:
+        requests.append(request)
+        return Said(b"no", status)
+
     with pytest.raises(JudgeUnusable, match=message):
-        judged(tmp_path, lambda request, before: Said(b"no", status), [f"{n}." for n in range(50)])
+        judged(tmp_path, refusing, [f"{n}." for n in range(50)])
+    assert len(requests) == 1
 
 
 def test_a_budget_is_not_passed_by_calls_on_their_way_and_a_larger_one_goes_on(tmp_path: Path) -> None:

@@ -68,12 +68,13 @@ def test_bradley_terry_finds_the_strengths_that_made_the_games() -> None:
 
 
 def test_ranks_are_shared_where_nothing_separates() -> None:
-    means = {"a": 7.0, "b": 6.9, "c": 5.0}
-    assert ranks_with_ties(list(means), means, lambda x, y: means[x] - means[y] > 0.5) == {
-        "a": 1,
-        "b": 1,
-        "c": 3,
-    }
+    assert ranks_with_ties([7.0, 6.9, 5.0, 4.9], lambda better, worse: better - worse > 0.5) == [1, 1, 3, 3]
+
+
+def test_a_difference_in_the_last_bit_separates_nothing() -> None:
+    found = paired({str(n): [0.1 + 0.2] for n in range(9)}, {str(n): [0.3] for n in range(9)})
+    assert found is not None
+    assert (found.wins, found.losses, found.separated) == (0, 0, False)
 
 
 def test_small_measures() -> None:

@@ -268,10 +268,10 @@ class Demo:
         from smalltale.errors import MissingExtra
 
         try:
-            judged = judge_hand_in(self.out / "submission.csv", ["local"], "paper", self.out / "judgements")
+            found = judge_hand_in(self.out / "submission.csv", ["local"], "paper", self.out / "judgements")
         except MissingExtra as error:
             return f"left out: {error}", False
-        return f"{judged} judgements with a score; plumbing only, not fit to rank", True
+        return f"{found.judged} judgements with a score; plumbing only, not fit to rank", True
 
     def leaderboard(self) -> str:
         from smalltale.hackathon.judged import read_entry

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from smalltale.cli import referee
@@ -16,7 +16,10 @@ from smalltale.cli import referee
 if TYPE_CHECKING:
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import Price
+    from smalltale.judging.panel import Calibration
     from smalltale.judging.qualification import Report
+    from smalltale.judging.rubric import Rubric
+    from smalltale.judging.run import JudgingSummary
     from smalltale.submission import Completion
 
 JudgeNames = Annotated[
@@ -68,17 +71,25 @@ def run(
     rows = read_hand_in(submission, read_prompts(prompts) if prompts else None)
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
     prices = dict(price_of(each) for each in price or [])
+    check_prices(prices, judge, budget=config.budget_dollars)
     if dry_run:
-        show_estimate(rows, judge, rubric, prices)
+        show_estimate(rows, judge, rubric, prices, qualification or [])
         return
-    if config.budget_dollars and any(name not in prices for name in judge):
-        from smalltale.errors import SmalltaleError
+    summary = judge_hand_in(submission, judge, rubric, out, config, qualification or [], prices, cache)
+    show_summary(summary, out)
 
+
+def check_prices(prices: dict[str, Price], judges: Sequence[str], *, budget: float) -> None:
+    """Raise SmalltaleError for the price of no judge here, and for a budget that some calls are not held against."""
+    from smalltale.errors import SmalltaleError
+
+    foreign = [name for name in prices if name not in judges]
+    if foreign:
+        raise SmalltaleError(
+            f"--price names {foreign[0]}, which is not asked; write the judge as --judge has it: {', '.join(judges)}"
+        )
+    if budget and any(name not in prices for name in judges):
         raise SmalltaleError("a budget needs the price of every judge; add --price JUDGE=INPUT/OUTPUT")
-    judged = judge_hand_in(submission, judge, rubric, out, config, qualification or [], prices, cache)
-    Console().print(
-        f"{out}: {judged} judgements have a score; see {out / 'report.html'}", highlight=False, soft_wrap=True
-    )
 
 
 def judge_hand_in(
@@ -90,12 +101,11 @@ def judge_hand_in(
     qualifications: Sequence[Path] = (),
     prices: dict[str, Price] | None = None,
     cache: Path | None = None,
-) -> int:
-    """Judge a hand-in by judges of these names. Returns how many judgements have a score."""
+) -> JudgingSummary:
+    """Judge a hand-in by judges of these names."""
     from smalltale.judging.folder import META
     from smalltale.judging.handin import read_hand_in
-    from smalltale.judging.named import identity_of, open_judges
-    from smalltale.judging.panel import calibrations_of
+    from smalltale.judging.named import open_judges
     from smalltale.judging.report import write_report
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import judge_submission, scoring
@@ -103,8 +113,7 @@ def judge_hand_in(
     asked = scoring(load_rubric(rubric))
     # A broken file, hand-in or qualification, is named before any judge is started.
     read_hand_in(submission)
-    identities = {own: (own, endpoint) for own, endpoint in map(identity_of, judges)}
-    known = calibrations_of(identities, qualifications, asked)
+    known = qualifications_of(judges, qualifications, asked)
     with open_judges(judges, concurrency=(config.concurrency if config else 0) or None) as opened:
         priced = {
             each.name: (prices or {})[name]
@@ -118,20 +127,50 @@ def judge_hand_in(
         finally:
             if (out / "judgements.parquet").exists() and (out / META).exists():
                 write_report(out)
-    return summary.judged
+    return summary
+
+
+def qualifications_of(judges: Sequence[str], paths: Sequence[Path], rubric: Rubric) -> dict[str, Calibration]:
+    """By the judge's own name, what these files say. Raises SmalltaleError for an unknown judge, a file of another."""
+    from smalltale.judging.named import identity_of
+    from smalltale.judging.panel import calibrations_of
+
+    return calibrations_of({own: (own, at) for own, at in map(identity_of, judges)}, paths, rubric)
+
+
+def show_summary(summary: JudgingSummary, out: Path) -> None:
+    """Print what a run came to."""
+    others = ", ".join(f"{count} {state}" for state, count in summary.states.items() if state != "ok")
+    cost = "" if summary.dollars is None else f", ${summary.dollars:.4f}"
+    console = Console()
+    console.print(
+        f"{out}: {summary.judged} of {summary.expected} judgements have a score{f' ({others})' if others else ''}, "
+        f"{summary.calls} calls{cost}; see {out / 'report.html'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if summary.stopped:
+        console.print(f"The run ended early: {summary.stopped}.", highlight=False, soft_wrap=True)
+    if not summary.qualified:
+        console.print("These scores rank nothing: not every judge has passed its qualification.")
 
 
 def show_estimate(
-    rows: Sequence[Completion], judges: list[str], rubric: str, prices: dict[str, Price]
+    rows: Sequence[Completion],
+    judges: list[str],
+    rubric: str,
+    prices: dict[str, Price],
+    qualifications: Sequence[Path],
 ) -> None:
     """What a run would cost, nothing asked."""
     from smalltale.judging.cost import estimate
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import scoring
 
-    texts = [f"{row.prompt} {row.completion}" for row in rows]
+    asked = scoring(load_rubric(rubric))
+    qualifications_of(judges, qualifications, asked)
     table = Table("judge", "calls", "tokens read", "tokens written", "dollars")
-    for each in estimate(texts, judges, scoring(load_rubric(rubric)), prices):
+    for each in estimate(rows, judges, asked, prices):
         cost = "no price given" if each.dollars is None else f"{each.dollars:.4f}"
         table.add_row(
             Text(each.judge), f"{each.calls:,}", f"{each.input_tokens:,}", f"{each.output_tokens:,}", cost
@@ -209,7 +248,7 @@ def compare(
         return
     from smalltale.judging.versus import compare_folders, may_rank
 
-    table = Table("measure", "difference (95 %)", "prompts", "wins", "losses", "p", "")
+    table = Table("measure", Column("difference (95 %)", no_wrap=True), "prompts", "wins", "losses", "p", "")
     for name, each in compare_folders(first, second, only_shared=shared).items():
         table.add_row(
             name,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smalltale.judging.panel import combined
+from smalltale.judging.scores import ranks_with_ties
 
 State = Literal["ok", "unparsable", "refused", "error"]
 BOOTSTRAP_DRAWS = 1_000
@@ -186,14 +187,11 @@ def rank(entries: Iterable[Entry], apart: Callable[[Entry, Entry], bool] = separ
     ranking = sorted(
         (each for each in entries if each.ranks), key=lambda each: (-(each.mean or 0.0), each.name)
     )
-    placed: list[tuple[Entry, int]] = []
-    leader, place = None, 0
-    for position, entry in enumerate(ranking, 1):
-        if leader is None or apart(leader, entry):
-            leader, place = entry, position
-        placed.append((entry, place))
-    shared = [place for _, place in placed]
-    standings = [Standing(entry=entry, rank=place, tied=shared.count(place) > 1) for entry, place in placed]
+    places = ranks_with_ties(ranking, apart)
+    standings = [
+        Standing(entry=entry, rank=place, tied=places.count(place) > 1)
+        for entry, place in zip(ranking, places, strict=True)
+    ]
     below = sorted(
         (each for each in entries if not each.ranks),
         key=lambda each: (

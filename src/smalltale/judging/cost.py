@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from smalltale.errors import SmalltaleError
 from smalltale.judging.rubric import Rubric
+from smalltale.signals import judge_directed
+from smalltale.submission import Completion
 
 CHARACTERS_A_TOKEN = 4.0
 ANSWER_SHARE = 0.5
@@ -84,9 +86,14 @@ class Estimate:
 
 
 def estimate(
-    texts: Sequence[str], judges: Sequence[str], rubric: Rubric, prices: Mapping[str, Price]
+    rows: Sequence[Completion], judges: Sequence[str], rubric: Rubric, prices: Mapping[str, Price]
 ) -> list[Estimate]:
-    """Calls, tokens and dollars of judging `texts` (prompt and completion together), nothing cached."""
+    """Calls, tokens and dollars of judging `rows`, nothing cached; a story that speaks to its judge is asked about twice."""
+    texts = [
+        f"{row.prompt} {row.completion}"
+        for row in rows
+        for _ in range(2 if judge_directed(row.completion) else 1)
+    ]
     read = sum(tokens_read(rubric, text) for text in texts)
     written = round(len(texts) * rubric.max_answer_tokens * ANSWER_SHARE)
     return [

@@ -95,8 +95,12 @@ class ProviderJudge:
         from inspect_ai.model import GenerateConfig, ResponseSchema
         from inspect_ai.util import JSONSchema
 
-        provider = self.name.partition("/")[0]
-        logprobs = question.sampling.logprobs and provider in WITH_LOGPROBS
+        provider, logprobs = self.name.partition("/")[0], question.sampling.logprobs
+        if logprobs and provider not in WITH_LOGPROBS:
+            raise JudgeUnusable(
+                f"judge {self.name}: {provider} gives no probabilities of its marks; "
+                "ask it without them (--set judging.logprobs=false) or choose another"
+            )
         return GenerateConfig(
             max_retries=0,
             max_tokens=question.max_tokens,

@@ -41,6 +41,8 @@ class JudgingSummary:
     calls: int
     """Calls of this run alone; what was finished before cost nothing."""
     dollars: float | None
+    qualified: bool
+    """Whether every judge may rank."""
     stopped: str
     """Why the run ended early; empty where it did not."""
     seconds: float
@@ -85,6 +87,7 @@ def judge_submission(
         states={str(state): count for state, count in states.items()},
         calls=run.calls,
         dollars=spending.dollars,
+        qualified=may_rank(names, known),
         stopped=run.stopped,
         seconds=time.monotonic() - began,
     )
@@ -164,7 +167,7 @@ def meta_of(
         "submission": read_json(declared) if declared.exists() else {},
         "rubric": {"name": rubric.name, "version": rubric.version, "hash": rubric.hash},
         "judges": judges,
-        "qualified": bool(judges) and all(each["qualified"] for each in judges),
+        "qualified": summary.qualified,
         "expected": summary.expected,
         "finished": sum(summary.states.values()) == summary.expected and not summary.states.get("error"),
         "stopped": summary.stopped,

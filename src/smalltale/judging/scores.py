@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 DRAWS = 2_000
 CONFIDENCE = 0.95
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def paired(
 ) -> Paired | None:
     """Compare two entries prompt by prompt. None where they share no prompt."""
     shared = [prompt for prompt in first if len(first[prompt]) and len(second.get(prompt, ()))]
-    differences = {prompt: [float(np.mean(first[prompt]) - np.mean(second[prompt]))] for prompt in shared}
+    # Rounded, because two equal scores less one line's values may differ in the last bit.
+    differences = {
+        prompt: [round(float(np.mean(first[prompt]) - np.mean(second[prompt])), 9)] for prompt in shared
+    }
     difference = clustered_interval(differences, seed=seed)
     if difference is None:
         return None
@@ -107,16 +112,14 @@ def bradley_terry(wins: Mapping[tuple[str, str], float], *, rounds: int = 1_000)
     return {name: float(np.log(strength[place])) for name, place in index.items()}
 
 
-def ranks_with_ties(
-    names: Sequence[str], means: Mapping[str, float], separated: Callable[[str, str], bool]
-) -> dict[str, int]:
+def ranks_with_ties(best_first: Sequence[T], separated: Callable[[T, T], bool]) -> list[int]:
     """Ranks as in sports (1, 1, 3): an entry shares the rank of its group's best where nothing separates them."""
-    ranks: dict[str, int] = {}
-    leader, place = None, 0
-    for position, name in enumerate(sorted(names, key=lambda each: (-means[each], each)), 1):
-        if leader is None or separated(leader, name):
-            leader, place = name, position
-        ranks[name] = place
+    ranks: list[int] = []
+    leader = 0
+    for position, each in enumerate(best_first):
+        if position and separated(best_first[leader], each):
+            leader = position
+        ranks.append(leader + 1)
     return ranks
 
 

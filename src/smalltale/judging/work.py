@@ -123,9 +123,11 @@ class Run:
 
         workers: list[asyncio.Task[None]] = []
         try:
-            if self.config.logprobs:  # a judge that gives none is found out by one call
-                await next_ones(1)
-            workers += [asyncio.create_task(next_ones()) for _ in range(min(judge.concurrency, len(waiting)))]
+            # A wrong key, an unknown model, a judge without logprobs: found out by one call.
+            await next_ones(1)
+            workers += [
+                asyncio.create_task(next_ones()) for _ in range(min(judge.concurrency, len(waiting) - 1))
+            ]
             await asyncio.gather(*workers)
         except JudgeUnusable as error:
             return error
