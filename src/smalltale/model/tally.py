@@ -104,6 +104,9 @@ def decoders_of(trace: Trace) -> set[tuple[Meeting, Weight]]:
 
 def same_row(weight: Weight, row: Operand, column: Operand) -> bool:
     """Whether a product's first output is made of the elements of a row of the table, the first or the one it begins in."""
+    if row.source is column.source is weight:
+        one, two = row.region.proper(), column.region.proper()
+        return one[:2] == two[:2] and (two.offset - one.offset) % row.region.numel() == 0
     wanted, first = elements_behind(column, weight), elements_behind(row, weight)
     if wanted is ALL or first is ALL:
         return wanted is first
