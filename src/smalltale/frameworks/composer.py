@@ -1,7 +1,7 @@
 """MosaicML Composer: MDS shards, written here, and a script; a model folder comes back.
 
 Beware: Composer 0.32 is its last release and pins torch < 2.7.1, of which there is no build for processors in the package
-index; it runs with torch 2.13, torchvision left out (templates/composer/stand_in.py).
+index; it runs with torch 2.13, torchvision left out (templates/shared/stand_in.py).
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ LAYOUT: dict[str, Any] = {
 
 
 def export(to: Export) -> None:
-    """Shards of both splits beside the scripts; the training stream itself is not needed."""
+    """Shards of both splits beside the scripts."""
     write_llama_export(FRAMEWORK, to, ("train.py", "stand_in.py", "run.toml"))
+    write_shards(to)
+
+
+def write_shards(to: Export) -> None:
+    """mds/train and mds/val in place of the training stream, which is then not needed."""
     (to.out / "train.bin").unlink()
     for split, stream in (("train", to.tokens.train), ("val", to.tokens.val)):
         write_mds(to.out / "mds" / split, stream, to.plan.context)

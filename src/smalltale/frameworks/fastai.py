@@ -8,7 +8,7 @@ from smalltale.frameworks.huggingface import llama_reader, write_llama_export
 
 def export(to: Export) -> None:
     """The shared streams and scripts of its own."""
-    write_llama_export(FRAMEWORK, to, ("train.py", "run.toml"))
+    write_llama_export(FRAMEWORK, to, ("train.py", "fastai_rows.py", "run.toml"))
 
 
 FRAMEWORK = Framework(

@@ -24,7 +24,11 @@ MODULES = {
     "lightning": "lightning",
     "fastai": "fastai",
     "litgpt": "litgpt",
+    "axolotl": "axolotl",
     "composer": "composer",
+    "llmfoundry": "llmfoundry",
+    "fastxtend": "fastxtend",
+    "blurr": "blurr",
     "mlx": "mlx",
     "llama2c": "llama2c",
 }

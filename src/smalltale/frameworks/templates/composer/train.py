@@ -3,8 +3,12 @@
 import tomllib
 
 import numpy as np
-import stand_in  # noqa: F401  before Composer
 import torch
+import torchmetrics  # noqa: F401  before the stand-in: it asks whether torchvision is there
+from stand_in import stand_in_for
+
+stand_in_for("torchvision")
+
 from composer import Callback, Trainer
 from composer.algorithms import GradientClipping
 from composer.models import HuggingFaceModel
