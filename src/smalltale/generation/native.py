@@ -207,10 +207,12 @@ def zeros_on_large_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     pages of 4 KB (2026-11-24).
     """
     count = math.prod(shape)
-    memory = mmap.mmap(-1, count * dtype.itemsize)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype)
+    # private: shared memory has large pages only where the system's owner allows it
+    memory = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype, count=count).view(shape)
 
 

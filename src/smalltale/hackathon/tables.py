@@ -367,11 +367,11 @@ class Verification(Base):
     counted: Mapped[int | None] = mapped_column(BigInteger)
     reasons: Mapped[list[str]]
     stories: Mapped[dict[str, Any]]
-    """What the plausibility check found (plausibility.py); empty where it was not made."""
+    """What the plausibility check found (`smalltale plausible`); empty where it was not made."""
 
 
 class ModelPiece(Base):
-    """A few megabytes of a model's file. They go when the model is verified."""
+    """A few megabytes of a model's file. They go when the model is verified and its stories are plausible."""
 
     __tablename__ = "model_piece"
     upload: Mapped[str] = mapped_column(String(32), primary_key=True)

@@ -14,7 +14,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,9 +28,28 @@ from smalltale.hackathon.jobs import Held, LeaseLost, finish, queue_verifying, r
 from smalltale.hackathon.people import visible
 from smalltale.hackathon.problems import FieldProblem, Problem, forbidden, missing
 from smalltale.hackathon.store import Store, audit
-from smalltale.hackathon.tables import Edition, HandIn, Member, ModelPiece, Person, Verification
-from smalltale.hackathon.verify import MODEL_FILES, NEEDED, WEIGHTS, Look, Stopped, look_at, refuse_risky
+from smalltale.hackathon.tables import (
+    Completion,
+    Edition,
+    HandIn,
+    Member,
+    ModelPiece,
+    Person,
+    Prompt,
+    Verification,
+)
+from smalltale.hackathon.verify import (
+    MODEL_FILES,
+    NEEDED,
+    WEIGHTS,
+    Look,
+    Stopped,
+    look_at,
+    look_at_stories,
+    refuse_risky,
+)
 from smalltale.rules import Rules
+from smalltale.submission import Completion as Row
 
 PIECE_BYTES = 4 << 20
 OTHERS_BYTES = 32 << 20
@@ -70,7 +89,7 @@ def ask(store: Store, organiser: Person, hand_in_id: int) -> None:
         found = session.get(Verification, hand_in_id)
         if found is None:
             session.add(fresh(store, hand_in_id, asked_by=organiser.handle))
-        elif found.upload is not None and found.state in {"contradicted", "unproven"}:
+        elif found.upload is not None and doubtful(found):
             found.state, found.changed = "waiting", store.now()
             queue_verifying(session, store, hand_in_id, found.upload)
         else:
@@ -97,8 +116,16 @@ def model_json(hand_in: HandIn, found: Verification | None, *, whole: bool) -> d
         "state": found.state if found is not None else None,
         "wanted": wanted(hand_in, found),
         "counted_parameters": found.counted if found is not None else None,
-        **({"reasons": found.reasons} if found is not None and whole else {}),
+        "stories": found.stories.get("verdict") if found is not None else None,
+        **({"reasons": found.reasons, "check": found.stories} if found is not None and whole else {}),
     }
+
+
+def doubtful(found: Verification) -> bool:
+    """Whether a worker has looked, and there is still something to ask."""
+    return found.state in {"contradicted", "unproven"} or (
+        found.state == "verified" and found.stories.get("verdict") != "plausible"
+    )
 
 
 def refuse_sender(store: Store, person: Person, hand_in_id: int) -> HandIn:
@@ -280,8 +307,19 @@ def look(
         if hand_in is None:
             raise missing("hand-in")
         rules = session.get_one(Edition, hand_in.edition_id).toml
+        rows = session.execute(
+            select(Prompt.text, Completion.text)
+            .join(Prompt, Prompt.id == Completion.prompt_id)
+            .where(Completion.hand_in_id == hand_in_id)
+            .order_by(Prompt.position, Completion.sample)
+        ).all()
     refuse_risky(folder)
-    return look_at(folder, claim_of(hand_in), rules, frozen=frozen, stop=stop)
+    found = look_at(folder, claim_of(hand_in), rules, frozen=frozen, stop=stop)
+    if found.verdict == "contradicted":
+        return found
+    sampling = str(hand_in.declaration.get("sampling", ""))
+    stories = look_at_stories(folder, [Row(*each) for each in rows], sampling, stop=stop)
+    return replace(found, stories=stories)
 
 
 def claim_of(hand_in: HandIn) -> dict[str, Any]:
@@ -314,17 +352,17 @@ def verify_folder(
 
 
 def keep(session: Session, store: Store, row: Verification, by: str, found: Look) -> None:
-    """Write a verdict where pages and leaderboards read it; a verified model's bytes are no longer needed."""
+    """Write a verdict where pages and leaderboards read it; bytes that leave no question are no longer needed."""
     hand_in = session.get_one(HandIn, row.hand_in_id)
     row.state, row.counted, row.reasons = (
         found.verdict,
         found.counted,
         [each.replace("\x00", "")[:500] for each in found.reasons],
     )
-    row.changed = store.now()
+    row.stories, row.changed = found.stories, store.now()
     hand_in.verified_parameters = found.counted if found.verdict == "verified" else None
     session.get_one(Edition, hand_in.edition_id).revision += 1
-    if found.verdict == "verified":
+    if found.verdict == "verified" and found.stories.get("verdict") == "plausible":
         forget(session, hand_in.id)
     audit(
         session,
@@ -335,6 +373,7 @@ def keep(session: Session, store: Store, row: Verification, by: str, found: Look
         counted=found.counted,
         claimed=hand_in.counted_parameters,
         reasons=row.reasons,
+        stories=found.stories.get("verdict"),
     )
 
 

@@ -15,12 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from smalltale.errors import SmalltaleError
 from smalltale.files import write_json
+from smalltale.submission import Completion, write_submission
 
 WEIGHTS = "model.safetensors"
 NEEDED = (WEIGHTS, "config.json", "tokenizer.json")
@@ -36,6 +37,7 @@ PASSED_ON = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "OMP
 """What the subprocess may know of our environment: no database URL, no sign-in secret, no judge's key."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 SECONDS = 300
+STORIES_SECONDS = 1800
 GIBIBYTES = 8
 VERDICTS = {"pass": "verified", "fail": "contradicted", "unproven": "unproven"}
 
@@ -51,6 +53,8 @@ class Look:
     verdict: str
     counted: int | None
     reasons: Sequence[str]
+    stories: dict[str, Any] = field(default_factory=dict)
+    """What `smalltale plausible` says of the stories; empty where nobody asked."""
 
 
 def refuse_risky(folder: Path) -> None:
@@ -87,6 +91,27 @@ def look_at(
         return Look(verdict="unproven", counted=None, reasons=["counting gave no verdict"])
     except SmalltaleError as error:
         return Look(verdict="unproven", counted=None, reasons=[f"counting {error}"])
+
+
+def look_at_stories(
+    folder: Path, rows: Sequence[Completion], sampling: str, *, stop: threading.Event | None = None
+) -> dict[str, Any]:
+    """What `smalltale plausible` says of a hand-in's stories under a folder's model."""
+    stories = folder / "stories" / "hand-in.jsonl"
+    write_submission(stories, rows, {})
+    # "=" keeps settings that begin with a dash from being read as an option.
+    arguments = ["plausible", str(folder), "--stories", str(stories), f"--sampling={sampling}", "--json"]
+    try:
+        said = json.loads(limited(arguments, seconds=STORIES_SECONDS, stop=stop))
+        return said if isinstance(said, dict) and "verdict" in said else unproven("gave no verdict")
+    except ValueError:
+        return unproven("gave no verdict")
+    except SmalltaleError as error:
+        return unproven(str(error))
+
+
+def unproven(why: str) -> dict[str, Any]:
+    return {"verdict": "unproven", "reasons": [f"the check of the stories {why}"]}
 
 
 def limited(
