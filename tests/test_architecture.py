@@ -105,7 +105,7 @@ def test_data_flows_one_way_and_only_the_command_line_prints() -> None:
         ("hackathon/planted.py", "import smalltale.generation.complete\n"),
         ("tokens/planted.py", "from ..judging import judgement\n"),
         ("tokens/planted.py", "from .. import judging\n"),
-        ("submission.py", "from smalltale import corpus\n"),
+        ("submission/planted.py", "from smalltale import corpus\n"),
         ("training/planted.py", "from smalltale.progress import set_up_logging\n"),
         ("model/planted.py", "print('loud')\n"),
     ],

@@ -59,13 +59,68 @@ def test_every_error_is_named_at_once_with_its_row_and_mend(tmp_path: Path) -> N
     for row, says in (
         (4, "same as in row 1"),
         (5, "white space or look-alike"),
-        (6, "not one of the prompts"),
+        (6, "white space or look-alike"),
         (7, "not one of"),
         (8, "invisible"),
         (9, "9,000 characters"),
     ):
         assert any(each.startswith(f"row {row},") and says in each for each in told), (row, says, told)
     assert any("3 completions" in each and "every prompt needs 4" in each for each in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (
+            "a.jsonl",
+            b'{"prompt": "p", "completion": "\\ud800 x"}\n{\n{"prompt": "p"}\n7\n{"prompt": "p", "completion": [1]}\n'
+            + b'{"prompt": "p", "completion": '
+            + b"1" * 5_000
+            + b"}\n"
+            + b"[" * 100_000,
+            [
+                ("row 1, column completion", "no UTF-8; save the file as UTF-8"),
+                ("row 2, column all", "line 2 is not JSON"),
+                ("row 3, column completion", "it is missing"),
+                ("row 4, column all", "line 4 is no object"),
+                ("row 5, column completion", "a list is not text"),
+                ("row 6, column all", "line 6 is not JSON"),
+                ("row 7, column all", "line 7 is not JSON"),
+            ],
+        ),
+        (
+            "a.csv",
+            b'prompt,completion\np,it ran, and ran\np\np,caf\xe9\np,a\x00b\np,"\xe3\x85\xa4"\n',
+            [
+                ("row 1, column all", "it has 3 cells and the header 2; put a cell"),
+                ("row 2, column completion", "it is missing"),
+                ("row 3, column completion", "no UTF-8"),
+                ("row 4, column completion", "a NUL character"),
+                ("row 5, column completion", "empty or invisible"),
+            ],
+        ),
+    ],
+)
+def test_rows_that_cannot_be_read_are_all_named_beside_each_other(
+    tmp_path: Path, name: str, content: bytes, told: list[tuple[str, str]]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    errors = [str(each) for each in check_submission(tmp_path / name, ["p"], RULES).errors]
+    for where, says in told:
+        assert any(each.startswith(f"{where}: ") and says in each for each in errors), (where, says, errors)
+    counted = [each for each in errors if "completions; every prompt needs 4" in each]
+    assert len(errors) == len(told) + len(counted)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary() | st.text().map(str.encode), headed=st.booleans())
+def test_no_content_makes_the_gate_itself_fail(
+    tmp_path: Path, suffix: str, content: bytes, headed: bool
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes((b"prompt,completion\n" if headed else b"") + content)
+    assert not check_submission(path, PROMPTS, RULES).accepted
 
 
 def test_a_nul_character_and_a_cell_that_is_no_text_are_named(tmp_path: Path) -> None:
@@ -82,11 +137,14 @@ def test_a_nul_character_and_a_cell_that_is_no_text_are_named(tmp_path: Path) ->
         ("a.csv", b"prompt,text\nx,y\n", "no column completion"),
         ("a.csv", b"prompt,completion\n", "no rows"),
         ("a.csv", b'prompt,completion\n"x,y\n', "not CSV"),
-        ("a.csv", b"prompt,completion\n\xff,y\n", "not UTF-8"),
+        ("a.csv", b"prompt,completion,completion\nx,y,z\n", "2 columns completion"),
+        ("a.csv", "prompt,completion\nx,y\n".encode("utf-16"), "UTF-16 or no text"),
+        ("a.csv", b"prompt,completion\n" + b"x,y\n" * 100_001, "has 100,001 rows"),
+        ("a.csv", b" \n", "is empty"),
         ("a.jsonl", b"{\n", "line 1 is not JSON"),
-        ("a.jsonl", b"[1]\n", "row 1 has no prompt"),
+        ("a.jsonl", b"[1]\n", "line 1 is no object"),
         ("a.parquet", b"PAR1 nothing PAR1", "not whole Parquet"),
-        ("a.xlsx", b"x", "save it as one of them"),
+        ("a.xlsx", b"x", "choose one of these endings"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused_and_never_raises(
@@ -131,14 +189,30 @@ def is_hand_in(rows: Sequence[Completion]) -> bool:
         for cell in (row.prompt, row.completion)
     )
     asked = [unicodedata.normalize("NFC", prompt) for prompt in PROMPTS]
-    texts = {
-        (prompt, unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()) for prompt, text in told
-    }
+    texts = {(prompt, tuple(words_seen(text))) for prompt, text in told}
     whole = sorted(prompt for prompt, _ in told) == sorted(asked * 4)
     return readable and whole and len(texts) == len(told)
 
 
-SMUGGLED = ["", " ", "\u200b", "\x00", "x" * 8_001, ROWS[0].completion, ROWS[0].completion + "\n", "A story."]
+def words_seen(text: str) -> list[str]:
+    """The words that a page would show."""
+    unseen = {"Cc", "Cf", "Cs", "Co", "Cn"}
+    composed = unicodedata.normalize("NFC", text)
+    return "".join(
+        each for each in composed if each.isspace() or unicodedata.category(each) not in unseen
+    ).split()
+
+
+SMUGGLED = [
+    "",
+    " ",
+    "\u200b",
+    "\x00",
+    "x" * 8_001,
+    "A story.",
+    ROWS[0].completion,
+    "\u200b" + ROWS[0].completion + "\n",
+]
 MUTATIONS = ["drop", "double", "swap", "letter of prompt", "letter of completion", "completion", "prompt"]
 
 

@@ -25,6 +25,9 @@ JUDGE_DIRECTED = re.compile(
     re.IGNORECASE,
 )
 
+BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""What Unicode files under letters and symbols, and fonts leave empty: fillers of Hangul, the braille pattern without dots."""
+
 
 def sentences(story: str) -> list[str]:
     """The sentences of a story, white space at their ends removed."""
@@ -107,4 +110,4 @@ def judge_directed(story: str) -> list[str]:
 
 def is_visible(text: str) -> bool:
     """Whether a text has anything a reader would see."""
-    return any(unicodedata.category(each)[0] in "LNPS" for each in text)
+    return any(unicodedata.category(each)[0] in "LNPS" and each not in BLANK_LETTERS for each in text)

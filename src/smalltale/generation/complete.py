@@ -27,7 +27,7 @@ from smalltale.generation.storyteller import Ours, Storyteller, choose_dtype
 from smalltale.generation.weights import Decoder
 from smalltale.model.transformer import Transformer
 from smalltale.signals import is_visible
-from smalltale.submission import Completion, normal
+from smalltale.submission import Completion, as_seen
 from smalltale.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def different(candidates: Sequence[Candidate]) -> list[Candidate]:
     texts: dict[str, Candidate] = {}
     for each in candidates:
         if is_visible(each.text) and "\x00" not in each.text:
-            texts.setdefault(normal(each.text).strip(), each)
+            texts.setdefault(as_seen(each.text), each)
     return list(texts.values())
 
 

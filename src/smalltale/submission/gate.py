@@ -1,0 +1,198 @@
+"""The gate between the two sides: every problem of a hand-in, at once.
+
+In: a file, the prompts asked for, the rules. Out: a Verdict.
+Beware: nothing in a hand-in is ever executed, and nothing in one may make the gate itself fail.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smalltale.errors import FileProblem
+from smalltale.files import explained
+from smalltale.prompts import read_prompts
+from smalltale.rules import Rules
+from smalltale.signals import echoes_prompt, is_visible, judge_directed, looped_sentences
+from smalltale.submission.table import COLUMNS, MAX_SHOWN, Completion, Finding, read_table
+
+LOOK_ALIKES = str.maketrans("“”‘’–—авсԁенһіјкморԛѕтухԝαεικνορτυχ", "\"\"''--abcdehhijkmopqstyxwaeikvoptux")
+"""Quotes and dashes, Cyrillic and Greek small letters that pass for Latin ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the gate says. Accepted where `errors` is empty."""
+
+    errors: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+    rows: tuple[Completion, ...]
+
+    @property
+    def accepted(self) -> bool:
+        return not self.errors
+
+
+def check_files(path: Path, prompts: Path, rules: Rules) -> Verdict:
+    """`check_submission` with the prompts of a file."""
+    return check_submission(path, read_prompts(prompts), rules)
+
+
+def check_submission(path: Path, prompts: Sequence[str], rules: Rules) -> Verdict:
+    """Check a hand-in against the prompts asked for. Never raises for what is in the file: it finds."""
+    with explained(path):
+        size = path.stat().st_size
+    if size > rules.max_submission_bytes:
+        return refused(f"the file has {size:,} bytes", f"at most {rules.max_submission_bytes:,} are taken")
+    try:
+        table = read_table(path)
+    except FileProblem as problem:
+        found, _, mend = str(problem).partition("; ")
+        return refused(found, mend)
+    unread = {(each.row, each.column) for each in table.problems}
+    errors = table.problems + [
+        error
+        for number, row in table.rows.items()
+        for error in errors_of_row(number, row, rules)
+        if (number, error.column) not in unread
+    ]
+    errors += errors_of_prompts(table.rows, prompts, rules)
+    errors.sort(key=lambda each: (each.row is None, each.row))
+    return Verdict(
+        errors=tuple(errors),
+        warnings=tuple(each for number, row in table.rows.items() for each in warnings_of_row(number, row)),
+        rows=tuple(table.rows.values()),
+    )
+
+
+def refused(found: str, mend: str) -> Verdict:
+    """A verdict about the file as a whole."""
+    return Verdict(errors=(Finding(row=None, column="file", found=found, mend=mend),), warnings=(), rows=())
+
+
+def errors_of_row(number: int, row: Completion, rules: Rules) -> list[Finding]:
+    """What is wrong with one row by itself."""
+    errors = []
+    for column in COLUMNS:
+        value: str = getattr(row, column)
+        if "\x00" in value:
+            found, mend = "it has a NUL character", "remove it"
+        elif any("\ud800" <= each <= "\udfff" for each in value):
+            found = f"{shown(value)} has what is no UTF-8"
+            mend = "save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8"
+        elif not is_visible(value):
+            found, mend = "it is empty or invisible", "give a story"
+        elif len(value) > rules.max_completion_characters:
+            found = f"it has {len(value):,} characters"
+            mend = f"at most {rules.max_completion_characters:,} are taken"
+        else:
+            continue
+        errors.append(Finding(row=number, column=column, found=found, mend=mend))
+    return errors
+
+
+def errors_of_prompts(rows: dict[int, Completion], prompts: Sequence[str], rules: Rules) -> list[Finding]:
+    """Prompts that are missing, foreign or have another number of completions, and completions that repeat."""
+    asked = {normal(prompt): prompt for prompt in prompts}
+    alike = {skeleton(prompt): prompt for prompt in prompts}
+    groups: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    errors = []
+    for number, row in rows.items():
+        key = normal(row.prompt)
+        if not key:
+            continue  # told as a cell without text
+        if key in asked:
+            groups[key].append((number, row.completion))
+            continue
+        near = alike.get(skeleton(row.prompt))
+        found = f"{shown(row.prompt)} is not one of the prompts"
+        mend = "copy the prompts to the letter from the prompt file"
+        if near is not None:
+            found = f"{shown(row.prompt)} differs from a prompt only in white space or look-alike characters"
+            mend = f"write it as {shown(near)}, {len(near)} characters"
+        errors.append(Finding(row=number, column="prompt", found=found, mend=mend))
+    wanted = rules.completions_per_prompt
+    for key, prompt in asked.items():
+        got = groups.get(key, [])
+        if len(got) != wanted:
+            errors.append(
+                Finding(
+                    row=None,
+                    column="prompt",
+                    found=f"{shown(prompt)} has {len(got)} completions",
+                    mend=f"every prompt needs {wanted}",
+                )
+            )
+        first: dict[str, int] = {}
+        for number, completion in got:
+            before = first.setdefault(as_seen(completion), number)
+            if before != number and is_visible(completion):
+                errors.append(
+                    Finding(
+                        row=number,
+                        column="completion",
+                        found=f"to a reader's eye it is the same as in row {before}",
+                        mend=f"the {wanted} completions of a prompt must differ",
+                    )
+                )
+    return errors
+
+
+def warnings_of_row(number: int, row: Completion) -> list[Finding]:
+    """What a contestant may want to look at before handing in."""
+    warnings = []
+    if looped := looped_sentences(row.completion):
+        warnings.append(
+            Finding(
+                row=number,
+                column="completion",
+                found=f"{looped} sentences repeat an earlier one",
+                mend="the model may be caught in a loop",
+            )
+        )
+    if echoes_prompt(row.prompt, row.completion):
+        warnings.append(
+            Finding(
+                row=number,
+                column="completion",
+                found="it repeats its prompt",
+                mend="hand in the continuation alone",
+            )
+        )
+    if passages := judge_directed(row.completion):
+        warnings.append(
+            Finding(
+                row=number,
+                column="completion",
+                found=f"{shown(passages[0])} speaks to a judge",
+                mend="such stories are judged without it and flagged",
+            )
+        )
+    return warnings
+
+
+def normal(text: str) -> str:
+    """The text by which prompts are compared: Unicode NFC, line ends as one character."""
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n"))
+
+
+def as_seen(text: str) -> str:
+    """The text by which completions are compared: NFC, without invisible characters, white space as single spaces."""
+    composed = unicodedata.normalize("NFC", text)
+    visible = "".join(each for each in composed if each.isspace() or unicodedata.category(each)[0] != "C")
+    return " ".join(visible.split())
+
+
+def skeleton(text: str) -> str:
+    """A text without what the eye misses: white space, case, compatibility forms, marks and quotes, look-alike letters."""
+    folded = unicodedata.normalize("NFKD", text).casefold().translate(LOOK_ALIKES)
+    return "".join(each for each in folded if unicodedata.category(each)[0] not in "ZCM")
+
+
+def shown(text: str) -> str:
+    """A text as a message quotes it: short, with invisible characters as escapes."""
+    short = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return ascii(short) if any(not each.isprintable() for each in short) else repr(short)
