@@ -6,7 +6,8 @@ bits per byte at least as low) and `ratio_quality` (our best bits per byte ÷ na
 Beware: time is the sum of training steps; starting and compiling stand beside it. Both train on the same few stories, many
 times over, so regularisation decides; bits per byte are on the whole validation text, in float32. With --paced a step of each
 is measured first, taking turns on the quiet machine, and every step counts as that median: the hours of training may then run
-beside other work.
+beside other work, and on a CPU nanoGPT's, compiled and in bfloat16 though they count at the pace of its own float32 step.
+A finished run is kept beside the result, in OUT.runs.jsonl: the same command goes on after it.
 
     python benchmarks/time_to_quality.py --nanogpt PATH --tokens FOLDER --tokenizer FOLDER --text FILE [--minutes 20] [--paced] [--quick]
 """
@@ -87,7 +88,15 @@ class Bench:
         shape = self.shape(setting)
         if setting.rate:
             assert self.nanogpt is not None
-            return NanoGPT(self.nanogpt, shape, self.data, self.device, setting.rate, setting.dropout)
+            return NanoGPT(
+                self.nanogpt,
+                shape,
+                self.data,
+                self.device,
+                setting.rate,
+                setting.dropout,
+                hurried=bool(self.pace),
+            )
         return Ours(shape, self.data, self.device, setting.optim, setting.dropout, setting.seed)
 
 
@@ -132,16 +141,34 @@ def run(bench: Bench, setting: Setting, looks: int = 5) -> dict[str, Any]:
 
 def pace_of(
     bench: Bench, theirs: Setting, ours: Setting, windows: int = 6, steps: int = 12
-) -> dict[bool, float]:
+) -> dict[str, float]:
     """Median seconds of a step of each, window by window in turn, after warm-up."""
-    trainers = {bool(setting.rate): bench.trainer(setting) for setting in (theirs, ours)}
-    taken: dict[bool, list[float]] = {peer: [] for peer in trainers}
+    trainers = {"nanogpt": bench.trainer(theirs), "ours": bench.trainer(ours)}
+    taken: dict[str, list[float]] = {name: [] for name in trainers}
     for trainer in trainers.values():
         trainer.steps(3)
     for _ in range(windows):
-        for peer, trainer in trainers.items():
-            taken[peer] += trainer.steps(steps)
-    return {peer: statistics.median(each) for peer, each in taken.items()}
+        for name, trainer in trainers.items():
+            taken[name] += trainer.steps(steps)
+    return {name: statistics.median(each) for name, each in taken.items()}
+
+
+class Journal:
+    """What is finished, a line each, for a command that is given again on the same machine at the same commit."""
+
+    def __init__(self, path: Path, where: str) -> None:
+        self.path, self.where = path, where
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.held = [each for each in map(json.loads, lines) if each["where"] == where]
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        return next((each for each in self.held if each["name"] == name), None)
+
+    def keep(self, record: dict[str, Any]) -> dict[str, Any]:
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps({**record, "where": self.where}) + "\n")
+        return record
 
 
 def cosine(progress: float) -> float:
@@ -191,9 +218,8 @@ def settings_for(kind: str, minutes: float, quick: bool) -> tuple[list[Setting],
         return theirs[: 1 if quick else None], ours[: 1 if quick else None]
     base = Setting(name="", layers=6, width=256, heads=2, length=256, batch_tokens=4096, minutes=minutes)
     theirs = [replace(base, name=f"nanoGPT, rate {rate:g}", rate=rate) for rate in (2e-3, 1e-3, 4e-3, 5e-4)]
-    mine = replace(base, name="ours, a fifth of the time", length=512, minutes=minutes / 5)
-    ours = [mine, replace(mine, name="ours, the same time", minutes=minutes, dropout=0.1)]
-    return theirs[: 1 if quick else None], ours[: 1 if quick else None]
+    ours = [replace(base, name="ours, a fifth of the time", length=512, minutes=minutes / 5)]
+    return theirs[: 1 if quick else None], ours
 
 
 def our_settings_on_a_gpu(quick: bool) -> list[Setting]:
@@ -246,16 +272,22 @@ def main() -> None:
         stories=read_stories(chosen.text)[: 300 if chosen.quick else None],
         nanogpt=chosen.nanogpt,
     )
+    out = chosen.out or HERE / "results" / f"time_to_quality-{device.kind}.json"
+    journal = Journal(
+        out.with_suffix(".runs.jsonl"), f"{device.name}, {chosen.commit}, quick: {chosen.quick}"
+    )
+    pace: dict[str, Any] | None = None
     theirs, ours = settings_for(device.kind, 0.2 if chosen.quick else chosen.minutes, chosen.quick)
     if chosen.paced:
-        bench = replace(bench, pace=pace_of(bench, theirs[0], ours[0]))
-        print(f"a step: nanoGPT's {bench.pace[True]:.3f} s, ours {bench.pace[False]:.3f} s", flush=True)
+        pace = journal.get("pace") or journal.keep({"name": "pace", **pace_of(bench, theirs[0], ours[0])})
+        print(f"a step: nanoGPT's {pace['nanogpt']:.3f} s, ours {pace['ours']:.3f} s", flush=True)
+        bench = replace(bench, pace={True: pace["nanogpt"], False: pace["ours"]})
         torch._dynamo.reset()
     found: dict[str, list[dict[str, Any]]] = {"nanogpt": [], "ours": []}
     for pair in zip(theirs + [None] * len(ours), ours + [None] * len(theirs), strict=False):  # taking turns
         for name, setting in zip(found, pair, strict=True):
             if setting is not None:
-                found[name].append(run(bench, setting))
+                found[name].append(journal.get(setting.name) or journal.keep(run(bench, setting)))
                 torch._dynamo.reset()
     best = min(found["nanogpt"], key=lambda each: each["bits_per_byte"])
     as_good = [each["seconds"] for each in found["ours"] if each["bits_per_byte"] <= best["bits_per_byte"]]
@@ -264,7 +296,7 @@ def main() -> None:
         "ratio_quality": round(
             min(each["bits_per_byte"] for each in found["ours"]) / best["bits_per_byte"], 3
         ),
-        "step_seconds": {"nanogpt": bench.pace[True], "ours": bench.pace[False]} if bench.pace else None,
+        "step_seconds": pace,
         "runs": found,
         "stories": len(bench.stories),
         "machine": device.name,
@@ -273,9 +305,8 @@ def main() -> None:
         "commit": chosen.commit,
         "quick": chosen.quick,
     }
-    out = chosen.out or HERE / "results" / f"time_to_quality-{device.kind}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    journal.path.unlink()
     print(json.dumps({key: value for key, value in result.items() if key != "runs"}))
 
 

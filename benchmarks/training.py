@@ -112,6 +112,8 @@ def main() -> None:
     names = chosen.shapes or (list(known)[:1] if chosen.quick else list(known))
     windows, steps = (2, 2 if not on_gpu else 5) if chosen.quick else (WINDOWS, 10 if on_gpu else 4)
     peak = matrix_peak(device)
+    out = chosen.out or HERE / "results" / f"training-{device.kind}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
     table: dict[str, Any] = {}
     with token_folder(chosen.tokens, 8192 if on_gpu else 4096) as folder:
         data = read_tokens(folder)
@@ -130,10 +132,20 @@ def main() -> None:
             table[name] = compare(contenders(chosen, shape, data, device), shape, windows, steps)
             for row in table[name].values():
                 row["mfu"] = round(row["teraflops_of_our_shape"] / peak, 3)
+            result = result_of(table, peak, device, chosen)
+            # After each shape, so that a machine that goes in the middle takes one shape with it.
+            out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
             torch._dynamo.reset()
             gc.collect()
             if on_gpu:
                 torch.cuda.empty_cache()
+    print(json.dumps(result))
+
+
+def result_of(
+    table: dict[str, Any], peak: float, device: Device, chosen: argparse.Namespace
+) -> dict[str, Any]:
+    """The ratios, the shapes they come from, and where they were measured."""
     ratios = {
         f"ratio_{peer}": round(
             min(
@@ -144,7 +156,7 @@ def main() -> None:
         for peer in next(iter(table.values()))
         if peer != "ours"
     }
-    result = {
+    return {
         **ratios,
         "shapes": table,
         "matrix_peak_teraflops": round(peak, 1),
@@ -156,10 +168,6 @@ def main() -> None:
         "commit": chosen.commit,
         "quick": chosen.quick,
     }
-    out = chosen.out or HERE / "results" / f"training-{device.kind}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":
