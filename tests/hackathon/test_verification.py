@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ from .conftest import PROMPTS, START, Fair, stories, token_on
 
 FINAL_PROMPTS = [f"F {each}" for each in PROMPTS]
 COUNTED = 1_668
+VERIFIED = Look(verdict="verified", counted=COUNTED, reasons=[], stories={"verdict": "plausible"})
 PYTHON = sys.executable
 
 
@@ -50,6 +53,60 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Writer:
+    """A model that has learnt to tell stories, with what it told of the final prompts."""
+
+    folder: Path
+    counted: int
+    stories: bytes
+    sampling: str
+
+
+@pytest.fixture(scope="session")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Writer:
+    """A model that has read fables for two seconds."""
+    import torch
+    from torch.nn import functional as F
+
+    from smalltale.corpus.fable import stories as fables
+    from smalltale.generation.complete import completions
+    from smalltale.generation.sampler import GenerationConfig
+    from smalltale.generation.storyteller import Ours
+    from smalltale.model.folder import write_model
+    from smalltale.model.transformer import ModelConfig, Transformer
+    from smalltale.submission import write_submission
+    from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
+
+    torch.manual_seed(0)
+    texts = list(fables(1, 120))
+    tokenizer = train_tokenizer(texts, TokenizerConfig(vocabulary=400))
+    shape = ModelConfig(vocabulary=tokenizer.vocabulary, layers=2, width=64, heads=2, context=128)
+    model = Transformer(shape)
+    rows = torch.tensor(
+        [([tokenizer.end_id, *ids] + [tokenizer.end_id] * 65)[:65] for ids in tokenizer.encode_batch(texts)]
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(80):
+        batch = rows[torch.randperm(len(rows))[:24]]
+        loss = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1).float(), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("writer")
+    write_model(folder, shape, model.eval().state_dict(), {})
+    tokenizer.save(folder)
+    config = GenerationConfig(samples=4, max_tokens=40, temperature=0.8, dtype="float32", seed=3)
+    told = completions(Ours(model, tokenizer, torch.float32), FINAL_PROMPTS, config)
+    write_submission(folder / "stories.csv", told, {})
+    return Writer(
+        folder=folder,
+        counted=sum(each.numel() for each in model.parameters()),
+        stories=(folder / "stories.csv").read_bytes(),
+        sampling=json.dumps(asdict(config)),
+    )
+
+
 def sent(folder: Path, **changes: bytes) -> list[Sent]:
     """The folder's three files, some with other contents."""
     contents = {
@@ -61,7 +118,9 @@ def sent(folder: Path, **changes: bytes) -> list[Sent]:
     ]
 
 
-def finalist(fair: Fair, model: Path, handle: str = "ada", **declared: object) -> tuple[Person, HandIn]:
+def finalist(
+    fair: Fair, model: Path, handle: str = "ada", *, content: bytes | None = None, **declared: object
+) -> tuple[Person, HandIn]:
     """A team with a final hand-in by this model."""
     fair.clock.now = START
     person = fair.team(handle)
@@ -71,14 +130,15 @@ def finalist(fair: Fair, model: Path, handle: str = "ada", **declared: object) -
         "model_hash": sha256_of(model / "model.safetensors"),
         **declared,
     }
-    row = fair.hand_in(person, kind="final", content=stories(prompts=FINAL_PROMPTS), **declared)
-    return person, row
+    content = content or stories(prompts=FINAL_PROMPTS)
+    return person, fair.hand_in(person, kind="final", content=content, **declared)
 
 
 def believed(monkeypatch: pytest.MonkeyPatch, *looks: Look) -> None:
-    """Let the process that counts say this, without its five seconds."""
-    said = iter(looks)
+    """Let the two processes that look at a model say this, without their ten seconds."""
+    said, told = iter(looks), iter(looks)
     monkeypatch.setattr(verification, "look_at", lambda *_, **__: next(said))
+    monkeypatch.setattr(verification, "look_at_stories", lambda *_, **__: next(told).stories)
 
 
 def state_of(fair: Fair, number: int) -> Verification:
@@ -91,14 +151,37 @@ def pieces(fair: Fair) -> int:
         return session.scalar(select(func.count()).select_from(ModelPiece)) or 0
 
 
-def test_a_finalists_model_is_sent_counted_by_a_worker_and_stands_as_verified(
-    fair: Fair, model: Path
+@pytest.mark.all
+def test_a_finalists_model_is_counted_and_its_stories_are_held_against_it_by_a_worker(
+    fair: Fair, writer: Writer
+) -> None:
+    declared = {"counted_parameters": str(writer.counted), "sampling": writer.sampling}
+    person, row = finalist(fair, writer.folder, content=writer.stories, **declared)
+    _, other = finalist(fair, writer.folder, "eve", **declared)
+    send(fair.store, person, row.id, sent(writer.folder))
+    assert fair.judge() == 3
+    found = state_of(fair, row.id)
+    assert (found.state, found.counted, list(found.reasons)) == ("verified", writer.counted, [])
+    assert found.stories["verdict"] == "plausible", found.stories
+    assert found.stories["regenerated"] == found.stories["stories"] == 24
+    assert pieces(fair) == 0
+    with fair.store.read() as session:
+        eve = session.get_one(Person, other.person_id)
+    send(fair.store, eve, other.id, sent(writer.folder))
+    assert fair.judge() == 1
+    found = state_of(fair, other.id)
+    assert (found.state, found.stories["verdict"]) == ("verified", "implausible"), found.stories
+    assert pieces(fair) == 3
+    assert "would hardly have written them" in fair.signed_in("eve").get(f"/hand-ins/{other.id}").text
+
+
+def test_a_verified_model_stands_on_the_leaderboard_and_its_bytes_are_gone(
+    fair: Fair, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     person, row = finalist(fair, model)
+    believed(monkeypatch, VERIFIED)
     send(fair.store, person, row.id, sent(model))
     assert fair.judge() == 2
-    found = state_of(fair, row.id)
-    assert (found.state, found.counted, list(found.reasons)) == ("verified", COUNTED, [])
     assert pieces(fair) == 0
     with fair.store.read() as session:
         line = make_board(session, fair.edition, kind="final", side="all", weight_class=None).lines[0]
@@ -106,9 +189,26 @@ def test_a_finalists_model_is_sent_counted_by_a_worker_and_stands_as_verified(
     page = fair.signed_in("ada").get(f"/hand-ins/{row.id}").text
     assert "1,668 (verified)" in page
     assert "<b>Verified:</b>" in page
+    assert "<b>Its stories are plausible:</b>" in page
     assert 'name="files"' not in page
     with pytest.raises(Problem, match="is verified"):
         send(fair.store, person, row.id, sent(model))
+
+
+def test_a_verified_model_with_doubtful_stories_is_kept_and_can_be_looked_at_again(
+    fair: Fair, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, row = finalist(fair, model)
+    organiser = fair.person("boss", admin=True)
+    doubted = {"verdict": "unproven", "reasons": ["the check of the stories took more than 1800 seconds"]}
+    believed(monkeypatch, replace(VERIFIED, stories=doubted), VERIFIED)
+    send(fair.store, person, row.id, sent(model))
+    fair.judge()
+    assert (state_of(fair, row.id).state, pieces(fair)) == ("verified", 3)
+    assert "took more than 1800 seconds" in fair.signed_in("ada").get(f"/hand-ins/{row.id}").text
+    ask(fair.store, organiser, row.id)
+    fair.judge()
+    assert (state_of(fair, row.id).stories["verdict"], pieces(fair)) == ("plausible", 0)
 
 
 def test_a_model_that_is_not_what_was_declared_is_contradicted_and_stays_claimed(
