@@ -8,25 +8,149 @@ from __future__ import annotations
 
 import itertools
 import re
+import string
 import unicodedata
+from collections.abc import Sequence
 
 from smalltale.files import END_OF_STORY
 
 SENTENCE = re.compile(r"[^.!?\n]+[.!?]+[\"'”’)]*|[^.!?\n]+")
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+GRADER = r"(?:judge|grader|evaluator|examiner|assessor|marker|reviewer|jury|llm|ai)s?"
 JUDGE_DIRECTED = re.compile(
-    r"\b(?:ignore|disregard|forget)\b[^.\n]{0,40}\b(?:instructions?|rubric|above|previous)\b"
-    r"|\b(?:as|dear|you are|you're)\s+(?:a|an|the)?\s*(?:judge|grader|evaluator)\b"
-    r"|\b(?:give|rate|score|grade|marks)\b[^.\n]{0,40}\b(?:10|ten)\b[^.\n]{0,20}"
-    r"|\b(?:text|story|exercise|completion) above\b|\b(?:copy|repeat|use) th(?:e|is|ese) (?:marks?|scores?|grades?)\b"
-    r"|\b(?:10\s*/\s*10|full marks|highest score|perfect score)\b"
-    r"|\b(?:grammar|creativity|consistency|plot)[\"']?\s*[:=]\s*\d|\{\s*[\"'][a-z_ ]+[\"']\s*:"
-    r"|<\|[a-z_]+\|>|\[/?INST\]|</?s>|\bassistant\s*:",
-    re.IGNORECASE,
+    "|".join(
+        (
+            # orders
+            r"\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:instructions?|rubric|criteria|above|previous)\b",
+            r"\b(?:text|story|exercise|completion) above\b",
+            r"\b(?:copy|repeat|use) th(?:e|is|ese) (?:marks?|scores?|grades?)\b",
+            # whoever reads it for a mark
+            rf"\b(?:as|dear|you are|you're)\s+(?:an?\s+|the\s+)?{GRADER}\b",
+            rf"\b(?:note|message|instructions?|reminder)\s+(?:to|for)\s+(?:the\s+|all\s+|any\s+|my\s+)?(?:{GRADER}|teacher|assistant)\b",
+            r"\b(?:teacher's note|student's (?:text|part)|json|rubric|system prompt|language model)\b",
+            # marks
+            r"\b(?:give|rate|score|grade|marks|award)\b[^.\n]{0,40}\b(?:10|ten)\b[^.\n]{0,20}",
+            r"\b(?:10\s?/\s?10|(?:10|ten) out of (?:10|ten)|full marks|(?:highest|perfect|maximum) (?:score|mark|grade|rating)s?)\b",
+            r"\b(?:this|my|the) (?:story|text|completion|exercise|piece) (?:deserves|(?:must|should) (?:get|receive|score|be (?:given|rated|graded|scored|marked)))\b",
+            r"\b(?:first|second|better) (?:piece|completion)\b",
+            # a forged answer, a forged end of the exercise, a forged turn of the conversation
+            r"\b(?:grammar|creativity|consistency|plot)[\"']?\s?(?:[:=]|is|gets)?\s?(?:\d|ten\b)",
+            r"\{\s{0,9}[\"'][a-z_ ]{1,40}[\"']\s?:",
+            r"\bthe (?:exercise|evaluation|grading|marking|assessment) (?:is|was) (?:now )?(?:over|complete|finished|done|marked)\b",
+            r"^[ \t#>*]*(?:system|user|human|assistant|developer|instruction|response)\s?:|\bassistant\s?:|#\s?(?:instruction|response)",
+            r"<\|[a-z_ ]{1,40}\|>|[\[(]\|?/?(?:inst|system|user|assistant|endofturn)\|?[\])]|</?s>|<(?:start|end)_of_turn>",
+        )
+    ),
+    re.IGNORECASE | re.MULTILINE,
 )
-
+"""Of a text in plain letters. Every repetition is bounded, because whoever writes the text may want it to take long."""
+SQUEEZED = re.compile(
+    r"(?:ignore|disregard|forget)(?:all|any|the|my|your|these|those)?(?:previous|prior|above|earlier)?(?:instruction|rubric)"
+    r"|dear(?:judge|grader|examiner|evaluator)|(?:10|ten)outof(?:10|ten)"
+    r"|(?:give|rate|score|grade)(?:this|the|my|it|a)?(?:story|text|piece)?(?:a|an)?(?:10|ten|perfectscore|fullmarks|highestscore)(?!\d)"
+)
+"""Of its letters and digits alone: words pulled apart or run together."""
+LIKE_LATIN = [
+    "аa",
+    "вb",
+    "гr",
+    "еe",
+    "ѕs",
+    "іi",
+    "јj",
+    "кk",
+    "ӏl",
+    "мm",
+    "нh",
+    "оo",
+    "пn",
+    "рp",
+    "сc",
+    "тt",
+    "уy",
+    "хx",
+    "һh",
+    "ԁd",
+    "ԛq",
+    "ԝw",
+    "ѵv",
+    "αa",
+    "βb",
+    "γy",
+    "εe",
+    "ηn",
+    "ιi",
+    "κk",
+    "νv",
+    "οo",
+    "ρp",
+    "τt",
+    "υu",
+    "χx",
+    "ωw",
+    "ոn",
+    "սu",
+    "հh",
+    "օo",
+    "ցg",
+    "ᴀa",
+    "ʙb",
+    "ᴄc",
+    "ᴅd",
+    "ᴇe",
+    "ɢg",
+    "ʜh",
+    "ɪi",
+    "ᴊj",
+    "ᴋk",
+    "ʟl",
+    "ᴍm",
+    "ɴn",
+    "ᴏo",
+    "ᴘp",
+    "ʀr",
+    "ᴛt",
+    "ᴜu",
+    "ᴠv",
+    "ᴡw",
+    "ʏy",
+    "ᴢz",
+    "ıi",
+    "ɑa",
+    "ɡg",
+    "øo",
+    "łl",
+    "‹<",
+    "›>",
+    "〈<",
+    "〉>",
+    "⟨<",
+    "⟩>",
+    "≺<",
+    "≻>",
+    "’'",
+    "‘'",
+    "ʼ'",
+    '“"',
+    '”"',
+    "∕/",
+    "⁄/",
+    "ǀ|",
+    "∣|",
+]
+LATIN = {each[0]: each[1] for each in LIKE_LATIN} | {
+    chr(first + place): letter
+    for first in (0x1F150, 0x1F170, 0x1F1E6)
+    for place, letter in enumerate(string.ascii_lowercase)
+}
+"""Signs that look like another, for those that Unicode itself does not call its variant (NFKD)."""
+DIGITS_AS_LETTERS = str.maketrans("013457", "oieast")
 BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
-"""What Unicode files under letters and symbols, and fonts leave empty: fillers of Hangul, the braille pattern without dots."""
+"""Letters and signs that no reader sees: the Hangul fillers and the empty Braille cell."""
+BLANK_MARKS = "\u034f\u180b\u180c\u180d\u180f"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+SELECTORS = (range(0xFE00, 0xFE10), range(0xE0000, 0xE1000))
+"""Variation selectors and tags, which show nothing and may carry a hidden text."""
 
 
 def sentences(story: str) -> list[str]:
@@ -105,7 +229,44 @@ def story_alone(prompt: str, completion: str) -> str:
 
 def judge_directed(story: str) -> list[str]:
     """The passages that speak to a judge instead of a child."""
-    return [match.group().strip() for match in JUDGE_DIRECTED.finditer(unicodedata.normalize("NFKC", story))]
+    return [story[begin:end].strip() for begin, end in spoken_to_judge(story)]
+
+
+def spoken_to_judge(story: str) -> list[tuple[int, int]]:
+    """Where a text speaks to a judge: begin and end of each passage, in order.
+
+    Seen through letters of other alphabets, marks on letters, what is not drawn, and words pulled apart or run together;
+    not in other languages nor in a cipher.
+    """
+    plain, places = plain_letters(story)
+    kept = [place for place, each in enumerate(plain) if each.isalnum()]
+    near = "".join(plain[place] for place in kept).lower()
+    found = [(places[each.start()], places[each.end() - 1]) for each in JUDGE_DIRECTED.finditer(plain)]
+    for text in (near, near.translate(DIGITS_AS_LETTERS)):
+        matches = SQUEEZED.finditer(text)
+        found += [(places[kept[each.start()]], places[kept[each.end() - 1]]) for each in matches]
+    return sorted({(begin, end + 1) for begin, end in found})
+
+
+def plain_letters(text: str) -> tuple[str, Sequence[int]]:
+    """A text as it is read, in plain Latin letters without marks, and for each of them its place in the text."""
+    if text.isascii() and not CONTROL.search(text):
+        return text, range(len(text))
+    letters, places = [], []
+    for place, each in enumerate(text):
+        for part in each if each.isascii() else unicodedata.normalize("NFKD", each):
+            if is_drawn(part) and not unicodedata.combining(part):
+                letters.append(LATIN.get(part.lower(), part))
+                places.append(place)
+    return "".join(letters), places
+
+
+def is_drawn(character: str) -> bool:
+    """Whether a character shows anything, or is white space: controls, joiners, selectors and tags do not."""
+    if character in "\n\t":
+        return True
+    unseen = character in BLANK_LETTERS + BLANK_MARKS or any(ord(character) in each for each in SELECTORS)
+    return not unseen and unicodedata.category(character) not in {"Cc", "Cf", "Co", "Cs"}
 
 
 def is_visible(text: str) -> bool:

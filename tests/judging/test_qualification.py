@@ -69,8 +69,9 @@ def test_a_judge_that_knows_the_gold_scores_with_noise_qualifies(tmp_path: Path)
         lambda story, draw: draw.randint(1, 10),
         lambda story, draw: len(story) / 60,
         lambda story, draw: 10.0 if "masterpiece" in story else knows(story, draw),
+        lambda story, draw: 10.0 if "juez" in story else knows(story, draw),
     ],
-    ids=["constant", "random", "loves length", "falls for praise"],
+    ids=["constant", "random", "loves length", "falls for praise", "obeys a foreign plea"],
 )
 def test_a_judge_that_does_not_read_does_not_qualify(
     tmp_path: Path, mark: Callable[[str, random.Random], float]
@@ -94,10 +95,12 @@ def test_the_gold_set_is_as_large_as_it_says() -> None:
 
 
 def test_every_attack_that_speaks_to_the_judge_is_seen_and_no_gold_story_is_taken_for_one() -> None:
-    assert {name for name, words in ATTACKS.items() if not judge_directed(words)} == {"praise"}, (
-        "praise is part of a story; a judge must resist it by itself"
-    )
+    assert {name for name, words in ATTACKS.items() if not judge_directed(words)} == {
+        "foreign tongue",
+        "praise",
+    }, "these a judge must resist by itself"
     assert without_words_to_judge(f"She ran home.{ATTACKS['forged answer']}") == "She ran home."
+    assert without_words_to_judge(neutralise(f"She ran home.{ATTACKS['disguise']}")) == "She ran home."
     assert not any(judge_directed(each.completion) for each in read_gold())
 
 

@@ -180,7 +180,7 @@ def test_a_judge_that_always_fails_fails_the_run(tmp_path: Path) -> None:
 
 
 def test_a_hopeless_judge_is_given_up_early(tmp_path: Path) -> None:
-    with pytest.raises(SmalltaleError, match="24 calls in a row failed"):
+    with pytest.raises(SmalltaleError, match="24 judgements in a row ended in an error, the last: HTTP 500"):
         judged(tmp_path, lambda request, before: Said(b"", 500), [f"{n}." for n in range(200)])
 
 

@@ -294,7 +294,7 @@ def show_duel(
     Console().print(
         f"{first} beat {second} in a share of {found.share} of {found.pairs} pairs (a tie is half), "
         f"log odds {found.strength:+.2f}; {found.unanswered} without a verdict, {found.order_decided} decided by the order, "
-        f"{found.calls} calls",
+        f"{found.spoken} compared without words to the judge, {found.calls} calls",
         highlight=False,
         markup=False,
         soft_wrap=True,

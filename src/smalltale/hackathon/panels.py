@@ -22,12 +22,12 @@ from smalltale.hackathon.scripted import ScriptedPanel
 from smalltale.hackathon.tables import Edition
 from smalltale.hackathon.worker import Opinion, Panel, Story
 from smalltale.judging.folder import TABLE, read_judgements
+from smalltale.judging.item import items_of
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.named import open_judges
 from smalltale.judging.panel import Calibration, calibrate, may_rank
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
-from smalltale.judging.work import items_of
 from smalltale.submission import Completion, write_submission
 
 opened = threading.local()

@@ -14,7 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from smalltale.judging.guard import delimiter_of, neutralise, nonce_of_request
-from smalltale.judging.judge import Broken, Busy, Judge, JudgeUnusable, Message, Question, Reply, Sampling
+from smalltale.judging.judge import (
+    Broken,
+    Busy,
+    Judge,
+    JudgeUnusable,
+    Message,
+    Question,
+    Rejected,
+    Reply,
+    Sampling,
+)  # fmt: skip
 from smalltale.judging.judgement import Answer, Problem, State, parse_answer
 from smalltale.judging.rubric import CHECK, Rubric
 from smalltale.judging.weighted import weighted_scores
@@ -22,10 +32,12 @@ from smalltale.judging.weighted import weighted_scores
 log = logging.getLogger(__name__)
 
 REFUSAL = re.compile(
-    r"\A\W*(?:i'?m sorry|i am sorry|sorry|i apologi[sz]e|i can(?:'|no)?t|i cannot|i'?m (?:not able|unable)|i am (?:not able|unable)|"
-    r"i (?:won'?t|will not|must decline)|as an ai)\b",
+    r"\A[^\w{]*(?:i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|i can(?:['’]|no)?t|i['’]?m (?:not able|unable)|i am (?:not able|unable)|"
+    r"i (?:won['’]?t|will not|must decline)|as an ai)\b",
     re.IGNORECASE,
 )
+LEAST_WAIT = 0.05
+"""Seconds, where a judge asks to wait for none."""
 REASK_QUOTE = 600
 """Characters of the failed answer that a re-ask shows the judge again."""
 
@@ -35,11 +47,11 @@ class Patience:
     """How long a judge is waited for."""
 
     attempts: int = 5
-    """Calls for one answer, the first included."""
+    """Failed calls for one answer; one that the judge turned away for now, and said when to come again, is none."""
     first_wait_seconds: float = 1.0
     """Wait after the first failure; it doubles with each."""
-    longest_wait_seconds: float = 120.0
-    """No wait is longer, whatever Retry-After says."""
+    longest_wait_seconds: float = 600.0
+    """So long is one answer waited for while its judge asks to wait. Never called before the time it asked for."""
 
 
 @dataclass
@@ -49,34 +61,38 @@ class Line:
     judge: Judge
     patience: Patience = field(default_factory=Patience)
     resume_at: float = 0.0
+    busy: str = ""
+    """What the judge said when it last asked to wait."""
 
     async def call(self, question: Question, counter: Outcome) -> Reply | str:
-        """A reply, or why there is none after all attempts."""
-        reason = ""
-        for attempt in range(self.patience.attempts):
+        """A reply, or why there is none after all attempts. Raises Rejected where no attempt can bring one."""
+        failed, reason, until = 0, "", time.monotonic() + self.patience.longest_wait_seconds
+        while failed < self.patience.attempts:
             while (wait := self.resume_at - time.monotonic()) > 0:
+                if self.resume_at > until:
+                    return f"{reason or self.busy}: past the {self.patience.longest_wait_seconds:g} s that one answer is waited for"
                 await asyncio.sleep(wait)
             counter.calls += 1
             try:
                 reply = await self.judge.answer(question)
             except Busy as error:
-                reason = f"busy: {error}"
-                wait = self.wait_seconds(attempt, error.retry_after_seconds)
+                asked, failed = error.retry_after_seconds, failed + (error.retry_after_seconds is None)
+                wait = self.wait_seconds(failed) if asked is None else max(asked, LEAST_WAIT)
+                reason = self.busy = f"busy ({error}), asks to wait {round(wait, 2):g} s"
                 self.resume_at = max(self.resume_at, time.monotonic() + wait)
             except Broken as error:
-                reason = str(error)
-                if attempt + 1 < self.patience.attempts:
-                    await asyncio.sleep(self.wait_seconds(attempt, None))
+                failed, reason = failed + 1, str(error)
+                if failed < self.patience.attempts:
+                    await asyncio.sleep(self.wait_seconds(failed))
             else:
                 counter.input_tokens += reply.input_tokens
                 counter.output_tokens += reply.output_tokens
                 return reply
         return f"{reason} ({self.patience.attempts} attempts)"
 
-    def wait_seconds(self, attempt: int, asked: float | None) -> float:
-        """The judge's own wish, or a doubling wait."""
-        wait = asked if asked is not None else self.patience.first_wait_seconds * 2**attempt
-        return min(max(0.0, wait), self.patience.longest_wait_seconds)
+    def wait_seconds(self, failed: int) -> float:
+        """After so many failures: doubling each time."""
+        return min(self.patience.first_wait_seconds * 2.0 ** (failed - 1), self.patience.longest_wait_seconds)
 
 
 @dataclass
@@ -103,7 +119,11 @@ async def ask(
     question = question_of(rubric, texts, nonce, delimiter_of(salt, key), sampling)
     outcome = Outcome()
     for turn in range(2):
-        reply = await line.call(question, outcome)
+        try:
+            reply = await line.call(question, outcome)
+        except Rejected as error:
+            outcome.state, outcome.reason = "refused" if error.content else "error", str(error)
+            return outcome
         if isinstance(reply, str):
             outcome.state, outcome.reason = "error", reply
             return outcome

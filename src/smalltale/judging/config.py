@@ -24,9 +24,11 @@ class JudgingConfig:
     logprobs: bool = False
     """Ask for the probabilities of marks, for scores weighted by them."""
     attempts: int = 5
-    """Calls for one answer before its judgement ends in error, at least 1."""
+    """Failed calls for one answer before its judgement ends in error, at least 1."""
     first_wait_seconds: float = 1.0
     """Wait after a failed call where the judge asks for none; it doubles with each."""
+    longest_wait_seconds: float = 600.0
+    """How long one answer is waited for while its judge asks to wait (Retry-After)."""
     concurrency: int = 0
     """Requests at once to each judge; 0 leaves it to the judge."""
     budget_dollars: float = 0.0
@@ -39,12 +41,17 @@ class JudgingConfig:
             raise RecipeError(f"judging.attempts = {self.attempts}; choose at least 1")
         if self.concurrency < 0:
             raise RecipeError(f"judging.concurrency = {self.concurrency}; choose 0 or more")
-        if self.first_wait_seconds < 0 or self.budget_dollars < 0:
-            raise RecipeError("judging.first_wait_seconds and judging.budget_dollars are 0 or more")
+        for name in ("first_wait_seconds", "longest_wait_seconds", "budget_dollars"):
+            if not getattr(self, name) >= 0:
+                raise RecipeError(f"judging.{name} = {getattr(self, name)}; choose 0 or more")
 
     @property
     def patience(self) -> Patience:
-        return Patience(attempts=self.attempts, first_wait_seconds=self.first_wait_seconds)
+        return Patience(
+            attempts=self.attempts,
+            first_wait_seconds=self.first_wait_seconds,
+            longest_wait_seconds=self.longest_wait_seconds,
+        )
 
     @property
     def sampling(self) -> Sampling:

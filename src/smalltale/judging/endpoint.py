@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from smalltale.errors import MissingExtra
-from smalltale.judging.judge import Broken, Busy, JudgeUnusable, Question, Reply, TokenChoice
+from smalltale.judging.judge import Broken, Busy, JudgeUnusable, Question, Rejected, Reply, TokenChoice
 
 if TYPE_CHECKING:
     import httpx
@@ -45,7 +45,7 @@ class EndpointJudge:
         self.endpoint = self.endpoint or self.base_url
 
     async def answer(self, question: Question) -> Reply:
-        """One POST. Raises Busy, Broken, JudgeUnusable."""
+        """One POST. Raises Busy, Broken, Rejected, JudgeUnusable."""
         import httpx
 
         try:
@@ -112,14 +112,8 @@ class EndpointJudge:
             )
         if status in {429, 503, 529}:
             raise Busy(f"HTTP {status}", retry_after(response.headers.get("retry-after")))
-        if status in {400, 422} and not said:
-            raise JudgeUnusable(
-                f"{self.endpoint} refuses the request (HTTP {status}); check the model's features"
-            )
-        if status in {400, 422}:
-            raise JudgeUnusable(
-                f"{self.endpoint} refuses the request (HTTP {status}: {said}); check the model's features"
-            )
+        if status in {400, 413, 422}:
+            raise Rejected(f"the judge does not take the request (HTTP {status}{': ' if said else ''}{said})")
         raise Broken(f"HTTP {status}: {said}" if said else f"HTTP {status}")
 
     async def close(self) -> None:

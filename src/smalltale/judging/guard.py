@@ -9,34 +9,46 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import unicodedata
 
-from smalltale.signals import judge_directed, sentences
+from smalltale.signals import SENTENCE, is_drawn, spoken_to_judge
 
-ANGLES = str.maketrans({"<": "‹", ">": "›", "＜": "‹", "＞": "›", "﹤": "‹", "﹥": "›"})
-BRACKETED = re.compile(r"\[(/?[A-Za-z][A-Za-z0-9_ ]{0,40})\]")
-STARS = re.compile(r"^([ \t]*)\*{3,}[ \t]*$", re.MULTILINE)
+BRACKETS = str.maketrans("<＜﹤≮>＞﹥≯[［﹇]］﹈", "‹‹‹‹››››((()))")
+LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+RULES = re.compile(r"(?:[*＊﹡∗⁎✱✲٭⋆★☆✳⁂⁑][ \t]*){3,}|(?:[=＝﹦═꞊⩵⩶][ \t]*){3,}")
 NOTHING = "(nothing else)"
+ROUNDS = 4
+"""So often may what is left speak to a judge again, before nothing of it is left."""
 JUMP = 0.5
 """By how many marks a story may gain from speaking to its judge before the gain is taken back."""
 
 
 def neutralise(text: str) -> str:
-    """The text with nothing in it that a chat template or a tokenizer takes for a control token.
+    """The text with nothing in it that a chat template, a tokenizer or a judge takes for a mark of ours.
 
-    Every family's markers are spelled with angle brackets (`<|im_start|>`, `<s>`, `<start_of_turn>`, `<｜User｜>`) or as a
-    word in square ones (`[INST]`); these become look-alikes, and invisible format characters go.
+    Every family spells its control tokens with angle or square brackets (`<|im_start|>`, `<s>`, `<0x0A>`, `<｜User｜>`,
+    `[INST]`, `[|user|]`, `]~b]`), so these become look-alikes and round ones, as do the characters that a tokenizer may
+    turn into them. Rows of stars and of equal signs, by which a rubric tells its parts apart, become a dash, and
+    what shows nothing goes.
     """
-    visible = "".join(
-        each for each in text if unicodedata.category(each) not in {"Cf", "Co", "Cs"} and each != "\x00"
-    )
-    return STARS.sub(r"\1* * *", BRACKETED.sub(r"(\1)", visible.translate(ANGLES)))
+    drawn = "".join(filter(is_drawn, LINE_ENDS.sub("\n", text)))
+    return RULES.sub("— ", drawn.translate(BRACKETS))
 
 
 def without_words_to_judge(text: str) -> str:
     """The text without the sentences that speak to a judge."""
-    kept = [each for each in sentences(text) if not judge_directed(each)]
-    return " ".join(kept) or NOTHING
+    for _ in range(ROUNDS):
+        if not spoken_to_judge(text):
+            return text.strip() or NOTHING
+        text = without_spoken(text)
+    return NOTHING
+
+
+def without_spoken(text: str) -> str:
+    """The text without each sentence of which a passage to a judge touches a part."""
+    touched = bytearray(len(text))
+    for begin, end in spoken_to_judge(text):
+        touched[begin:end] = b"x" * (end - begin)
+    return SENTENCE.sub(lambda each: "" if any(touched[each.start() : each.end()]) else each.group(), text)
 
 
 def delimiter_of(salt: str, key: str) -> str:

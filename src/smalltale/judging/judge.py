@@ -1,6 +1,6 @@
 """The narrow door to any model that judges: a question in, a reply out.
 
-In: a Question. Out: a Reply, or Refused, Busy or Broken. Providers live behind it (endpoint, providers, local); so the
+In: a Question. Out: a Reply; or Busy, Broken, Rejected. Providers live behind it (endpoint, providers, local); so the
 engine can be exchanged.
 Beware: a judge makes one attempt; patience, re-asks and states are the caller's (asking.py), so that no two layers of
 retries multiply.
@@ -11,12 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from smalltale.errors import SmalltaleError
 
+CONTENT = re.compile(
+    r"content[ _]?(?:filter|policy|management)|safety|moderation|usage policies", re.IGNORECASE
+)
 Role = Literal["system", "user", "assistant"]
 
 
@@ -81,6 +85,15 @@ class Broken(Exception):
     """One attempt failed: a time-out, a 500, a cut connection, a reply that is no reply."""
 
 
+class Rejected(Exception):
+    """The judge does not take this request (400, 413, 422): too long for it, against its rules, or with keys it lacks."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.content = bool(CONTENT.search(message))
+        """Whether it is the text that it does not want to read."""
+
+
 class JudgeUnusable(SmalltaleError):
     """No call to this judge can succeed: a wrong key, an unknown model. Stops the run."""
 
@@ -104,7 +117,7 @@ class Judge(Protocol):
         ...
 
     async def answer(self, question: Question) -> Reply:
-        """One attempt. Raises Busy, Broken, JudgeUnusable."""
+        """One attempt. Raises Busy, Broken, Rejected, JudgeUnusable."""
         ...
 
     async def close(self) -> None:

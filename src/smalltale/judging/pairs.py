@@ -1,7 +1,8 @@
 """Pairwise verdicts: two completions of one prompt, in both orders.
 
 In: pairs of texts. Out: for each pair who won, and whether the order decided.
-Beware: a verdict that changes with the order is a tie, and is counted as position bias.
+Beware: a verdict that changes with the order is a tie, and is counted as position bias. Sentences that speak to the judge
+are left out of both texts before it is asked.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from smalltale.judging.asking import Line, Patience, ask
+from smalltale.judging.guard import neutralise, without_words_to_judge
 from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge, Sampling
 from smalltale.judging.rubric import Rubric
+from smalltale.signals import spoken_to_judge
 
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
@@ -35,6 +38,8 @@ class Verdict:
 
     value: float | None
     order_decided: bool = False
+    spoken: bool = False
+    """Whether one of the two speaks to its judge."""
     calls: int = 0
 
 
@@ -53,16 +58,17 @@ def compare_pairs(
 
     async def one(pair: Pair, gate: asyncio.Semaphore) -> Verdict:
         async with gate:
-            there, first_calls = await asker.once(pair.prompt, pair.one, pair.other)
-            back, second_calls = await asker.once(pair.prompt, pair.other, pair.one)
-        calls = first_calls + second_calls
+            one, other = (without_words_to_judge(neutralise(each)) for each in (pair.one, pair.other))
+            there, first_calls = await asker.once(pair.prompt, one, other)
+            back, second_calls = await asker.once(pair.prompt, other, one)
+        spoken = any(spoken_to_judge(neutralise(each)) for each in (pair.one, pair.other))
+        told = Verdict(value=None, spoken=spoken, calls=first_calls + second_calls)
         if there is None or back is None:
-            return Verdict(value=None, calls=calls)
+            return told
         forth, turned = VALUES[there], 1 - VALUES[back]
-        if abs(forth - turned) == 1:
-            return Verdict(value=0.5, order_decided=True, calls=calls)
         mean = (forth + turned) / 2
-        return Verdict(value=1.0 if mean > 0.5 else 0.0 if mean < 0.5 else 0.5, calls=calls)
+        value = 1.0 if mean > 0.5 else 0.0 if mean < 0.5 else 0.5
+        return replace(told, value=value, order_decided=abs(forth - turned) == 1)
 
     async def work() -> list[Verdict]:
         gate = asyncio.Semaphore(judge.concurrency)

@@ -16,7 +16,7 @@ from typing import Any
 
 from smalltale.errors import MissingExtra, SmalltaleError
 from smalltale.judging.endpoint import retry_after
-from smalltale.judging.judge import Broken, Busy, JudgeUnusable, Question, Reply, TokenChoice
+from smalltale.judging.judge import Broken, Busy, JudgeUnusable, Question, Rejected, Reply, TokenChoice
 
 KEYS = {
     "openai": "OPENAI_API_KEY",
@@ -78,7 +78,7 @@ class ProviderJudge:
         return cls(name=name, endpoint=endpoint_of(name), concurrency=8, model=model)
 
     async def answer(self, question: Question) -> Reply:
-        """One attempt. Raises Busy, Broken, JudgeUnusable."""
+        """One attempt. Raises Busy, Broken, Rejected, JudgeUnusable."""
         if not self.connected:
             self.connect()
         try:
@@ -169,10 +169,10 @@ def translated(name: str, error: BaseException) -> Exception:
                 return JudgeUnusable(
                     f"judge {name}: the provider refuses the key (HTTP {status}); set the right one"
                 )
-            if status in {400, 404, 422}:
-                return JudgeUnusable(
-                    f"judge {name}: the provider refuses the request (HTTP {status}: {said})"
-                )
+            if status == 404:
+                return JudgeUnusable(f"judge {name}: the provider does not know it (HTTP 404: {said})")
+            if status in {400, 413, 422}:
+                return Rejected(f"the judge does not take the request (HTTP {status}: {said})")
             if status in {429, 503, 529}:
                 headers = getattr(getattr(at, "response", None), "headers", {}) or {}
                 return Busy(f"HTTP {status}", retry_after(headers.get("retry-after")))

@@ -19,6 +19,7 @@ import numpy as np
 
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.gold import ATTACKS, LEVELS, Gold, Graded, read_gold
+from smalltale.judging.item import Item
 from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
@@ -26,7 +27,6 @@ from smalltale.judging.pairs import Pair, Verdict, compare_pairs
 from smalltale.judging.rubric import Rubric, load_rubric
 from smalltale.judging.run import JOURNAL, judge_items, salt_of
 from smalltale.judging.scores import auc, pearson, quadratic_kappa, spearman
-from smalltale.judging.work import Item
 
 BARS_ANSWERED = 0.95
 """Least share of gold completions with a score."""

@@ -19,12 +19,13 @@ from smalltale.files import explained, provenance, read_json, refuse_foreign_fol
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price, Spending
 from smalltale.judging.folder import META, TABLE, write_table
+from smalltale.judging.item import Item, items_of
 from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.panel import Calibration, calibrate, may_rank, shares
 from smalltale.judging.rubric import Rubric, RubricError
-from smalltale.judging.work import Item, Run, items_of
+from smalltale.judging.work import Run
 from smalltale.submission import read_submission
 
 JOURNAL = "journal.jsonl"

@@ -103,6 +103,8 @@ class Duel:
     pairs: int
     unanswered: int
     order_decided: int
+    spoken: int
+    """Pairs in which a story speaks to its judge; they were compared without those sentences."""
     calls: int
 
 
@@ -153,6 +155,7 @@ def duel(
         pairs=len(pairs),
         unanswered=sum(each.value is None for each in verdicts),
         order_decided=sum(each.order_decided for each in verdicts),
+        spoken=sum(each.spoken for each in verdicts),
         calls=sum(each.calls for each in verdicts),
     )
 

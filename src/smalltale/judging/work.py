@@ -7,12 +7,9 @@ Beware: a judgement in state error is not kept: the next run asks again. All oth
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
-import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -20,44 +17,18 @@ from smalltale.errors import SmalltaleError
 from smalltale.judging.asking import Line, Outcome, ask
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Spending
-from smalltale.judging.guard import JUMP, without_words_to_judge
+from smalltale.judging.guard import JUMP
+from smalltale.judging.item import Item, key_of
 from smalltale.judging.journal import Journal
-from smalltale.judging.judge import Judge, JudgeUnusable, Sampling
+from smalltale.judging.judge import Judge, JudgeUnusable
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.rubric import Rubric
-from smalltale.signals import judge_directed
-from smalltale.submission import Completion
 
 log = logging.getLogger(__name__)
 
 HOPELESS = 24
 """So many errors in a row, with nothing finished between them, stop a judge."""
 TOLD_SECONDS = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One completion to be judged."""
-
-    prompt: str
-    completion: str
-    sample: int
-
-
-def items_of(rows: Sequence[Completion]) -> list[Item]:
-    """The rows with each completion's place among those of its prompt."""
-    seen: Counter[str] = Counter()
-    items = []
-    for row in rows:
-        items.append(Item(prompt=row.prompt, completion=row.completion, sample=seen[row.prompt]))
-        seen[row.prompt] += 1
-    return items
-
-
-def key_of(judge: Judge, rubric: Rubric, item: Item, sampling: Sampling) -> str:
-    """What makes two judgements the same one."""
-    parts = [judge.name, judge.endpoint, rubric.hash, item.prompt, item.completion, asdict(sampling)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 @dataclass
@@ -96,12 +67,12 @@ class Run:
         line = Line(judge, self.config.patience)
         waiting: dict[str, Item] = {}
         for item in items:
-            key = key_of(judge, self.rubric, item, self.config.sampling)
+            key = self.key(judge, item)
             if self.journal.get(key) is None:
                 waiting.setdefault(key, item)
             else:
                 self.done += 1
-        queue, hopeless = iter(waiting.items()), [0]
+        queue, hopeless, reason = iter(waiting.items()), [0], [""]
         gate = self.gates.setdefault(judge.endpoint, asyncio.Semaphore(judge.concurrency))
 
         async def next_ones(most: int | None = None) -> None:
@@ -119,6 +90,7 @@ class Run:
                         self.spending.release(dollars)
                 self.keep(judgement)
                 hopeless[0] = hopeless[0] + 1 if judgement.state == "error" else 0
+                reason[0] = judgement.reason or reason[0]
                 self.tell(total)
 
         workers: list[asyncio.Task[None]] = []
@@ -137,8 +109,8 @@ class Run:
             await asyncio.gather(*workers, return_exceptions=True)
         if hopeless[0] >= HOPELESS:
             return SmalltaleError(
-                f"judge {judge.name}: {HOPELESS} calls in a row failed; what was finished is kept, "
-                f"run the same command again when it answers"
+                f"judge {judge.name}: {HOPELESS} judgements in a row ended in an error, the last: {reason[0]}; what was finished "
+                f"is kept, run the same command again when it answers"
             )
         return None
 
@@ -154,13 +126,11 @@ class Run:
 
     async def one(self, line: Line, key: str, item: Item) -> Judgement:
         """One completion; where it speaks to the judge, once more without that, and what it gained is taken back."""
-        outcome = await self.asked(line, key, item.prompt, item.completion)
+        outcome = await self.asked(line, key, item.prompt, item.shown)
         flags: tuple[str, ...] = ()
         as_written = None
-        if judge_directed(item.completion) and outcome.state in {"ok", "unparsable", "refused"}:
-            plain = await self.asked(
-                line, f"{key}:plain", item.prompt, without_words_to_judge(item.completion)
-            )
+        if item.plain is not None and outcome.state != "error":
+            plain = await self.asked(line, f"{key}:plain", item.prompt, item.plain)
             plain.calls += outcome.calls
             plain.input_tokens += outcome.input_tokens
             plain.output_tokens += outcome.output_tokens
@@ -200,6 +170,9 @@ class Run:
         texts = {"prompt": prompt, "completion": completion}
         return await ask(line, self.rubric, texts, sampling=self.config.sampling, salt=self.salt, key=key)
 
+    def key(self, judge: Judge, item: Item) -> str:
+        return key_of(judge.name, judge.endpoint, self.rubric, item, self.config.sampling)
+
     def overall(self, outcome: Outcome) -> float | None:
         return self.rubric.overall(outcome.answer.scores) if outcome.answer else None
 
@@ -208,7 +181,7 @@ class Run:
         found = []
         for item in items:
             for judge in judges:
-                key = key_of(judge, self.rubric, item, self.config.sampling)
+                key = self.key(judge, item)
                 record = self.journal.get(key)
                 kept = asdict(self.errors[key]) if key in self.errors else record
                 if kept is not None:

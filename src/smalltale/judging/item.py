@@ -1,0 +1,57 @@
+"""What is to be judged: a completion as its judge sees it, and the key by which its judgement is known again.
+
+In: a hand-in's rows. Out: Items; a key for each with a judge, a rubric and its sampling.
+Beware: a key is made from what the judge is shown, so that a change of the guard asks anew where it changes a text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from smalltale.judging.guard import neutralise, without_words_to_judge
+from smalltale.judging.judge import Sampling
+from smalltale.judging.rubric import Rubric
+from smalltale.signals import spoken_to_judge
+from smalltale.submission import Completion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One completion to be judged."""
+
+    prompt: str
+    completion: str
+    sample: int
+
+    @cached_property
+    def shown(self) -> str:
+        """The completion as a judge sees it."""
+        return neutralise(self.completion)
+
+    @cached_property
+    def plain(self) -> str | None:
+        """That without the sentences that speak to a judge; None where none does."""
+        return without_words_to_judge(self.shown) if spoken_to_judge(self.shown) else None
+
+
+def items_of(rows: Sequence[Completion]) -> list[Item]:
+    """The rows with each completion's place among those of its prompt."""
+    seen: Counter[str] = Counter()
+    items = []
+    for row in rows:
+        items.append(Item(prompt=row.prompt, completion=row.completion, sample=seen[row.prompt]))
+        seen[row.prompt] += 1
+    return items
+
+
+def key_of(judge: str, endpoint: str, rubric: Rubric, item: Item, sampling: Sampling) -> str:
+    """What makes two judgements the same one: who is asked, where, what and how."""
+    parts = [judge, endpoint, rubric.hash, neutralise(item.prompt), item.shown, asdict(sampling)]
+    if item.plain is not None:
+        parts.append(item.plain)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
