@@ -19,6 +19,7 @@ from smalltale.training.device import Device, choose_device
 
 EXTRAS = {
     "judge": (("inspect_ai", "openai", "xllamacpp"), "LLM judges, local and remote"),
+    "referee": (("gguf", "accelerate"), "training the offline referee, writing GGUF"),
     "web": (
         ("fastapi", "uvicorn", "sqlalchemy", "alembic", "authlib"),
         "running a hackathon's server",
