@@ -294,15 +294,100 @@ def test_an_appeal_is_answered_by_an_organiser(fair: Fair) -> None:
     fair.person("boss", admin=True)
     client, boss = fair.signed_in("ada"), fair.signed_in("boss")
     page = f"/hand-ins/{row.id}"
-    client.post(
-        f"{page}/appeal", data={"form_token": token_on(client, page), "text": "The judge misread story 2."}
-    )
+    short = client.post(f"{page}/appeal", data={"form_token": token_on(client, page), "text": "why <b>"})
+    assert short.status_code == 422
+    assert "it has 7 characters; write 10 to 2,000" in short.text
+    assert ">why &lt;b&gt;</textarea>" in short.text
+    appeal = {"form_token": token_on(client, page), "text": "The judge misread story 2."}
+    client.post(f"{page}/appeal", data=appeal)
+    assert client.post(f"{page}/appeal", data=appeal).status_code == 409
     assert "misread story 2" not in fair.client().get(page).text
+    empty = boss.post("/organise/appeals/1", data={"form_token": token_on(boss, "/organise"), "answer": " "})
+    assert empty.status_code == 422
+    assert "it has 0 characters; write 3 to 2,000" in empty.text
     boss.post(
         "/organise/appeals/1",
         data={"form_token": token_on(boss, "/organise"), "answer": "It was judged again."},
     )
     assert "It was judged again." in client.get(page).text
+
+
+def test_an_organisers_form_names_what_is_wrong_and_keeps_what_was_typed(fair: Fair) -> None:
+    row = fair.hand_in(fair.team("ada"))
+    fair.judge()
+    fair.person("boss", admin=True)
+    boss = fair.signed_in("boss")
+
+    def post(path: str, **fields: str) -> tuple[int, str]:
+        answer = boss.post(path, data={"form_token": token_on(boss, "/organise"), **fields})
+        return answer.status_code, answer.text
+
+    status, text = post("/organise/teams/1", do="disqualify", reason="x")
+    assert (status, "it has 1 characters; write 3 to 500" in text) == (422, True)
+    assert re.search(r'id="reason-1"[^>]*value="x"', text)
+    assert post("/organise/teams/1", do="confirm", weight_class="nano")[0] == 422
+    assert post("/organise/teams/9", do="confirm", weight_class="small")[0] == 404
+    page = f"/organise/hand-ins/{row.id}"
+    status, text = post(page, do="judge", panel="a panel " * 20)
+    assert (status, "is not a panel&#39;s name" in text, 'value="a panel a' in text) == (422, True, True)
+    status, text = post(page, do="disqualify", reason="")
+    assert (status, "it has 0 characters" in text) == (422, True)
+    assert "Bring back" in post(page, do="disqualify", reason="copied")[1]
+    assert "Bring back" not in post(page, do="reinstate")[1]
+    status, text = post("/organise/accounts", handle="boss", act="close")
+    assert (status, "that is yourself" in text) == (409, True)
+    status, text = post("/organise/accounts", handle="nobody", act="close")
+    assert (status, "nobody here is called nobody" in text, 'value="nobody"' in text) == (404, True, True)
+
+
+def test_an_account_is_closed_at_once_and_opened_again(fair: Fair) -> None:
+    fair.team("ada")
+    fair.person("boss", admin=True)
+    client, boss = fair.signed_in("ada"), fair.signed_in("boss")
+
+    def change(act: str) -> None:
+        boss.post(
+            "/organise/accounts",
+            data={"form_token": token_on(boss, "/organise"), "handle": "Ada", "act": act},
+        )
+
+    change("close")
+    assert client.get("/team", follow_redirects=False).status_code == 303
+    change("open")
+    assert client.get("/team").status_code == 200
+    change("promote")
+    assert client.get("/organise").status_code == 200
+    change("demote")
+    assert client.get("/organise").status_code == 403
+
+
+def test_a_new_panel_hears_every_hand_in_at_a_click_and_the_old_scores_stay(fair: Fair) -> None:
+    rows = [fair.hand_in(fair.team(name)) for name in ("ada", "bob")]
+    fair.judge()
+    fair.person("boss", admin=True)
+    boss = fair.signed_in("boss")
+    assert "not been heard" not in boss.get("/organise").text
+    with fair.store.write() as session:
+        session.execute(update(Edition).values(panel="scripted-2"))
+    assert "2 hand-ins have not been heard by panel <code>scripted-2</code>" in boss.get("/organise").text
+    for _ in range(2):
+        boss.post("/organise/judging", data={"form_token": token_on(boss, "/organise")})
+    page = fair.client().get(f"/hand-ins/{rows[1].id}").text
+    assert "It waits to be judged again, number 2" in page
+    assert fair.judge() == 2
+    page = fair.client().get(f"/hand-ins/{rows[0].id}").text
+    assert "<b>scripted-2</b>" in page
+    assert "?panel=scripted-1" in page
+
+
+def test_the_form_tells_before_anything_is_typed_that_the_day_is_used_up(fair: Fair) -> None:
+    fair.hand_in(fair.team("ada"))
+    client = fair.signed_in("ada")
+    assert "Your team has used its 1 hand-in(s) of 2026-03-03 (AOE)" in client.get("/hand-in").text
+    fair.clock.advance(days=1)
+    assert "has used" not in client.get("/hand-in").text
+    fair.clock.now = fair.edition.ends
+    assert "closed at 2026-04-08 12:00 UTC" in fair.signed_in("ada").get("/hand-in").text
 
 
 def test_exports_carry_no_formula(fair: Fair) -> None:

@@ -17,7 +17,8 @@ from sqlalchemy import func, select, update
 
 from smalltale.errors import SmalltaleError
 from smalltale.hackathon.board import make_board
-from smalltale.hackathon.jobs import LEASE_SECONDS, LeaseLost, claim, finish, place_in_queue, rejudge, renew
+from smalltale.hackathon.jobs import LEASE_SECONDS, LeaseLost, claim, finish, place_in_queue, renew
+from smalltale.hackathon.organise import rejudge
 from smalltale.hackathon.scripted import ScriptedPanel
 from smalltale.hackathon.tables import HandIn, Job, Judgement, Score
 from smalltale.hackathon.worker import Opinion, Story, work
@@ -170,6 +171,19 @@ def test_judging_again_with_another_panel_keeps_the_old_scores_beside_it(fair: F
     with fair.store.read() as session:
         assert {each.panel for each in session.scalars(select(Score))} == {"scripted-1", "scripted-2"}
         assert session.scalar(select(func.count()).select_from(Judgement)) == 96
+
+
+def test_a_judged_hand_in_stays_judged_where_another_panel_cannot_be_reached(fair: Fair) -> None:
+    row = fair.hand_in(fair.team("ada"))
+    fair.judge()
+    rejudge(fair.store, fair.person("boss", admin=True), row.id, "scripted-2")
+    for _ in range(5):
+        run(fair, Moody(down=1))
+        fair.clock.advance(minutes=5)
+    with fair.store.read() as session:
+        found = session.get_one(HandIn, row.id)
+        assert (found.state, found.slot) == ("judged", row.slot)
+        assert session.scalars(select(Job.state).order_by(Job.id)).all() == ["done", "failed"]
 
 
 SLOW_WORKER = """

@@ -6,6 +6,7 @@ Beware: prompts of a running set are never changed by a second import; hand-ins 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,8 @@ from smalltale.prompts import read_prompts
 from smalltale.rules import Rules, rules_from
 
 KINDS = ("practice", "daily", "final")
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+PANEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +76,28 @@ def read_edition(path: Path) -> EditionDraft:
         if key not in known:
             raise RecipeError(f"{path}: unknown key {key!r} in [edition]; known: {', '.join(sorted(known))}")
     slug = str(edition.get("slug", path.stem))
-    if not slug.replace("-", "").isalnum() or not slug.isascii():
-        raise RecipeError(f"{path}: [edition] slug = {slug!r} goes into addresses; use letters, digits and -")
+    if not SLUG.fullmatch(slug):
+        raise RecipeError(
+            f"{path}: [edition] slug = {slug!r} goes into addresses; use 1 to 64 letters, digits and -"
+        )
+    title = " ".join(str(edition.get("title", slug)).split())
+    if not 1 <= len(title) <= 200:
+        raise RecipeError(f"{path}: [edition] title has {len(title)} characters; write 1 to 200")
+    panel = str(edition.get("panel", f"{edition.get('rubric', 'paper')}-1"))
+    if not PANEL_NAME.fullmatch(panel):
+        raise RecipeError(
+            f"{path}: [edition] panel = {panel!r}; use 1 to 64 letters, digits, dots and dashes"
+        )
     rubric, judges = str(edition.get("rubric", "paper")), [str(each) for each in edition.get("judges", [])]
     return EditionDraft(
         slug=slug,
-        title=str(edition.get("title", slug)),
+        title=title,
         toml=text,
         rules=rules,
         judges=judges,
         calibrations=calibrations(judges, edition.get("qualifications", []), rubric, path),
         rubric=rubric,
-        panel=str(edition.get("panel", f"{rubric}-1")),
+        panel=panel,
         sets=[prompt_set(each, rules, path) for each in table.get("prompt_set", [])],
     )
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
-from smalltale.hackathon.problems import forbidden, missing
-from smalltale.hackathon.store import Store, audit
-from smalltale.hackathon.tables import Edition, HandIn, Job, Judgement, Person, Worker
+from smalltale.hackathon.store import Store
+from smalltale.hackathon.tables import HandIn, Job, Worker
 
 LEASE_SECONDS = 30
 """A worker renews at a third of this; its work is handed over at most this long after it dies."""
@@ -158,26 +157,3 @@ def place_in_queue(session: Session, hand_in_id: int) -> int | None:
         )
         or 0
     ) + 1
-
-
-def rejudge(store: Store, organiser: Person, hand_in_id: int, panel: str | None = None) -> None:
-    """Queue a hand-in again: with the same panel to fill what is missing, or with another, kept beside the old one."""
-    if not organiser.admin:
-        raise forbidden("only organisers may do this")
-    with store.write() as session:
-        hand_in = session.get(HandIn, hand_in_id)
-        if hand_in is None:
-            raise missing("hand-in")
-        panel = panel or session.get_one(Edition, hand_in.edition_id).panel
-        job = session.scalar(select(Job).where(Job.key == f"judge:{hand_in_id}:{panel}"))
-        if job is None:
-            queue_judging(session, store, hand_in, panel)
-        elif job.state in {"done", "failed"}:
-            session.execute(
-                delete(Judgement).where(
-                    Judgement.hand_in_id == hand_in_id, Judgement.panel == panel, Judgement.state != "ok"
-                )
-            )
-            job.state, job.attempts, job.error, job.run_after = "waiting", 0, None, store.now()
-        hand_in.state = "queued"
-        audit(session, store.now(), organiser.handle, "judged again", f"hand-in {hand_in_id}", panel=panel)

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from smalltale.hackathon.board import Board
 from smalltale.hackathon.editions import find_edition, prompts_for, rules_of
 from smalltale.hackathon.export import FORMATS, board_rows, written
-from smalltale.hackathon.jobs import live_workers
+from smalltale.hackathon.jobs import live_workers, place_in_queue
 from smalltale.hackathon.looking import ORDERS, compare, medians, score_of, sight, stories
 from smalltale.hackathon.problems import Problem, forbidden, missing
 from smalltale.hackathon.scoring import seats
@@ -220,8 +220,9 @@ def show_hand_in(
     page: int = 1,
     panel: str = "",
     problem: Problem | None = None,
+    typed: dict[str, str] | None = None,
 ) -> HTMLResponse:
-    """The page of a hand-in, with what was wrong with a model that was sent."""
+    """The page of a hand-in, with what was wrong in one of its forms."""
     if not 0 < number < 2**31:
         raise missing("hand-in")
     with v.store.read() as session:
@@ -246,13 +247,17 @@ def show_hand_in(
             else None
         )
         verification = session.get(Verification, number)
+        place = place_in_queue(session, number)
     rows = [(name, value, middle.get(name)) for name, value in (score.criteria if score else {}).items()]
     return v.render(
         "hand_in.html",
         status=problem.status if problem else 200,
         problems=problem.fields if problem else (),
+        trouble=problem.title if problem and not problem.fields else "",
+        typed=typed,
         edition=view.edition,
         view=view,
+        place=place,
         score=score,
         rows=rows,
         found=found,

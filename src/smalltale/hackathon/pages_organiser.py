@@ -1,25 +1,34 @@
-"""The organisers' pages: teams to confirm, hand-ins to judge again or disqualify, appeals, invitations, the audit log.
+"""The organisers' pages: teams to confirm, hand-ins to judge again or disqualify, appeals, accounts, the audit log.
 
-In: an organiser's forms. Out: pages and redirects.
+In: an organiser's forms. Out: pages that say beside a field what was wrong with it; a redirect where all was well.
 Beware: every change here is written to the audit log in the same transaction.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import func, select
 
 from smalltale.hackathon import people
 from smalltale.hackathon.editions import rules_of
-from smalltale.hackathon.forms import Form, edition_of
-from smalltale.hackathon.jobs import live_workers, rejudge
-from smalltale.hackathon.organise import answer_appeal, disqualify
-from smalltale.hackathon.pages import PageNumber, Visitor
+from smalltale.hackathon.forms import Form, Posted, edition_of
+from smalltale.hackathon.jobs import live_workers
+from smalltale.hackathon.organise import (
+    answer_appeal,
+    change_account,
+    count_unheard,
+    disqualify,
+    judge_all,
+    rejudge,
+)
+from smalltale.hackathon.pages import PageNumber, Visitor, show_hand_in
+from smalltale.hackathon.problems import MENDABLE, Problem
 from smalltale.hackathon.store import broken_audit_row
-from smalltale.hackathon.tables import Appeal, Audit, HandIn, Job, Team
+from smalltale.hackathon.tables import Appeal, Audit, HandIn, Job, Person, Team
 from smalltale.hackathon.teams import organise_team
 from smalltale.hackathon.verification import ask
 from smalltale.hackathon.visit import Visit
@@ -34,8 +43,16 @@ def overview(v: Visitor, page: PageNumber = 1) -> HTMLResponse:
     return show(v, page=page)
 
 
-def show(v: Visit, *, page: int = 1, code: str = "") -> HTMLResponse:
-    """The overview, with a new invitation shown once."""
+def show(
+    v: Visit,
+    *,
+    page: int = 1,
+    code: str = "",
+    problem: Problem | None = None,
+    typed: dict[str, str] | None = None,
+    about: str = "",
+) -> HTMLResponse:
+    """The overview: with a new invitation shown once, or with what was wrong in the form named by `about`."""
     v.organiser()
     edition = edition_of(v)
     with v.store.read() as session:
@@ -66,18 +83,40 @@ def show(v: Visit, *, page: int = 1, code: str = "") -> HTMLResponse:
             .limit(ROWS)
         ).all()
         workers = live_workers(session, v.store)
+        unheard = count_unheard(session, edition)
+        special = session.scalars(
+            select(Person).where(Person.admin | Person.disabled).order_by(Person.handle).limit(ROWS)
+        ).all()
     names = [each.name for each in rules_of(edition).weight_classes]
     return v.render(
         "organise.html",
+        status=problem.status if problem else 200,
+        problems=problem.fields if problem else (),
+        trouble=problem.title if problem and not problem.fields else "",
+        typed=typed,
+        about=about,
         teams=teams,
         names=names,
         troubled=troubled,
         appeals=appeals,
         workers=workers,
+        unheard=unheard,
+        special=special,
         code=code,
         page=page,
         pages=max(1, -(-count // ROWS)),
     )
+
+
+def done(form: Posted, about: str, act: Callable[[], object]) -> Response:
+    """Do something, and show the overview again: with what was wrong, where it was."""
+    try:
+        act()
+    except Problem as problem:
+        if problem.status not in MENDABLE and not problem.fields:
+            raise
+        return show(form.visit, problem=problem, typed=form.fields, about=about)
+    return form.visit.go("/organise")
 
 
 @organiser_pages.post("/invitations")
@@ -90,35 +129,64 @@ def invitation(form: Form) -> HTMLResponse:
     )
 
 
+@organiser_pages.post("/accounts")
+def account(form: Form) -> Response:
+    """Close or open an account, make somebody an organiser or no longer one."""
+    v = form.visit
+    return done(form, "accounts", lambda: change_account(v.store, v.organiser(), form["handle"], form["act"]))
+
+
+@organiser_pages.post("/judging")
+def judging(form: Form) -> Response:
+    """Ask the edition's panel about every hand-in that it has not been asked about."""
+    v = form.visit
+    return done(form, "judging", lambda: judge_all(v.store, v.organiser(), edition_of(v)))
+
+
 @organiser_pages.post("/teams/{number}")
-def team(form: Form, number: int) -> RedirectResponse:
-    """Confirm a class, or disqualify."""
-    reason = form["reason"] if form["do"] == "disqualify" else ("" if form["do"] == "reinstate" else None)
-    weight_class = form["weight_class"] if form["do"] == "confirm" else None
-    organise_team(
-        form.visit.store, form.visit.organiser(), number, weight_class=weight_class, disqualified=reason
+def team(form: Form, number: int) -> Response:
+    """Confirm a class, disqualify, or take that back."""
+    v, do = form.visit, form["do"]
+    return done(
+        form,
+        f"team {number}",
+        lambda: organise_team(
+            v.store,
+            v.organiser(),
+            number,
+            weight_class=form["weight_class"] if do == "confirm" else None,
+            disqualified=form["reason"] if do == "disqualify" else None,
+            reinstated=do == "reinstate",
+        ),
     )
-    return form.visit.go("/organise")
 
 
 @organiser_pages.post("/hand-ins/{number}")
-def hand_in(form: Form, number: int) -> RedirectResponse:
-    """Judge again, ask for the model, or disqualify with a reason."""
-    organiser = form.visit.organiser()
-    if form["do"] == "judge":
-        rejudge(form.visit.store, organiser, number, form["panel"] or None)
-    elif form["do"] == "model":
-        ask(form.visit.store, organiser, number)
-    else:
-        disqualify(form.visit.store, organiser, number, form["reason"])
-    return form.visit.go(f"/hand-ins/{number}")
+def hand_in(form: Form, number: int) -> Response:
+    """Judge again, ask for the model, disqualify with a reason, or bring back."""
+    v, do = form.visit, form["do"]
+    organiser = v.organiser()
+    try:
+        if do == "judge":
+            rejudge(v.store, organiser, number, form["panel"] or None)
+        elif do == "model":
+            ask(v.store, organiser, number)
+        else:
+            disqualify(v.store, organiser, number, form["reason"] if do == "disqualify" else None)
+    except Problem as problem:
+        if problem.status not in MENDABLE:
+            raise
+        return show_hand_in(v, number, problem=problem, typed=form.fields)
+    return v.go(f"/hand-ins/{number}")
 
 
 @organiser_pages.post("/appeals/{number}")
-def appeal(form: Form, number: int) -> RedirectResponse:
+def appeal(form: Form, number: int) -> Response:
     """Answer an appeal."""
-    answer_appeal(form.visit.store, form.visit.organiser(), number, form["answer"])
-    return form.visit.go("/organise")
+    v = form.visit
+    return done(
+        form, f"appeal {number}", lambda: answer_appeal(v.store, v.organiser(), number, form["answer"])
+    )
 
 
 @organiser_pages.get("/audit")

@@ -80,7 +80,7 @@ def join(form: Form, code: str) -> Response:
 
 
 @people_pages.get("/account")
-def account(v: Visitor, shown: str = "") -> HTMLResponse:
+def account(v: Visitor) -> HTMLResponse:
     """API tokens."""
     return account_page(v)
 
@@ -101,7 +101,7 @@ def account_page(
         typed=typed,
         tokens=tokens,
         token=token,
-        scopes=[each for each in people.SCOPES if each != "organise" or person.admin],
+        scopes=people.SCOPES,
     )
 
 

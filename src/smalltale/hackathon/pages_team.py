@@ -6,22 +6,25 @@ Beware: a file is the one thing that a browser does not give back; the form says
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from smalltale.hackathon import teams
 from smalltale.hackathon.editions import prompts_for, rules_of
 from smalltale.hackathon.forms import Form, Posted, edition_of
-from smalltale.hackathon.intake import Declaration, check_upload, hand_in
+from smalltale.hackathon.intake import Declaration, check_upload, hand_in, refuse_closed, refuse_used_up
 from smalltale.hackathon.jobs import place_in_queue
 from smalltale.hackathon.looking import sight
-from smalltale.hackathon.pages import Visitor
-from smalltale.hackathon.problems import FieldProblem, Problem, refused
+from smalltale.hackathon.pages import Visitor, show_hand_in
+from smalltale.hackathon.problems import MENDABLE, FieldProblem, Problem, refused
 from smalltale.hackathon.store import audit
-from smalltale.hackathon.tables import Appeal, HandIn, Person, TeamInvitation
+from smalltale.hackathon.tables import Appeal, Edition, HandIn, Person, Team, TeamInvitation
 from smalltale.hackathon.visit import Visit
 
 team_pages = APIRouter(include_in_schema=False)
@@ -144,6 +147,7 @@ def show_form(
             except Problem:
                 continue
             kinds.append(kind)
+        spent = spent_limits(session, edition, mine, kinds, v.now) if mine else []
     return v.render(
         "hand_in_form.html",
         status=problem.status if problem else 200,
@@ -152,9 +156,27 @@ def show_form(
         typed=typed,
         team=mine,
         kinds=kinds,
+        spent=spent,
         classes=rules_of(edition).classes_open_to(mine.weight_class) if mine else [],
         passed=passed,
     )
+
+
+def spent_limits(
+    session: Session, edition: Edition, team: Team, kinds: Sequence[str], now: datetime
+) -> list[str]:
+    """Why nothing of some kind would be taken now, in words."""
+    found = []
+    looks = [
+        partial(refuse_closed, edition, now),
+        *(partial(refuse_used_up, session, rules_of(edition), team, kind, now) for kind in kinds),
+    ]
+    for look in looks:
+        try:
+            look()
+        except Problem as problem:
+            found.append(problem.title)
+    return found
 
 
 @team_pages.post("/hand-in")
@@ -193,18 +215,23 @@ def declared(fields: dict[str, str]) -> Declaration:
 
 
 @team_pages.post("/hand-ins/{number}/appeal")
-def appeal(form: Form, number: int) -> RedirectResponse:
+def appeal(form: Form, number: int) -> Response:
     """Ask the organisers to look again."""
     v = form.visit
-    person = v.signed_in()
-    with v.store.write() as session:
-        view = sight(session, number, person, v.now)
-        if not view.own:
-            raise Problem(403, "only the team itself may appeal")
-        if not 10 <= len(form["text"].strip()) <= 2000:
-            raise refused("text", f"it has {len(form['text'].strip())} characters", "write 10 to 2,000")
-        if session.scalar(select(Appeal.id).where(Appeal.hand_in_id == number)):
-            raise Problem(409, "your team has appealed already; the organisers will answer")
-        session.add(Appeal(hand_in_id=number, person_id=person.id, made=v.now, text=form["text"].strip()))
-        audit(session, v.now, person.handle, "appealed", f"hand-in {number}")
+    person, text = v.signed_in(), form["text"].strip()
+    try:
+        with v.store.write() as session:
+            view = sight(session, number, person, v.now)
+            if not view.own:
+                raise Problem(403, "only the team itself may appeal")
+            if not 10 <= len(text) <= 2000:
+                raise refused("text", f"it has {len(text)} characters", "write 10 to 2,000")
+            if session.scalar(select(Appeal.id).where(Appeal.hand_in_id == number)):
+                raise Problem(409, "your team has appealed already; the organisers will answer")
+            session.add(Appeal(hand_in_id=number, person_id=person.id, made=v.now, text=text))
+            audit(session, v.now, person.handle, "appealed", f"hand-in {number}")
+    except Problem as problem:
+        if problem.status not in MENDABLE:
+            raise
+        return show_hand_in(v, number, problem=problem, typed=form.fields)
     return v.go(f"/hand-ins/{number}")

@@ -23,7 +23,7 @@ from smalltale.hackathon.tables import AccountInvitation, ApiToken, Person, Sign
 
 SESSION_DAYS = 14
 INVITATION_DAYS = 14
-SCOPES = ("read", "hand-in", "organise")
+SCOPES = ("read", "hand-in")
 PASSWORD_CHARACTERS = (10, 200)
 SCRYPT = {"n": 2**14, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024}
 
@@ -238,8 +238,6 @@ def make_token(store: Store, person: Person, name: str, scopes: list[str]) -> st
         raise refused(
             "scopes", f"{', '.join(map(visible, unknown)) or 'none'}", f"choose of: {', '.join(SCOPES)}"
         )
-    if "organise" in scopes and not person.admin:
-        raise refused("scopes", "organise is for organisers", "leave it out", 403)
     token = f"smalltale_{secrets.token_urlsafe(30)}"
     with store.write() as session:
         session.add(
@@ -272,7 +270,7 @@ def person_of_token(store: Store, token: str, scope: str) -> Person:
     if found is None or found[1].revoked is not None or found[0].disabled:
         raise Problem(401, "the token is unknown or revoked; make a new one on your account page")
     person, kept = found
-    if scope not in kept.scopes or (scope == "organise" and not person.admin):
+    if scope not in kept.scopes:
         raise Problem(403, f"the token {kept.name!r} lacks the scope {scope!r}; make one that has it")
     if kept.last_used is None or store.now() - kept.last_used > timedelta(minutes=5):
         with store.write() as session:

@@ -11,6 +11,9 @@ from typing import Any
 
 from smalltale.errors import SmalltaleError
 
+MENDABLE = {409, 422}
+"""Statuses of a form that its own page shows again, with what was typed."""
+
 
 @dataclass(frozen=True)
 class FieldProblem:

@@ -159,7 +159,18 @@ def told(prompt: str, story: str) -> Markup:
     return Markup('<span class="given">{}</span>{}').format(prompt, escape(rest))
 
 
-FILTERS: dict[str, Callable[..., Any]] = {"when": when, "brief": brief, "score": score, "millions": millions}
+def capitalise(text: str) -> str:
+    """A sentence with a capital at its start; the rest stays as it is, for names stand in it."""
+    return text[:1].upper() + text[1:]
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "when": when,
+    "brief": brief,
+    "score": score,
+    "millions": millions,
+    "capitalise": capitalise,
+}
 GLOBALS: dict[str, Any] = {
     "countdown": countdown,
     "whisker": whisker,

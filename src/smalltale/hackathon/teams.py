@@ -11,8 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from smalltale.hackathon.editions import rules_of
+from smalltale.hackathon.organise import refuse_others, stated
 from smalltale.hackathon.people import clean_handle, clean_name, name_key
-from smalltale.hackathon.problems import FieldProblem, Problem, forbidden, missing, refused
+from smalltale.hackathon.problems import FieldProblem, Problem, missing, refused
 from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import Edition, HandIn, Member, Person, Team, TeamInvitation
 
@@ -210,10 +211,11 @@ def organise_team(
     *,
     weight_class: str | None = None,
     disqualified: str | None = None,
+    reinstated: bool = False,
 ) -> Team:
-    """Confirm a team's class, or disqualify it with a reason ('' takes it back). Raises Problem."""
-    if not organiser.admin:
-        raise forbidden("only organisers may do this")
+    """Confirm a team's class, disqualify it with a reason, or take that back. Raises Problem."""
+    refuse_others(organiser)
+    reason = None if disqualified is None else stated(disqualified, 500, "the team reads it")
     with store.write() as session:
         team = session.get(Team, team_id)
         if team is None:
@@ -231,15 +233,9 @@ def organise_team(
                 team.name,
                 weight_class=weight_class,
             )
-        if disqualified is not None:
-            team.disqualified = disqualified.strip()[:500] or None
-            audit(
-                session,
-                store.now(),
-                organiser.handle,
-                "disqualified" if team.disqualified else "disqualification undone",
-                team.name,
-                reason=disqualified[:500],
-            )
+        if reason or reinstated:
+            team.disqualified = reason
+            action = "disqualified" if reason else "disqualification undone"
+            audit(session, store.now(), organiser.handle, action, team.name, reason=reason)
         edition.revision += 1
         return team

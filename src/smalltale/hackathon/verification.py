@@ -25,8 +25,9 @@ from smalltale.errors import SmalltaleError
 from smalltale.files import explained, sha256_of
 from smalltale.hackathon.editions import rules_of
 from smalltale.hackathon.jobs import Held, LeaseLost, finish, queue_verifying, renew
+from smalltale.hackathon.organise import refuse_others
 from smalltale.hackathon.people import visible
-from smalltale.hackathon.problems import FieldProblem, Problem, forbidden, missing
+from smalltale.hackathon.problems import FieldProblem, Problem, missing
 from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import (
     Completion,
@@ -81,8 +82,7 @@ def wanted(hand_in: HandIn, found: Verification | None) -> bool:
 
 def ask(store: Store, organiser: Person, hand_in_id: int) -> None:
     """Ask a team for its model, or have the model looked at again that is here. Raises Problem."""
-    if not organiser.admin:
-        raise forbidden("only organisers may do this")
+    refuse_others(organiser)
     with store.write() as session:
         if session.get(HandIn, hand_in_id) is None:
             raise missing("hand-in")

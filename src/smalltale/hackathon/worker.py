@@ -246,7 +246,7 @@ def write_opinions(session: Session, job: Held, opinions: Sequence[Opinion]) -> 
 def give_up(
     session: Session, store: Store, panel_of: Callable[[Edition, str], Panel], job: Held, error: str
 ) -> None:
-    """After the last attempt: a half-judged hand-in is settled and marked; one without any judgement fails and gives its slot back."""
+    """After the last attempt: a half-judged hand-in is settled and marked; one that no panel judged fails and gives its slot back."""
     hand_in = session.get_one(HandIn, job.hand_in_id)
     judged = session.scalar(
         select(func.count())
@@ -257,7 +257,7 @@ def give_up(
         panel = panel_of(session.get_one(Edition, hand_in.edition_id), job.panel)
         settle(session, hand_in, job.panel, panel.judges, qualified=panel.qualified)
         hand_in.state = "judged"
-    else:
+    elif hand_in.state != "judged":
         hand_in.state, hand_in.slot = "failed", None
     hand_in.reason = error[:500]
     finish(session, job, error[:500])
