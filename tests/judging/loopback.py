@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+DRIP = 24
 MARKS = {"grammar": 7, "creativity": 6, "consistency": 8, "plot": 5}
 
 
@@ -27,6 +28,8 @@ class Said:
     wait_seconds: float = 0.0
     cut: bool = False
     """Close the connection in the middle of the body."""
+    trickle_seconds: float = 0.0
+    """Send the body a few bytes at a time, over so long."""
 
 
 Script = Callable[[dict[str, Any], int], Said]
@@ -107,13 +110,18 @@ def serving(script: Script, *, keep: bool = True) -> Iterator[Loopback]:
                 await asyncio.sleep(said.wait_seconds)
                 extra = "".join(f"{name}: {value}\r\n" for name, value in said.headers.items())
                 head_out = f"HTTP/1.1 {said.status} X\r\ncontent-type: application/json\r\n{extra}content-length: {len(said.body)}\r\n\r\n"
-                writer.write(
-                    head_out.encode() + (said.body[: len(said.body) // 2] if said.cut else said.body)
-                )
+                writer.write(head_out.encode())
+                if said.trickle_seconds:
+                    for place in range(0, len(said.body), DRIP):
+                        writer.write(said.body[place : place + DRIP])
+                        await writer.drain()
+                        await asyncio.sleep(said.trickle_seconds * DRIP / len(said.body))
+                else:
+                    writer.write(said.body[: len(said.body) // 2] if said.cut else said.body)
                 await writer.drain()
                 if said.cut:
                     break
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             writer.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from loopback import Said, answer, chat, serving
+from test_run import FAST, KINDS, misbehave
 
 from smalltale.errors import SmalltaleError
 from smalltale.judging.asking import question_of
@@ -106,6 +107,26 @@ def test_the_bounds_that_the_sent_schema_loses_are_checked_here(
     assert (
         '"plot" must be a whole number from 1 to 10, and was 11' in server.asked[1]["messages"][-1]["content"]
     )
+
+
+def test_every_misbehaviour_ends_behind_a_provider_as_behind_an_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with serving(misbehave) as server:
+        monkeypatch.setenv("LOOPBACK_API_KEY", "key")
+        monkeypatch.setenv("LOOPBACK_BASE_URL", server.url)
+        write_submission(
+            tmp_path / "s.jsonl", [Completion("Once", f"{kind}: the end.") for kind in KINDS], {}
+        )
+        with open_judges(["openai-api/loopback/m"]) as (judge,):
+            judge.timeout_seconds = 2.5  # type: ignore[attr-defined]
+            summary = judge_submission(
+                tmp_path / "s.jsonl", [judge], load_rubric("paper"), tmp_path / "out", config=FAST
+            )
+    rows = read_judgements(tmp_path / "out")
+    found = {kind: (row.state, row.calls) for kind, row in zip(KINDS, rows, strict=True)}
+    assert found == KINDS
+    assert summary.calls == len(server.asked) == sum(row.calls for row in rows)
 
 
 @pytest.mark.parametrize(

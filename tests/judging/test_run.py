@@ -25,14 +25,19 @@ from smalltale.submission import Completion, write_submission
 
 FAST = JudgingConfig(attempts=3, first_wait_seconds=0.0)
 
-# kind: (first answer, answer to the re-ask, calls, state)
+# what is said of the text `kind: …`: how its judgement ends, and after how many calls
 KINDS: dict[str, tuple[str, int]] = {
     "good": ("ok", 1),
     "busy once": ("ok", 2),
     "five hundred once": ("ok", 2),
     "five hundred always": ("error", 3),
     "never answers": ("error", 3),
+    "busy always": ("error", 3),
+    "slow to begin": ("ok", 1),
     "slow stream": ("ok", 1),
+    "slower stream": ("error", 3),
+    "too long for it": ("error", 1),
+    "against its rules": ("refused", 1),
     "broken connection": ("ok", 2),
     "no completion": ("ok", 2),
     "cut": ("unparsable", 2),
@@ -53,6 +58,7 @@ KINDS: dict[str, tuple[str, int]] = {
     "mends itself": ("ok", 2),
     "refusal": ("refused", 1),
     "sorry": ("refused", 1),
+    "curly sorry": ("refused", 1),
     "fenced": ("ok", 1),
 }
 
@@ -80,7 +86,12 @@ def misbehave(request: dict[str, Any], before: int) -> Said:
         "five hundred once": Said(b"{}", 500) if before == 0 else good,
         "five hundred always": Said(b"oh no", 500),
         "never answers": Said(b"{}", wait_seconds=5),
-        "slow stream": Said(chat(answer(request)), wait_seconds=0.3),
+        "busy always": Said(b"{}", 429),
+        "slow to begin": Said(chat(answer(request)), wait_seconds=0.3),
+        "slow stream": Said(chat(answer(request)), trickle_seconds=0.3),
+        "slower stream": Said(chat(answer(request)), trickle_seconds=9.0),
+        "too long for it": Said(b'{"error": {"message": "maximum context length is 512 tokens"}}', 400),
+        "against its rules": Said(b'{"error": {"code": "content_filter"}}', 400),
         "broken connection": Said(good.body, cut=True) if before == 0 else good,
         "no completion": Said(b"[]") if before == 0 else good,
         "cut": Said(chat(answer(request)[:-30])),
@@ -91,6 +102,7 @@ def misbehave(request: dict[str, Any], before: int) -> Said:
         "mends itself": Said(chat(answer(request, plot="7-8"))) if before == 0 else good,
         "refusal": Said(chat(None, refusal="I will not.")),
         "sorry": Said(chat("I'm sorry, but I can't help with that.")),
+        "curly sorry": Said(chat("I’m sorry, I can’t do that.")),
         "fenced": Said(chat(f"```json\n{answer(request)}\n```")),
     }
     return said.get(kind, good)
@@ -130,8 +142,8 @@ def test_every_misbehaviour_ends_in_the_right_state_and_the_counts_add_up(tmp_pa
     assert all(row.reason for row in rows if row.state != "ok")
 
     again, asked = judged(tmp_path, lambda request, before: Said(chat(answer(request))), texts)
-    assert asked == again.calls == 2, "only what ended in an error is asked again"
-    assert again.states["ok"] == summary.states["ok"] + 2
+    assert asked == again.calls == summary.states["error"] == 5, "only what ended in an error is asked again"
+    assert again.states["ok"] == summary.states["ok"] + 5
 
 
 def test_a_re_ask_quotes_what_was_missing(tmp_path: Path) -> None:
