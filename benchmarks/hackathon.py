@@ -7,28 +7,31 @@ Beware: with --folder the databases are used again; what an earlier run handed i
 from __future__ import annotations
 
 import argparse
-import csv
 import http.client
-import io
 import json
-import os
-import platform
 import queue
+import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import func, select, text
 
-from hackathon_event import CLASSES, PANEL, PROMPTS, seed, token
-from smalltale.files import git_commit, write_json
+from hackathon_event import CLASSES, PANEL, PROMPTS, seed
+from hackathon_site import (
+    RESULTS,
+    database_version,
+    free_port,
+    measured_at,
+    post_hand_in,
+    start_server,
+    start_worker,
+    wait_for,
+)
+from smalltale.files import write_json
 from smalltale.hackathon.people import sign_in
 from smalltale.hackathon.store import Store
 from smalltale.hackathon.tables import HandIn, Job, Judgement, Person, Score
@@ -39,48 +42,6 @@ SIGNED_IN_OF = 4
 """One reader in so many is signed in, and gets no page made for all."""
 RUSH_SECONDS = 60.0
 JUDGED_WITHIN = 240.0
-
-
-def csv_of(number: int) -> bytes:
-    """A hand-in file."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["prompt", "completion"])
-    writer.writerows(
-        [prompt, f" they met {n} friends of team {number} and went home happy."]
-        for prompt in PROMPTS
-        for n in range(4)
-    )
-    return out.getvalue().encode()
-
-
-def post_hand_in(connection: http.client.HTTPConnection, number: int) -> int:
-    """Hand in for a team."""
-    fields = {
-        "weight_class": "large",
-        "counted_parameters": "20000000",
-        "model_hash": "a" * 64,
-        "data": "TinyStories",
-        "from_scratch": "true",
-    }
-    mark = "frame-of-the-form"
-    body = b"".join(
-        f'--{mark}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in fields.items()
-    )
-    body += (
-        f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\nContent-Type: text/csv\r\n\r\n'.encode()
-        + csv_of(number)
-        + f"\r\n--{mark}--\r\n".encode()
-    )
-    headers = {
-        "Authorization": f"Bearer {token(number)}",
-        "Content-Type": f"multipart/form-data; boundary={mark}",
-    }
-    connection.request("POST", "/api/v1/editions/load/hand-ins/daily", body, headers)
-    answer = connection.getresponse()
-    answer.read()
-    return answer.status
 
 
 def at_rate(
@@ -180,19 +141,12 @@ class Dripping:
 
 def measure(url: str, seconds: float, rush_teams: int) -> dict[str, object]:
     """Load with judging beside it, then the rush."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    store = Store(url, pool_size=1)
+    port, store = free_port(), Store(url, pool_size=1)
     free_the_day(store)
     with store.read() as session:
         people = session.scalars(select(Person).order_by(Person.id).limit(10)).all()
     ask = reader([sign_in(store, each) for each in people])
-    begin = [sys.executable, "-m", "smalltale"]
-    server = subprocess.Popen(
-        [*begin, "serve", "--workers", "0", "--database", url, "--port", str(port)], stdout=subprocess.DEVNULL
-    )
-    worker = subprocess.Popen([*begin, "worker", "--database", url], stdout=subprocess.DEVNULL)
+    server, worker = start_server(url, port), start_worker(url)
     try:
         wait_for(port)
         for number in range(48):
@@ -266,7 +220,7 @@ def rush_of(port: int, store: Store, teams: int) -> dict[str, object]:
         ).one()
         strays = session.scalar(select(func.count()).where(HandIn.id > before, ~new))
         whole = session.scalar(
-            select(func.count())
+            select(func.count(Score.hand_in_id))
             .join(HandIn, HandIn.id == Score.hand_in_id)
             .where(
                 new,
@@ -291,63 +245,38 @@ def rush_of(port: int, store: Store, teams: int) -> dict[str, object]:
     }
 
 
-def wait_for(port: int) -> None:
-    """Until the server answers."""
-    for _ in range(300):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("the server did not start")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--postgres", help="URL of an empty PostgreSQL database; without it only SQLite is measured"
-    )
-    parser.add_argument("--only-postgres", action="store_true")
+    parser.add_argument("--postgres", metavar="URL", help="an empty PostgreSQL database")
+    parser.add_argument("--no-sqlite", action="store_true", help="measure PostgreSQL alone")
     parser.add_argument("--teams", type=int, default=500)
     parser.add_argument("--days", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--folder", type=Path, help="keep the SQLite file here, and use it again")
-    parser.add_argument("--seed-only", action="store_true")
+    parser.add_argument("--fill-only", action="store_true", help="fill the databases and leave")
     parser.add_argument("--quick", action="store_true", help="a small event and a short look, under a minute")
-    parser.add_argument(
-        "--out", type=Path, help="where the record goes; results/hackathon.json, with --quick nowhere"
-    )
+    parser.add_argument("--out", type=Path, help="the record; results/hackathon.json, with --quick nowhere")
     given = parser.parse_args()
     if given.quick:
         given.teams, given.days, given.seconds = 50, 10, 10
     folder = given.folder or Path(tempfile.mkdtemp(prefix="smalltale-load-"))
     folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, dict[str, object]] = {}
-    for name, url in (("sqlite", f"sqlite:///{folder / 'load.db'}"), ("postgresql", given.postgres)):
-        if not url or (given.only_postgres and name == "sqlite"):
-            continue
-        rows = fill(Store(url), given.teams, given.days)
-        print(name, rows, flush=True)
-        if not given.seed_only:
-            figures[name] = {**rows, **measure(url, given.seconds, given.teams)}
-            print(json.dumps(figures[name]), flush=True)
-    out = given.out or (None if given.quick else Path(__file__).parent / "results" / "hackathon.json")
-    if figures and out:
-        machine = {
-            "processor": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "python": platform.python_version(),
-        }
-        kept = json.loads(out.read_text()) if out.exists() else {}
-        about = {
-            "benchmark": "hackathon",
-            "machine": machine,
-            "commit": git_commit(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        write_json(out, {**kept, **about, **figures})
-    if figures:
-        print(json.dumps({"p95_ms": max(float(str(each["p95_ms"])) for each in figures.values())}))
+    urls = {"sqlite": f"sqlite:///{folder / 'load.db'}", "postgresql": given.postgres}
+    if given.no_sqlite:
+        del urls["sqlite"]
+    figures: dict[str, object] = {"benchmark": "hackathon"}
+    for name, url in urls.items():
+        if url:
+            rows = fill(Store(url), given.teams, given.days)
+            if not given.fill_only:
+                figures[name] = {**measured_at(), **rows, **measure(url, given.seconds, given.teams)}
+    if not given.folder:
+        shutil.rmtree(folder)
+    out = given.out or (None if given.quick or given.fill_only else RESULTS / "hackathon.json")
+    if out:
+        # One database may have been measured in a run of its own; each keeps its own commit and day.
+        write_json(out, {**(json.loads(out.read_text()) if out.exists() else {}), **figures})
+    print(json.dumps(figures))
 
 
 def fill(store: Store, teams: int, days: int) -> dict[str, object]:
@@ -359,6 +288,8 @@ def fill(store: Store, teams: int, days: int) -> dict[str, object]:
         seed(store, teams, days)
     with store.read() as session:
         rows: dict[str, object] = {
+            "database": database_version(session),
+            "teams": teams,
             "hand_ins": session.scalar(select(func.count()).select_from(HandIn)),
             "judgements": session.scalar(select(func.count()).select_from(Judgement)),
         }
