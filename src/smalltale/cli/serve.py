@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Database = Annotated[
     str, typer.Option(help="sqlite:///FILE or postgresql://USER@HOST/NAME.", envvar="SMALLTALE_DATABASE")
 ]
+LogJson = Annotated[
+    bool, typer.Option("--log-json", help="Log one JSON object a line: requests, work and trouble.")
+]
 DEFAULT = "sqlite:///hackathon.db"
 
 
@@ -52,11 +55,13 @@ def serve(
     workers: Annotated[
         int, typer.Option(help="Judging threads in this process; 0 where `smalltale worker` runs beside it.")
     ] = 1,
+    log_json: LogJson = False,
 ) -> None:
     """Run the hackathon's server."""
     import threading
 
     store = open_store(database)
+    set_up_logs(log_json)
 
     import uvicorn
 
@@ -90,7 +95,9 @@ def serve(
         app,
         host=host,
         port=port,
+        log_config=None if log_json else uvicorn.config.LOGGING_CONFIG,
         log_level="warning",
+        access_log=False,
         server_header=False,
         timeout_keep_alive=15,
         h11_max_incomplete_event_size=32_768,
@@ -105,6 +112,19 @@ def serve(
         for each in threads:
             each.join(timeout=5)
         store.close()
+
+
+def set_up_logs(as_json: bool) -> None:
+    """JSON lines on standard error, or words without the requests."""
+    import logging
+    import sys
+
+    from smalltale.hackathon.logs import REQUESTS, write_json_lines
+
+    if as_json:
+        write_json_lines(sys.stderr)
+    else:
+        logging.getLogger(REQUESTS).setLevel(logging.WARNING)
 
 
 def invite_first(store: Store, url: str) -> None:
@@ -126,12 +146,14 @@ def invite_first(store: Store, url: str) -> None:
 def worker(
     database: Database = DEFAULT,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Leave when nothing waits.")] = False,
+    log_json: LogJson = False,
 ) -> None:
     """Judge what waits in the queue. Start as many as you like, on as many machines as reach the database."""
     import signal
     import threading
 
     store = open_store(database)
+    set_up_logs(log_json)
 
     from smalltale.hackathon import worker as working
     from smalltale.hackathon.panels import panel_of

@@ -16,9 +16,10 @@ from collections import defaultdict, deque
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from smalltale.hackathon.logs import REQUESTS
 from smalltale.hackathon.problems import Problem
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(REQUESTS)
 BODY_SLACK = 256 * 1024
 """Beyond the largest hand-in: the other fields and the multipart frame."""
 UPLOAD_SECONDS = 120
@@ -103,10 +104,11 @@ class Door:
         except TooMuch as problem:
             if not answered:
                 await refuse(guarded, scope, problem)
-        # The path only: queries and bodies may hold what is private.
-        log.debug(
-            "%s %s %d %.0f ms", scope["method"], scope["path"], answered, (time.monotonic() - started) * 1000
-        )
+        if log.isEnabledFor(logging.INFO):
+            # The path only: queries and bodies may hold what is private.
+            milliseconds = round(1000 * (time.monotonic() - started), 1)
+            said = {"method": scope["method"], "path": scope["path"], "status": answered}
+            log.info("request", extra={**said, "milliseconds": milliseconds})
 
 
 async def refuse(send: Send, scope: Scope, problem: TooMuch) -> None:

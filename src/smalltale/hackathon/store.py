@@ -112,18 +112,20 @@ def parsed(url: str) -> URL:
 
 
 def open_engine(url: URL, pool_size: int) -> Engine:
-    """An engine with our settings for the kind of database."""
+    """An engine with our settings for the kind of database. Its errors name no values: they stand in logs."""
     if url.get_backend_name() == "postgresql":
         return create_engine(
             url,
             pool_size=pool_size,
             max_overflow=pool_size,
+            hide_parameters=True,
             connect_args={"connect_timeout": 10},
         )
     engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
+        hide_parameters=True,
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
     )
 
