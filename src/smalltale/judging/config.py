@@ -32,7 +32,7 @@ class JudgingConfig:
     concurrency: int = 0
     """Requests at once to each judge; 0 leaves it to the judge."""
     budget_dollars: float = 0.0
-    """Spend at most this much; 0 sets no bound."""
+    """Spend at most this much in one run; 0 sets no bound."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 2:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import re
 
 from smalltale.signals import SENTENCE, is_drawn, spoken_to_judge
@@ -45,10 +46,25 @@ def without_words_to_judge(text: str) -> str:
 
 def without_spoken(text: str) -> str:
     """The text without each sentence of which a passage to a judge touches a part."""
+    touched = touched_by_words_to_judge(text)
+    return SENTENCE.sub(lambda each: "" if any(touched[each.start() : each.end()]) else each.group(), text)
+
+
+def touched_by_words_to_judge(text: str) -> bytearray:
+    """1 for each character inside a passage that speaks to a judge, 0 for the others."""
     touched = bytearray(len(text))
     for begin, end in spoken_to_judge(text):
-        touched[begin:end] = b"x" * (end - begin)
-    return SENTENCE.sub(lambda each: "" if any(touched[each.start() : each.end()]) else each.group(), text)
+        touched[begin:end] = b"\1" * (end - begin)
+    return touched
+
+
+def passages(text: str) -> list[tuple[str, bool]]:
+    """The text in pieces, and of each whether it speaks to a judge."""
+    touched = touched_by_words_to_judge(text)
+    return [
+        ("".join(text[place] for place in places), bool(spoken))
+        for spoken, places in itertools.groupby(range(len(text)), touched.__getitem__)
+    ]
 
 
 def delimiter_of(salt: str, key: str) -> str:

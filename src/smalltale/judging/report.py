@@ -17,13 +17,16 @@ import jinja2
 import numpy as np
 
 from smalltale.files import new_file, read_json
+from smalltale.judging.cost import Price
 from smalltale.judging.folder import META, judgement_of, read_rows
+from smalltale.judging.guard import passages
 from smalltale.judging.judgement import STATES
 from smalltale.judging.panel import story_scores
 from smalltale.judging.scores import Interval, clustered_interval, length_adjusted, pearson, prompts_needed
 
 SHOWN = 3
 """Stories at either end."""
+FLAGGED_SHOWN = 12
 FAILED_SHOWN = 12
 LEAST, MOST = 1.0, 10.0
 """Ends of the drawn scale, wider where scores lie outside."""
@@ -47,8 +50,10 @@ class Line:
 def write_report(folder: Path) -> Path:
     """Write report.html. Raises FileProblem."""
     meta, rows = read_json(folder / META), read_rows(folder)
-    stories = stories_of(rows)
+    stories, counts = stories_of(rows), counts_of(rows, meta["judges"])
     lines = [*panel_lines(rows), *judge_lines(rows)]
+    spreads = [story["spread"] for story in stories if story["spread"] is not None]
+    flagged = list(by_story([row for row in rows if row["flags"]]).values())
     low = min([LEAST, *(bound for line in lines for bound in bounds(line.interval))])
     high = max([MOST, *(bound for line in lines for bound in bounds(line.interval))])
     text = template().render(
@@ -58,14 +63,24 @@ def write_report(folder: Path) -> Path:
         has_weighted=any(line.weighted is not None for line in lines),
         low=f"{low:.3g}",
         high=f"{high:.3g}",
+        step=100 / (high - low),
+        given=marks_given(rows),
         notes=notes_of(rows),
         states=STATES,
-        counts=counts_of(rows),
+        counts=counts,
+        dollars=None
+        if any(each["dollars"] is None for each in counts)
+        else sum(each["dollars"] for each in counts),
         prompts=len({row["prompt"] for row in rows}),
         completions=len({(row["prompt"], row["sample"]) for row in rows}),
         ages=ages_of(rows),
-        disagreement=disagreement_of(stories),
-        flagged=list(by_story([row for row in rows if row["flags"]]).values()),
+        mean_spread=float(np.mean(spreads)) if spreads else None,
+        disagreement=sorted((each for each in stories if each["spread"]), key=lambda each: -each["spread"])[
+            :SHOWN
+        ],
+        flagged=flagged[:FLAGGED_SHOWN],
+        flagged_in_all=len(flagged),
+        passages=passages,
         best=stories[:SHOWN],
         worst=list(reversed(stories[SHOWN:][-SHOWN:])),
         failed=failed_of(rows),
@@ -88,13 +103,9 @@ def panel_lines(rows: Rows) -> list[Line]:
     """The calibrated panel's score, which ranks; none for one judge or where a judge is not calibrated."""
     if any(row["calibrated"] is None for row in rows if row["overall"] is not None):
         return []
-    interval = clustered_interval(grouped(panel_scores(rows).items()))
+    scores = {(each.prompt, each.sample): each.score for each in story_scores(map(judgement_of, rows))}
+    interval = clustered_interval(grouped(scores.items()))
     return [Line(judge="panel, calibrated", criterion="overall", interval=interval)] if interval else []
-
-
-def panel_scores(rows: Rows) -> dict[tuple[str, int], float]:
-    """By story, the score of all its judges."""
-    return {(each.prompt, each.sample): each.score for each in story_scores(map(judgement_of, rows))}
 
 
 def judge_lines(rows: Rows) -> list[Line]:
@@ -147,11 +158,31 @@ def drawn(line: Line, low: float, high: float) -> Line:
     )
 
 
+def marks_given(rows: Rows) -> list[dict[str, Any]]:
+    """By judge, how often each overall score was given: whole marks, with each bar's height in per cent."""
+    found = []
+    for judge, own in by_judge(rows):
+        marks = Counter(round(row["overall"]) for row in own if row["overall"] is not None)
+        if marks:
+            ends, most = range(min(1, *marks), max(10, *marks) + 1), max(marks.values())
+            bars = [(mark, marks[mark], round(100 * marks[mark] / most)) for mark in ends]
+            found.append({"judge": judge, "bars": bars})
+    return found
+
+
+def by_judge(rows: Rows) -> list[tuple[str, Rows]]:
+    """The rows of each judge."""
+    return [
+        (judge, [row for row in rows if row["judge"] == judge])
+        for judge in dict.fromkeys(row["judge"] for row in rows)
+    ]
+
+
 def notes_of(rows: Rows) -> list[str]:
     """What length explains, and how many prompts a finer answer needs."""
     notes = []
-    for judge in dict.fromkeys(row["judge"] for row in rows):
-        scored = [row for row in rows if row["judge"] == judge and row["overall"] is not None]
+    for judge, own in by_judge(rows):
+        scored = [row for row in own if row["overall"] is not None]
         values, lengths = [row["overall"] for row in scored], [len(row["completion"]) for row in scored]
         link = pearson(values, np.log(np.maximum(1, lengths)).tolist()) if scored else None
         if link is not None:
@@ -170,19 +201,21 @@ def notes_of(rows: Rows) -> list[str]:
     return notes
 
 
-def counts_of(rows: Rows) -> list[dict[str, Any]]:
-    """States, calls and tokens by judge."""
+def counts_of(rows: Rows, judges: Rows) -> list[dict[str, Any]]:
+    """States, calls, tokens and dollars by judge, earlier runs included; two equal texts cost one call."""
+    prices = {each["name"]: Price(**each["price"]) for each in judges if each.get("price")}
     found = []
-    for judge in dict.fromkeys(row["judge"] for row in rows):
-        own = [row for row in rows if row["judge"] == judge]
-        states = Counter(row["state"] for row in own)
+    for judge, own in by_judge(rows):
+        states, paid = Counter(row["state"] for row in own), {row["key"]: row for row in own}.values()
+        read, written = (sum(row[name] for row in paid) for name in ("input_tokens", "output_tokens"))
         found.append(
             {
                 "judge": judge,
                 "states": {state: states[state] for state in STATES},
-                "calls": sum(row["calls"] for row in own),
-                "input": sum(row["input_tokens"] for row in own),
-                "output": sum(row["output_tokens"] for row in own),
+                "calls": sum(row["calls"] for row in paid),
+                "input": read,
+                "output": written,
+                "dollars": prices[judge].dollars(read, written) if judge in prices else None,
             }
         )
     return found
@@ -194,12 +227,18 @@ def ages_of(rows: Rows) -> list[tuple[str, int]]:
 
 
 def stories_of(rows: Rows) -> list[dict[str, Any]]:
-    """The stories that every judge scored, best first, with what each judge said."""
+    """The stories that every judge scored, best first, with what each judge said and how far they are apart."""
     said = by_story(rows)
     found = [
-        {"prompt": place[0], "completion": said[place][0]["completion"], "overall": score, "said": said[place]}
-        for place, score in panel_scores(rows).items()
-    ]  # fmt: skip
+        {
+            "prompt": each.prompt,
+            "completion": said[each.prompt, each.sample][0]["completion"],
+            "overall": each.score,
+            "spread": each.disagreement,
+            "said": said[each.prompt, each.sample],
+        }
+        for each in story_scores(map(judgement_of, rows))
+    ]
     return sorted(found, key=lambda story: -story["overall"])
 
 
@@ -209,20 +248,6 @@ def by_story(rows: Rows) -> dict[tuple[str, int], list[dict[str, Any]]]:
     for row in rows:
         found[row["prompt"], row["sample"]].append(row)
     return found
-
-
-def disagreement_of(stories: Rows) -> list[dict[str, Any]]:
-    """The stories on which several judges differ most, on the common scale where there is one."""
-    found = []
-    for story in stories:
-        values = {
-            row["judge"]: row["overall"] if row["calibrated"] is None else row["calibrated"]
-            for row in story["said"]
-        }
-        if len(values) > 1 and np.ptp(list(values.values())) > 0:
-            told = ", ".join(f"{judge} {value:.2f}" for judge, value in values.items())
-            found.append({**story, "spread": float(np.std(list(values.values()))), "scores": told})
-    return sorted(found, key=lambda row: -row["spread"])[:SHOWN]
 
 
 def failed_of(rows: Rows) -> list[dict[str, Any]]:

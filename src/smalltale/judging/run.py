@@ -94,7 +94,13 @@ def judge_submission(
     )
     weights = shares(names, known)
     told = [
-        {"name": name, "qualified": may_rank([name], known), "weight": weights.get(name)} for name in names
+        {
+            "name": name,
+            "qualified": may_rank([name], known),
+            "weight": weights.get(name),
+            "price": asdict(prices[name]) if prices and name in prices else None,
+        }
+        for name in names
     ]
     write_json(out / META, meta_of(submission, rubric, config, salt, told, summary, spending))
     if failure is not None:
