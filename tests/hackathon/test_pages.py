@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
@@ -397,6 +399,27 @@ def test_exports_carry_no_formula(fair: Fair) -> None:
         == '"\'=HYPERLINK(""http://evil.test"")",\'-1+1,-1.5,fine'
     )
     assert written([], "csv") == "\ufeff\r\n".encode()
+
+
+def test_leaderboards_and_stories_go_out_as_csv_json_and_parquet(fair: Fair) -> None:
+    row = fair.hand_in(fair.team("ada", name="=HYPERLINK foxes"), content=stories("=1+1, =HYPERLINK"))
+    fair.judge()
+    ada, other = fair.signed_in("ada"), fair.client()
+    board, page = "/e/first/leaderboard", f"/hand-ins/{row.id}/stories"
+    assert [each["team"] for each in other.get(f"{board}.json").json()] == ["=HYPERLINK foxes"]
+    table = pq.read_table(io.BytesIO(other.get(f"{board}.parquet").content))
+    assert table["team"].to_pylist() == ["=HYPERLINK foxes"]
+    assert ",'=HYPERLINK foxes," in other.get(f"{board}.csv").text
+    assert len(other.get(f"{page}.json").json()) == 12 * 2
+    own = ada.get(f"{page}.json").json()
+    assert len(own) == 12 * 2 + 12
+    assert {each["judge"] for each in own} == {"scripted-a", "scripted-b", None}
+    first = pq.read_table(io.BytesIO(other.get(f"{page}.parquet").content)).to_pylist()[0]
+    assert first["completion"].startswith(" =1+1")
+    assert 1 <= first["grammar"] <= 10
+    assert "' =1+1" in other.get(f"{page}.csv").text
+    assert other.get(f"{page}.exe").status_code == 404
+    assert other.get(f"{board}.exe").status_code == 404
 
 
 def test_comparing_two_hand_ins_shows_both_on_the_same_prompts(fair: Fair) -> None:

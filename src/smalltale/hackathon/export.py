@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smalltale.hackathon.board import Board
+from smalltale.hackathon.looking import ShownStory
+from smalltale.hackathon.tables import Judgement
 
 FORMATS = {
     "csv": "text/csv; charset=utf-8",
@@ -52,6 +54,28 @@ def board_rows(board: Board) -> list[dict[str, Any]]:
                 "note": line.standing.note,
             }
         )
+    return rows
+
+
+def story_rows(stories: Sequence[ShownStory]) -> list[dict[str, Any]]:
+    """Stories as plain rows: one for each judge that said something of one, else one."""
+    criteria = list(dict.fromkeys(name for each in stories for said in each.said for name in said.scores))
+    rows = []
+    for each in stories:
+        story = {"prompt": each.prompt, "sample": each.sample, "completion": each.text, "mean": each.mean}
+        heard: Sequence[Judgement | None] = each.said or [None]
+        for said in heard:
+            rows.append(
+                {
+                    **story,
+                    "judge": said.judge if said else None,
+                    "state": said.state if said else None,
+                    "overall": said.overall if said else None,
+                    **{name: said.scores.get(name) if said else None for name in criteria},
+                    "age": said.age if said else None,
+                    "words": said.words if said else None,
+                }
+            )
     return rows
 
 

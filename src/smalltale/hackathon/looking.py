@@ -1,4 +1,4 @@
-"""What a visitor may see of hand-ins and stories, and the rows that pages and the API show.
+"""What a visitor may see of a hand-in and its stories, and the rows that pages and the API show.
 
 In: a session, an edition, a person or None. Out: plain rows.
 Beware: private prompts' scores stay hidden from everyone but organisers until the edition ends, also from the team itself.
@@ -16,7 +16,6 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from smalltale.hackathon.problems import missing
-from smalltale.hackathon.standings import interval
 from smalltale.hackathon.tables import (
     Completion,
     Edition,
@@ -28,7 +27,6 @@ from smalltale.hackathon.tables import (
     Score,
     Team,
 )
-from smalltale.judging.panel import combined
 
 PAGE = 20
 ORDERS = ("prompt", "best", "worst")
@@ -125,10 +123,10 @@ def stories(
     *,
     order: str = "prompt",
     search: str = "",
-    page: int = 1,
+    page: int | None = 1,
     panel: str | None = None,
 ) -> StoryPage:
-    """A page of a hand-in's stories: by prompt, best first or worst first, those with a text in them."""
+    """A page of a hand-in's stories, all of them where `page` is None: by prompt, best or worst first, those with a text in them."""
     panel = panel or view.edition.panel
     value = (
         select(Judgement.completion_id, story_mean().label("value"))
@@ -158,8 +156,10 @@ def stories(
     else:
         ordered = query.order_by(Prompt.position, Completion.sample)
     total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
-    page = min(max(page, 1), max(1, -(-total // PAGE)))
-    rows = session.execute(ordered.limit(PAGE).offset((page - 1) * PAGE)).all()
+    if page is not None:
+        page = min(max(page, 1), max(1, -(-total // PAGE)))
+        ordered = ordered.limit(PAGE).offset((page - 1) * PAGE)
+    rows = session.execute(ordered).all()
     said = words_of(
         session, [row[0].id for row in rows if row[1].public or not view.scores_public_only], panel
     )
@@ -176,7 +176,7 @@ def stories(
         )
         for row in rows
     ]
-    return StoryPage(stories=shown, total=total, page=page)
+    return StoryPage(stories=shown, total=total, page=page or 1)
 
 
 def story_mean() -> ColumnElement[float]:
@@ -222,92 +222,3 @@ def medians(session: Session, view: Sight) -> dict[str, float]:
         for name, value in row.items():
             values[name].append(value)
     return {name: median(found) for name, found in values.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Two hand-ins on the prompts both answer."""
-
-    left: Sight
-    right: Sight
-    shared: int
-    difference: float | None
-    low: float | None
-    high: float | None
-    prompts: list[tuple[Prompt, list[ShownStory], list[ShownStory]]]
-    page: int
-    pages: int
-
-    @property
-    def verdict(self) -> str:
-        """One sentence on who is ahead."""
-        if self.difference is None or self.low is None or self.high is None:
-            return "There are too few judged prompts in common to say who is ahead."
-        if self.low <= 0 <= self.high:
-            return "The difference is within the noise: neither is ahead."
-        return f"{(self.left if self.difference > 0 else self.right).team.name} is ahead, beyond the noise."
-
-
-def compare(session: Session, left: Sight, right: Sight, page: int) -> Comparison:
-    """Two hand-ins side by side, five prompts a page. Raises Problem where they answer other prompts."""
-    if left.hand_in.prompt_set_id != right.hand_in.prompt_set_id:
-        raise missing("comparison: the two answer different prompts")
-    hidden_stories = left.stories_public_only or right.stories_public_only
-    side = "public" if left.scores_public_only or right.scores_public_only else "all"
-    scores = [session.get(Score, (each.hand_in.id, each.edition.panel, side)) for each in (left, right)]
-    means = [each.prompt_means if each else {} for each in scores]
-    shared = [means[0][key] - means[1][key] for key in means[0] if key in means[1]]
-    difference, low, high = interval(shared)
-    query = select(Prompt).where(Prompt.prompt_set_id == left.hand_in.prompt_set_id).order_by(Prompt.position)
-    if hidden_stories:
-        query = query.where(Prompt.public)
-    everything = session.scalars(query).all()
-    pages = max(1, -(-len(everything) // 5))
-    page = min(max(page, 1), pages)
-    prompts = []
-    for prompt in everything[(page - 1) * 5 : page * 5]:
-        prompts.append(
-            (prompt, on_prompt(session, left, prompt, side), on_prompt(session, right, prompt, side))
-        )
-    return Comparison(
-        left=left,
-        right=right,
-        shared=len(shared),
-        difference=difference,
-        low=low,
-        high=high,
-        prompts=prompts,
-        page=page,
-        pages=pages,
-    )
-
-
-def on_prompt(session: Session, view: Sight, prompt: Prompt, side: str) -> list[ShownStory]:
-    """A hand-in's stories on one prompt."""
-    found = session.scalars(
-        select(Completion)
-        .where(Completion.hand_in_id == view.hand_in.id, Completion.prompt_id == prompt.id)
-        .order_by(Completion.sample)
-    ).all()
-    said = (
-        words_of(session, [each.id for each in found], view.edition.panel)
-        if prompt.public or side == "all"
-        else {}
-    )
-    shown = []
-    for each in found:
-        values = [(one.ranking, one.share) for one in said.get(each.id, []) if one.ranking is not None]
-        mean = combined(values)[0] if values else None
-        shown.append(
-            ShownStory(
-                id=each.id,
-                prompt_id=prompt.id,
-                prompt=prompt.text,
-                sample=each.sample,
-                text=each.text,
-                public=prompt.public,
-                mean=mean,
-                said=said.get(each.id, []),
-            )
-        )
-    return shown

@@ -10,17 +10,19 @@ import csv
 import io
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import func, select
 
 from smalltale.hackathon.board import Board
+from smalltale.hackathon.comparing import compare
 from smalltale.hackathon.editions import find_edition, prompts_for, rules_of
-from smalltale.hackathon.export import FORMATS, board_rows, written
+from smalltale.hackathon.export import FORMATS, board_rows, story_rows, written
 from smalltale.hackathon.jobs import live_workers, place_in_queue
-from smalltale.hackathon.looking import ORDERS, compare, medians, score_of, sight, stories
+from smalltale.hackathon.looking import ORDERS, medians, score_of, sight, stories
 from smalltale.hackathon.problems import Problem, forbidden, missing
 from smalltale.hackathon.scoring import seats
+from smalltale.hackathon.show import scale
 from smalltale.hackathon.tables import Appeal, Edition, HandIn, Job, PromptSet, Score, Team, Verification
 from smalltale.hackathon.verification import doubtful, wanted
 from smalltale.hackathon.visit import Visit, visit
@@ -28,6 +30,7 @@ from smalltale.hackathon.visit import Visit, visit
 pages = APIRouter(include_in_schema=False)
 Visitor = Annotated[Visit, Depends(visit)]
 PageNumber = Annotated[int, Query(ge=1, le=100_000)]
+HandInPath = Annotated[int, Path(ge=1, le=2**31 - 1)]
 HandInNumber = Annotated[int, Query(ge=1, le=2**31 - 1)]
 LINES = 50
 
@@ -103,13 +106,8 @@ def leaderboard(
 
 def scale_of(board: Board) -> tuple[float, float]:
     """The ends of the drawn intervals, over the whole board, so that pages of it can be compared."""
-    ends = [
-        value
-        for line in board.lines
-        for value in (line.standing.entry.low, line.standing.entry.high, line.standing.entry.mean)
-        if value is not None
-    ]
-    return (min(ends) - 0.1, max(ends) + 0.1) if ends else (1.0, 10.0)
+    entries = [line.standing.entry for line in board.lines]
+    return scale(value for each in entries for value in (each.low, each.high, each.mean))
 
 
 @pages.get("/e/{slug}/leaderboard.{form}")
@@ -211,6 +209,17 @@ def hand_in_page(
     return show_hand_in(v, number, order=order, search=search, page=page, panel=panel)
 
 
+@pages.get("/hand-ins/{number}/stories.{form}")
+def stories_file(v: Visitor, number: HandInPath, form: str, panel: str = "") -> Response:
+    """The stories of a hand-in that this visitor may see, with what was said of them, as CSV, JSON or Parquet."""
+    if form not in FORMATS:
+        raise missing(f"form; take one of {', '.join(FORMATS)}")
+    with v.store.read() as session:
+        view = sight(session, number, v.person, v.now)
+        found = stories(session, view, page=None, panel=panel or None)
+    return as_file(written(story_rows(found.stories), form), f"hand-in-{number}.{form}", FORMATS[form])
+
+
 def show_hand_in(
     v: Visit,
     number: int,
@@ -269,6 +278,7 @@ def show_hand_in(
         again=verification is not None and verification.upload is not None and doubtful(verification),
         panels=list(panels),
         panel=chosen,
+        formats=list(FORMATS),
     )
 
 
@@ -300,7 +310,8 @@ def team_page(v: Visitor, number: int) -> HTMLResponse:
     points = [
         (row[0].received, row[1].mean, row[1].low, row[1].high) for row in rows if row[1].mean is not None
     ]
-    return v.render("team_public.html", edition=edition, team=team, rows=rows, points=points)
+    ends = scale(value for point in points for value in point[1:])
+    return v.render("team_public.html", edition=edition, team=team, rows=rows, points=points, scale=ends)
 
 
 @pages.get("/compare")

@@ -78,6 +78,10 @@ def fill(store: Store) -> None:
         f"Once upon a time, {name} found {thing} in {rng.choice(PLACES)}. One day,"
         for name, thing in zip(NAMES * 2, THINGS + THINGS[::-1], strict=True)
     ]
+    final = [
+        f"Nobody in {PLACES[n]} believed it, but {name} had seen {thing} that very morning."
+        for n, (name, thing) in enumerate(zip(NAMES[:6], THINGS, strict=False))
+    ]
     rules = rules_from(tomllib.loads(toml), "the demonstration")
     edition = import_edition(
         store,
@@ -95,7 +99,7 @@ def fill(store: Store) -> None:
                 PromptSetDraft(
                     kind="final",
                     appears=rules.deadline() - timedelta(days=2),
-                    prompts=prompts[:6],
+                    prompts=final,
                     public_share=0.0,
                 ),
             ],

@@ -6,7 +6,7 @@ Beware: drawings take no style attribute (the Content-Security-Policy forbids it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -80,6 +80,12 @@ def whisker(
         '<svg class="whisker" viewBox="0 0 120 16" width="120" height="16" role="img" aria-label="{} to {}">'
         '<line class="axis" x1="4" y1="8" x2="116" y2="8"/><line class="range" x1="{}" y1="8" x2="{}" y2="8"/><circle class="dot" cx="{}" cy="8" r="4"/></svg>'
     ).format(score(low), score(high), x(low), x(high), x(mean))
+
+
+def scale(values: Iterable[float | None]) -> tuple[float, float]:
+    """The ends of a drawing's axis: a little beyond what is drawn, the whole scale of scores where that is nothing."""
+    known = [value for value in values if value is not None]
+    return (min(known) - 0.1, max(known) + 0.1) if known else (1.0, 10.0)
 
 
 def bars(rows: Sequence[tuple[str, float | None, float | None]], ceiling: float = 10.0) -> Markup:
