@@ -37,6 +37,22 @@ def test_a_dry_run_prints_calls_tokens_and_cost_and_leaves_nothing(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_counts_what_is_still_to_be_asked(tmp_path: Path, hand_in: Path) -> None:
+    out = tmp_path / "out"
+    assert asked("run", hand_in, "--out", out, "--judge", "scripted")[0] == 0
+    hand_in.write_text(
+        hand_in.read_text(encoding="utf-8") + "Prompt 2,A\nPrompt 2,B\nPrompt 2,C\nPrompt 2,D\n",
+        encoding="utf-8",
+    )
+    before = (out / "journal.jsonl").read_bytes()
+    code, said = asked("run", hand_in, "--out", out, "--judge", "scripted", "--dry-run")
+    assert code == 0, said
+    line = next(line for line in said.splitlines() if "scripted" in line)
+    assert [each.strip() for each in line.split("│")][2] == "4", line
+    assert "is not asked again" in said
+    assert (out / "journal.jsonl").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from smalltale.cli import referee
+from smalltale.cli.compare import compare
 
 if TYPE_CHECKING:
     from smalltale.judging.config import JudgingConfig
@@ -65,6 +66,7 @@ def run(
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import price_of
     from smalltale.judging.handin import read_hand_in
+    from smalltale.judging.run import JOURNAL
     from smalltale.prompts import read_prompts
     from smalltale.recipe import load_recipe
 
@@ -73,7 +75,7 @@ def run(
     prices = dict(price_of(each) for each in price or [])
     check_prices(prices, judge, budget=config.budget_dollars)
     if dry_run:
-        show_estimate(rows, judge, rubric, prices, qualification or [])
+        show_estimate(rows, judge, rubric, config, prices, qualification or [], cache or out / JOURNAL)
         return
     summary = judge_hand_in(submission, judge, rubric, out, config, qualification or [], prices, cache)
     show_summary(summary, out)
@@ -159,23 +161,36 @@ def show_estimate(
     rows: Sequence[Completion],
     judges: list[str],
     rubric: str,
+    config: JudgingConfig,
     prices: dict[str, Price],
     qualifications: Sequence[Path],
+    journal: Path,
 ) -> None:
-    """What a run would cost, nothing asked."""
+    """What a run would cost, nothing asked; what the journal holds costs nothing."""
     from smalltale.judging.cost import estimate
+    from smalltale.judging.item import by_key, items_of
+    from smalltale.judging.journal import keys_kept
+    from smalltale.judging.named import identity_of
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import scoring
 
     asked = scoring(load_rubric(rubric))
     qualifications_of(judges, qualifications, asked)
     table = Table("judge", "calls", "tokens read", "tokens written", "dollars")
-    for each in estimate(rows, judges, asked, prices):
+    items, kept = items_of(rows), keys_kept(journal)
+    for name in judges:
+        waiting = by_key(items, *identity_of(name), asked, config.sampling)
+        each = estimate(
+            name, [item for key, item in waiting.items() if key not in kept], asked, prices.get(name)
+        )
         cost = "no price given" if each.dollars is None else f"{each.dollars:.4f}"
         table.add_row(
             Text(each.judge), f"{each.calls:,}", f"{each.input_tokens:,}", f"{each.output_tokens:,}", cost
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if kept:
+        console.print(f"What {journal} holds already is not asked again.", highlight=False, soft_wrap=True)
 
 
 def qualify(
@@ -223,79 +238,3 @@ def show_report(report: Report) -> None:
         "qualified: it may rank" if report.qualified else "not qualified: it may be run, but never ranks"
     )
     console.print(f"{report.judge}: {verdict} ({report.calls} calls)", markup=False, highlight=False)
-
-
-def compare(
-    first: Annotated[Path, typer.Argument(help="A judgements folder.")],
-    second: Annotated[Path, typer.Argument(help="Another.")],
-    judge: Annotated[
-        str | None,
-        typer.Option(help="Ask this judge which of each two completions is better, in both orders."),
-    ] = None,
-    shared: Annotated[
-        bool,
-        typer.Option("--shared", help="Compare on the shared prompts where the entries' prompts differ."),
-    ] = False,
-    cache: Annotated[
-        Path | None, typer.Option(help="A journal of verdicts: what it holds is not asked again.")
-    ] = None,
-    recipe: RecipeName = "demo",
-    set_: Overrides = None,
-) -> None:
-    """Compare two judged entries on the prompts and judges they share."""
-    if judge is not None:
-        show_duel(first, second, judge, recipe, set_ or [], cache, only_shared=shared)
-        return
-    from smalltale.judging.versus import compare_folders, may_rank
-
-    table = Table("measure", Column("difference (95 %)", no_wrap=True), "prompts", "wins", "losses", "p", "")
-    for name, each in compare_folders(first, second, only_shared=shared).items():
-        table.add_row(
-            name,
-            str(each.difference),
-            str(each.prompts),
-            str(each.wins),
-            str(each.losses),
-            f"{each.p_value:.3f}",
-            "separated" if each.separated else "not separated",
-        )
-    console = Console()
-    console.print(table)
-    if not (may_rank(first) and may_rank(second)):
-        console.print("These judges have not qualified: the difference ranks nothing.", highlight=False)
-
-
-def show_duel(
-    first: Path,
-    second: Path,
-    judge: str,
-    recipe: str,
-    overrides: list[str],
-    cache: Path | None,
-    *,
-    only_shared: bool,
-) -> None:
-    """Pairwise verdicts between two entries."""
-    from contextlib import ExitStack
-
-    from smalltale.judging.config import JudgingConfig
-    from smalltale.judging.journal import Journal
-    from smalltale.judging.named import open_judges
-    from smalltale.judging.rubric import load_rubric
-    from smalltale.judging.versus import duel
-    from smalltale.recipe import load_recipe
-
-    config = load_recipe(recipe, overrides).section("judging", JudgingConfig)
-    rubric = load_rubric("pairwise")
-    with ExitStack() as stack:
-        (opened,) = stack.enter_context(open_judges([judge], concurrency=config.concurrency or None))
-        journal = stack.enter_context(Journal(cache)) if cache else None
-        found = duel(first, second, opened, rubric, config, only_shared=only_shared, journal=journal)
-    Console().print(
-        f"{first} beat {second} in a share of {found.share} of {found.pairs} pairs (a tie is half), "
-        f"log odds {found.strength:+.2f}; {found.unanswered} without a verdict, {found.order_decided} decided by the order, "
-        f"{found.spoken} compared without words to the judge, {found.calls} calls",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from smalltale.errors import SmalltaleError
+from smalltale.judging.item import Item
 from smalltale.judging.rubric import Rubric
-from smalltale.signals import judge_directed
-from smalltale.submission import Completion
 
 CHARACTERS_A_TOKEN = 4.0
 ANSWER_SHARE = 0.5
@@ -85,27 +84,20 @@ class Estimate:
     dollars: float | None
 
 
-def estimate(
-    rows: Sequence[Completion], judges: Sequence[str], rubric: Rubric, prices: Mapping[str, Price]
-) -> list[Estimate]:
-    """Calls, tokens and dollars of judging `rows`, nothing cached; a story that speaks to its judge is asked about twice."""
+def estimate(judge: str, items: Sequence[Item], rubric: Rubric, price: Price | None) -> Estimate:
+    """Calls, tokens and dollars of asking a judge about `items`; about a story that speaks to it, twice."""
     texts = [
-        f"{row.prompt} {row.completion}"
-        for row in rows
-        for _ in range(2 if judge_directed(row.completion) else 1)
+        f"{item.prompt} {text}" for item in items for text in (item.shown, item.plain) if text is not None
     ]
     read = sum(tokens_read(rubric, text) for text in texts)
     written = round(len(texts) * rubric.max_answer_tokens * ANSWER_SHARE)
-    return [
-        Estimate(
-            judge=name,
-            calls=len(texts),
-            input_tokens=read,
-            output_tokens=written,
-            dollars=prices[name].dollars(read, written) if name in prices else None,
-        )
-        for name in judges
-    ]
+    return Estimate(
+        judge=judge,
+        calls=len(texts),
+        input_tokens=read,
+        output_tokens=written,
+        dollars=price.dollars(read, written) if price else None,
+    )
 
 
 def tokens_read(rubric: Rubric, text: str) -> int:

@@ -49,6 +49,16 @@ def items_of(rows: Sequence[Completion]) -> list[Item]:
     return items
 
 
+def by_key(
+    items: Sequence[Item], judge: str, endpoint: str, rubric: Rubric, sampling: Sampling
+) -> dict[str, Item]:
+    """The items by what a judge would be asked, equal ones once, in order."""
+    found: dict[str, Item] = {}
+    for item in items:
+        found.setdefault(key_of(judge, endpoint, rubric, item, sampling), item)
+    return found
+
+
 def key_of(judge: str, endpoint: str, rubric: Rubric, item: Item, sampling: Sampling) -> str:
     """What makes two judgements the same one: who is asked, where, what and how."""
     parts = [judge, endpoint, rubric.hash, neutralise(item.prompt), item.shown, asdict(sampling)]

@@ -30,17 +30,10 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             raw = self.path.read_bytes() if self.path.exists() else b""
             self.opened = self.path.open("ab")
-            whole, newline, cut = raw.rpartition(b"\n")
-            if cut:
-                self.opened.truncate(len(whole) + len(newline))
-        for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
-            try:
-                record = json.loads(line)
-                self.records[record["key"]] = record
-            except (ValueError, TypeError, KeyError) as error:
-                raise FileProblem(
-                    f"{self.path} line {number} is not a judgement; remove that line, its call is made again"
-                ) from error
+            whole = raw[: raw.rfind(b"\n") + 1]
+            if len(whole) < len(raw):
+                self.opened.truncate(len(whole))
+        self.records = records_in(whole, self.path)
         return self
 
     def __exit__(
@@ -62,3 +55,24 @@ class Journal:
             self.opened.write(json.dumps(kept, ensure_ascii=True).encode() + b"\n")
             self.opened.flush()
         self.records[key] = kept
+
+
+def keys_kept(path: Path) -> set[str]:
+    """The keys in a journal that nobody need have opened; none where there is none. Raises FileProblem."""
+    with explained(path):
+        raw = path.read_bytes() if path.exists() else b""
+    return set(records_in(raw[: raw.rfind(b"\n") + 1], path))
+
+
+def records_in(lines: bytes, path: Path) -> dict[str, dict[str, Any]]:
+    """Whole lines as records by key. Raises FileProblem."""
+    found = {}
+    for number, line in enumerate(lines.splitlines(), 1):
+        try:
+            record = json.loads(line)
+            found[record["key"]] = record
+        except (ValueError, TypeError, KeyError) as error:
+            raise FileProblem(
+                f"{path} line {number} is not a judgement; remove that line, its call is made again"
+            ) from error
+    return found

@@ -18,7 +18,7 @@ from smalltale.judging.asking import Line, Outcome, ask
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Spending
 from smalltale.judging.guard import JUMP
-from smalltale.judging.item import Item, key_of
+from smalltale.judging.item import Item, by_key, key_of
 from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge, JudgeUnusable
 from smalltale.judging.judgement import Judgement
@@ -65,13 +65,9 @@ class Run:
     async def one_judge(self, items: Sequence[Item], judge: Judge, total: int) -> SmalltaleError | None:
         """All items for one judge, so many at once as it takes."""
         line = Line(judge, self.config.patience)
-        waiting: dict[str, Item] = {}
-        for item in items:
-            key = self.key(judge, item)
-            if self.journal.get(key) is None:
-                waiting.setdefault(key, item)
-            else:
-                self.done += 1
+        asked = by_key(items, judge.name, judge.endpoint, self.rubric, self.config.sampling)
+        waiting = {key: item for key, item in asked.items() if self.journal.get(key) is None}
+        self.done += len(items) - len(waiting)
         queue, hopeless, reason = iter(waiting.items()), [0], [""]
         gate = self.gates.setdefault(judge.endpoint, asyncio.Semaphore(judge.concurrency))
 

@@ -1,0 +1,86 @@
+"""`smalltale judge compare`: two judged entries side by side, by their marks or by a judge's choice between their stories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A judgements folder.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Ask this judge which of each two completions is better, in both orders."),
+    ] = None,
+    shared: Annotated[
+        bool,
+        typer.Option("--shared", help="Compare on the shared prompts where the entries' prompts differ."),
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="A journal of verdicts: what it holds is not asked again.")
+    ] = None,
+    recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name or path.")] = "demo",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="judging.key=value.")] = None,
+) -> None:
+    """Compare two judged entries on the prompts and judges they share."""
+    if judge is not None:
+        show_duel(first, second, judge, recipe, set_ or [], cache, only_shared=shared)
+        return
+    from smalltale.judging.versus import compare_folders, may_rank
+
+    table = Table("measure", Column("difference (95 %)", no_wrap=True), "prompts", "wins", "losses", "p", "")
+    for name, each in compare_folders(first, second, only_shared=shared).items():
+        table.add_row(
+            name,
+            str(each.difference),
+            str(each.prompts),
+            str(each.wins),
+            str(each.losses),
+            f"{each.p_value:.3f}",
+            "separated" if each.separated else "not separated",
+        )
+    console = Console()
+    console.print(table)
+    if not (may_rank(first) and may_rank(second)):
+        console.print("These judges have not qualified: the difference ranks nothing.", highlight=False)
+
+
+def show_duel(
+    first: Path,
+    second: Path,
+    judge: str,
+    recipe: str,
+    overrides: list[str],
+    cache: Path | None,
+    *,
+    only_shared: bool,
+) -> None:
+    """Pairwise verdicts between two entries."""
+    from contextlib import ExitStack
+
+    from smalltale.judging.config import JudgingConfig
+    from smalltale.judging.journal import Journal
+    from smalltale.judging.named import open_judges
+    from smalltale.judging.rubric import load_rubric
+    from smalltale.judging.versus import duel
+    from smalltale.recipe import load_recipe
+
+    config = load_recipe(recipe, overrides).section("judging", JudgingConfig)
+    rubric = load_rubric("pairwise")
+    with ExitStack() as stack:
+        (opened,) = stack.enter_context(open_judges([judge], concurrency=config.concurrency or None))
+        journal = stack.enter_context(Journal(cache)) if cache else None
+        found = duel(first, second, opened, rubric, config, only_shared=only_shared, journal=journal)
+    Console().print(
+        f"{first} beat {second} in a share of {found.share} of {found.pairs} pairs (a tie is half), "
+        f"log odds {found.strength:+.2f}; {found.unanswered} without a verdict, {found.order_decided} decided by the order, "
+        f"{found.spoken} compared without words to the judge, {found.calls} calls",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
