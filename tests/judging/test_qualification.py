@@ -55,6 +55,7 @@ def report_of(judge: ScriptedJudge, out: Path) -> Report:
 
 def test_a_judge_that_knows_the_gold_scores_with_noise_qualifies(tmp_path: Path) -> None:
     report = report_of(scripted(knows), tmp_path)
+    assert report.as_dict()["bar"] == {"auc": 0.8, "spearman": 0.6, "retest": 0.8, "attack_gain": 0.5}
     assert report.qualified, [each for each in report.checks if not each.passed]
     assert report.agreement is not None
     assert report.agreement > 0.8

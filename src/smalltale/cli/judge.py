@@ -70,14 +70,17 @@ def run(
     from smalltale.prompts import read_prompts
     from smalltale.recipe import load_recipe
 
-    rows = read_hand_in(submission, read_prompts(prompts) if prompts else None)
+    vouched = read_prompts(prompts) if prompts else None
+    rows = read_hand_in(submission, vouched)
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
     prices = dict(price_of(each) for each in price or [])
     check_prices(prices, judge, budget=config.budget_dollars)
     if dry_run:
         show_estimate(rows, judge, rubric, config, prices, qualification or [], cache or out / JOURNAL)
         return
-    summary = judge_hand_in(submission, judge, rubric, out, config, qualification or [], prices, cache)
+    summary = judge_hand_in(
+        submission, judge, rubric, out, config, qualification or [], prices, cache, vouched
+    )
     show_summary(summary, out)
 
 
@@ -103,6 +106,7 @@ def judge_hand_in(
     qualifications: Sequence[Path] = (),
     prices: dict[str, Price] | None = None,
     cache: Path | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> JudgingSummary:
     """Judge a hand-in by judges of these names."""
     from smalltale.judging.folder import META
@@ -114,7 +118,7 @@ def judge_hand_in(
 
     asked = scoring(load_rubric(rubric))
     # A broken file, hand-in or qualification, is named before any judge is started.
-    read_hand_in(submission)
+    read_hand_in(submission, prompts)
     known = qualifications_of(judges, qualifications, asked)
     with open_judges(judges, concurrency=(config.concurrency if config else 0) or None) as opened:
         priced = {

@@ -1,16 +1,19 @@
 """The hand-in that is to be judged, checked before anything is paid for.
 
 In: a submission file, and the prompts it answers where they are at hand. Out: its rows.
-Beware: without a prompt file, only what the hand-in itself betrays is seen: prompts of unequal numbers of completions.
+Beware: without a prompt file, only what the hand-in itself betrays is seen: prompts of unequal numbers of completions, and
+prompts that speak to the judge.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from smalltale.errors import SmalltaleError
+from smalltale.judging.guard import neutralise
+from smalltale.signals import judge_directed
 from smalltale.submission import Completion, read_submission
 
 MAX_SHOWN = 60
@@ -22,6 +25,8 @@ def read_hand_in(path: Path, prompts: Sequence[str] | None = None) -> list[Compl
     counts = Counter(row.prompt for row in rows)
     if prompts is not None:
         refuse_other_prompts(path, counts, prompts)
+    else:
+        refuse_words_to_judge(path, counts)
     usual = Counter(counts.values()).most_common(1)[0][0] if counts else 0
     odd = [prompt for prompt, count in counts.items() if count != usual]
     if odd:
@@ -46,6 +51,16 @@ def refuse_other_prompts(path: Path, counts: Counter[str], prompts: Sequence[str
             f"{path} leaves out {len(missing)} of {len(prompts)} prompts, for example {shown(missing[0])}; "
             "complete the hand-in first"
         )
+
+
+def refuse_words_to_judge(path: Path, prompts: Iterable[str]) -> None:
+    """Raise SmalltaleError where a prompt that nobody vouches for speaks to the judge, who would see it in every request."""
+    for prompt in prompts:
+        if passages := judge_directed(neutralise(prompt)):
+            raise SmalltaleError(
+                f"{path}: the prompt {shown(prompt)} speaks to its judge ({shown(passages[0])}); judge it with the prompts it "
+                "was written for: --prompts FILE"
+            )
 
 
 def shared_prompts(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Calibration:
     weight: float
     """Agreement with the gold levels, 0 or more."""
     qualified: bool
+    bar: Mapping[str, float] | None = None
+    """What it was held against; not part of the rubric's hash, because a judge's answers do not depend on it."""
 
     def calibrated(self, overall: float) -> float:
         """A score on the common scale."""
@@ -60,6 +62,7 @@ def read_calibration(path: Path) -> Calibration:
             sd=float(value["gold_sd"] or 0.0),
             weight=max(0.0, float(value["agreement"] or 0.0)),
             qualified=value["qualified"] is True,
+            bar=value.get("bar"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FileProblem(
@@ -85,6 +88,11 @@ def calibrations_of(
             raise SmalltaleError(
                 f"{path} qualifies {each.judge} at {each.endpoint} under rubric hash {each.rubric_hash}, but asked are {asked} "
                 f"under {rubric.name}, {rubric.hash}; qualify a judge as it is asked: smalltale judge qualify"
+            )
+        if each.bar not in (None, asdict(rubric.qualification)):
+            raise SmalltaleError(
+                f"{path} was held against another bar ({each.bar}) than rubric {rubric.name} sets ({asdict(rubric.qualification)}); "
+                "qualify the judge anew, its answers are kept: smalltale judge qualify"
             )
         found[names[0]] = each
     return found

@@ -11,7 +11,7 @@ import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairs import Pair, Verdict, compare_pairs
-from smalltale.judging.rubric import Rubric, load_rubric
+from smalltale.judging.rubric import Qualification, Rubric, load_rubric
 from smalltale.judging.run import JOURNAL, judge_items, salt_of
 from smalltale.judging.scores import auc, pearson, quadratic_kappa, spearman
 
@@ -66,6 +66,8 @@ class Report:
     agreement: float | None = None
     """Rank correlation with the gold levels: the judge's weight in a panel."""
     states: Mapping[str, int] = field(default_factory=dict)
+    bar: Qualification = field(default_factory=Qualification)
+    """What the checks were held against."""
 
     @property
     def qualified(self) -> bool:
@@ -77,7 +79,7 @@ class Report:
             "kind": "qualification",
             "format": 1,
             "qualified": self.qualified,
-            **{name: getattr(self, name) for name in self.__dataclass_fields__ if name != "checks"},
+            **{name: value for name, value in asdict(self).items() if name != "checks"},
             "checks": [
                 {
                     "name": each.name,
@@ -151,6 +153,7 @@ def qualify(
         gold_sd=float(np.std(known)) if known else None,
         agreement=both(spearman, scores, rank),
         states=dict(Counter(str(each.state) for each in said)),
+        bar=rubric.qualification,
     )
 
 
