@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from alembic import context
 
-from smalltale.hackathon.tables import Base, Instant
+from smalltale.hackathon.tables import Base
+from smalltale.hackathon.tables.base import Instant
 
 
 def render(kind: str, thing: object, _: Any) -> str | Literal[False]:
