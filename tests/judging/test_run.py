@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from loopback import Said, Script, answer, chat, serving, text_of, token_said
 
-from smalltale.errors import SmalltaleError
+from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price
 from smalltale.judging.endpoint import EndpointJudge, retry_after
 from smalltale.judging.folder import read_judgements
+from smalltale.judging.journal import Journal
 from smalltale.judging.judge import JudgeUnusable
 from smalltale.judging.report import write_report
 from smalltale.judging.rubric import load_rubric
@@ -308,6 +309,17 @@ def test_a_journal_cut_by_a_kill_loses_its_last_line_alone(tmp_path: Path) -> No
     _, asked = judged(tmp_path, misbehave, texts)
     assert asked == 1
     assert read_judgements(tmp_path / "out") == whole
+
+
+def test_two_runs_never_write_one_journal(tmp_path: Path) -> None:
+    with (
+        Journal(tmp_path / "out" / "journal.jsonl"),
+        pytest.raises(FileProblem, match="another run is writing"),
+        Journal(tmp_path / "out" / "journal.jsonl"),
+    ):
+        pass
+    with Journal(tmp_path / "out" / "journal.jsonl") as again:
+        again.add("key", {"state": "ok"})
 
 
 def test_half_a_character_in_a_judges_words_spoils_no_table(tmp_path: Path) -> None:

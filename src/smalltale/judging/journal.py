@@ -6,8 +6,10 @@ Beware: a line cut by a kill is dropped on reading; it was the last, and its cal
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +17,12 @@ from typing import IO, Any
 
 from smalltale.errors import FileProblem
 from smalltale.files import explained
+
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # Windows
+    import fcntl
+
+log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -28,8 +36,9 @@ class Journal:
     def __enter__(self) -> Journal:
         with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            raw = self.path.read_bytes() if self.path.exists() else b""
             self.opened = self.path.open("ab")
+            self.claim()
+            raw = self.path.read_bytes()
             whole = raw[: raw.rfind(b"\n") + 1]
             if len(whole) < len(raw):
                 self.opened.truncate(len(whole))
@@ -41,6 +50,21 @@ class Journal:
     ) -> None:
         if self.opened is not None:
             self.opened.close()
+
+    def claim(self) -> None:
+        """Hold the file, so that no second run pays for the same answers; the system lets go of it however this one ends."""
+        assert self.opened is not None, "the journal is not open"
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self.opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.opened.close()
+            raise FileProblem(
+                f"another run is writing {self.path}; wait for it, or choose another folder"
+            ) from error
+        except OSError as error:
+            log.debug("%s cannot be locked here: %s", self.path, error)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The record of a key."""
