@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from smalltale.judging.scores import (
+    Paired,
     auc,
     bradley_terry,
     clustered_interval,
@@ -53,6 +54,25 @@ def test_pairing_sees_what_the_spread_of_prompts_hides() -> None:
     assert not same.separated
     assert same.p_value == 1.0
     assert paired(first, {"elsewhere": [1.0]}) is None
+
+
+def test_as_many_prompts_as_it_asks_for_separate_the_difference_four_times_in_five() -> None:
+    draw = np.random.default_rng(5)
+
+    def entries(prompts: int) -> Paired:
+        noise = draw.normal(0, 1, size=(2, prompts))
+        sides = [
+            {str(n): [5 + gain + side[n]] for n in range(prompts)}
+            for gain, side in zip((0.4, 0.0), noise, strict=True)
+        ]
+        found = paired(*sides)
+        assert found is not None
+        return found
+
+    needed = entries(2_000).prompts_needed(0.4)
+    assert 85 <= needed <= 111, "((1.96 + 0.842) / 0.4)² x 2 = 98"
+    hits = sum(entries(needed).separated for _ in range(200))
+    assert 0.70 <= hits / 200 <= 0.90
 
 
 def test_bradley_terry_finds_the_strengths_that_made_the_games() -> None:

@@ -17,6 +17,9 @@ def compare(
         str | None,
         typer.Option(help="Ask this judge which of each two completions is better, in both orders."),
     ] = None,
+    resolution: Annotated[
+        float, typer.Option(min=0.01, help="A difference in marks: how many prompts would separate it?")
+    ] = 0.25,
     shared: Annotated[
         bool,
         typer.Option("--shared", help="Compare on the shared prompts where the entries' prompts differ."),
@@ -34,7 +37,8 @@ def compare(
     from smalltale.judging.versus import compare_folders, may_rank
 
     table = Table("measure", Column("difference (95 %)", no_wrap=True), "prompts", "wins", "losses", "p", "")
-    for name, each in compare_folders(first, second, only_shared=shared).items():
+    found = compare_folders(first, second, only_shared=shared)
+    for name, each in found.items():
         table.add_row(
             name,
             str(each.difference),
@@ -46,6 +50,14 @@ def compare(
         )
     console = Console()
     console.print(table)
+    overall = found.get("overall")
+    if overall is not None and overall.spread:
+        console.print(
+            f"To separate two such entries that differ by {resolution:g} marks takes {overall.prompts_needed(resolution)} prompts, "
+            f"in pairs; these share {overall.prompts}.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if not (may_rank(first) and may_rank(second)):
         console.print("These judges have not qualified: the difference ranks nothing.", highlight=False)
 

@@ -56,12 +56,18 @@ class Paired:
     losses: int
     p_value: float
     """Two-sided, by flipping the signs of the prompts' differences."""
+    spread: float
+    """Standard deviation of the prompts' differences; 0 with one prompt."""
 
     @property
     def separated(self) -> bool:
         """Whether the interval leaves out 0."""
         low, high = self.difference.low, self.difference.high
         return low is not None and high is not None and (low > 0 or high < 0)
+
+    def prompts_needed(self, resolution: float) -> int:
+        """How many prompts separate two such entries that differ by `resolution` marks, compared in pairs."""
+        return prompts_for(self.spread**2, resolution)
 
 
 def paired(
@@ -85,6 +91,7 @@ def paired(
         wins=int((values > 0).sum()),
         losses=int((values < 0).sum()),
         p_value=float((extreme.sum() + 1) / (DRAWS + 1)),
+        spread=float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
     )
 
 
@@ -179,11 +186,14 @@ def length_adjusted(scores: Sequence[float], lengths: Sequence[int]) -> Floats:
 
 
 def prompts_needed(by_prompt: Mapping[str, Sequence[float]], resolution: float) -> int | None:
-    """How many prompts separate two such entries that differ by `resolution`, at 95 % and a power of 80 %.
+    """How many prompts separate two such entries that differ by `resolution` marks, not paired.
 
-    For unpaired entries with this one's spread between prompts; pairing needs fewer. None with fewer than 2 prompts.
+    With this one's spread between prompts; pairing needs fewer. None with fewer than 2 prompts.
     """
     means = [float(np.mean(scores)) for scores in by_prompt.values() if len(scores)]
-    if len(means) < 2 or resolution <= 0:
-        return None
-    return max(2, math.ceil(2 * ((1.960 + 0.842) / resolution) ** 2 * float(np.var(means, ddof=1))))
+    return prompts_for(2 * float(np.var(means, ddof=1)), resolution) if len(means) > 1 else None
+
+
+def prompts_for(variance: float, resolution: float) -> int:
+    """Prompts that tell a mean of `resolution` from 0 at 95 % with a power of 80 %, at that variance a prompt."""
+    return max(2, math.ceil(((1.960 + 0.842) / resolution) ** 2 * variance))
