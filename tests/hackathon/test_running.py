@@ -25,9 +25,10 @@ from smalltale.hackathon.board import make_board
 from smalltale.hackathon.checking import concerns
 from smalltale.hackathon.client import address, call, declared_beside, keep_token, token_file, token_for
 from smalltale.hackathon.editions import import_edition, read_edition
-from smalltale.hackathon.exchange import export_event, import_folder
+from smalltale.hackathon.exchange import export_event
+from smalltale.hackathon.loading import import_folder
 from smalltale.hackathon.store import Store
-from smalltale.hackathon.tables import Base, Edition, Judgement, Person, PromptSet
+from smalltale.hackathon.tables import Base, Edition, HandIn, Judgement, Person, PromptSet
 
 from .conftest import Fair, make_fair, stories
 
@@ -182,6 +183,58 @@ def test_an_event_goes_out_and_comes_in_again_with_its_scores(fair: Fair, tmp_pa
     assert [(line.team, line.standing.rank, line.standing.entry.mean) for line in boards[0].lines] == [
         (line.team, line.standing.rank, line.standing.entry.mean) for line in boards[1].lines
     ]
+    other.store.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metadata": {"timestamp": "yesterday"}}, "'yesterday' is no moment"),
+        ({"metadata": {"parameters": "many"}}, "parameters = 'many'; write a whole number"),
+        ({"metadata": {"weight_class": "nano"}}, "there is no weight class 'nano'"),
+        ({"metadata": {"kind": "weekly"}}, "no such prompt set"),
+        ({"scores": "prompt,sample,judge,state\nnobody asked,0,a,ok\n"}, "line 2: KeyError"),
+        ({"scores": "prompt,sample\nx,y\n"}, "line 2: ValueError"),
+    ],
+)
+def test_an_old_event_with_something_wrong_is_loaded_without_it_and_the_reason_is_told(
+    tmp_path: Path, change: dict[str, dict[str, str] | str], message: str
+) -> None:
+    fair = make_fair(f"sqlite:///{tmp_path / 'a.db'}")
+    fair.hand_in(fair.team("ada"))
+    fair.hand_in(fair.team("bob"), content=stories("and sang"))
+    fair.judge()
+    export_event(fair.store, "first", tmp_path / "event")
+    fair.store.close()
+    place = tmp_path / "event" / "metadata.json"
+    entries = json.loads(place.read_text())
+    entries[0] |= change.get("metadata", {})
+    place.write_text(json.dumps(entries))
+    if "scores" in change:
+        next((tmp_path / "event" / "scores" / "ada").iterdir()).write_text(str(change["scores"]))
+    other = make_fair(f"sqlite:///{tmp_path / 'other.db'}")
+    taken, refused = import_folder(other.store, other.edition, tmp_path / "event")
+    assert (taken, len(refused)) == (1, 1)
+    assert message in refused[0]
+    place.write_text("{}")
+    with pytest.raises(SmalltaleError, match="not a list"):
+        import_folder(other.store, other.edition, tmp_path / "event")
+    other.store.close()
+
+
+def test_an_old_events_writer_is_not_taken_for_somebody_who_can_sign_in(fair: Fair, tmp_path: Path) -> None:
+    fair.hand_in(fair.team("ada", name="Two Foxes"))
+    fair.judge()
+    export_event(fair.store, "first", tmp_path / "event")
+    other = make_fair(f"sqlite:///{tmp_path / 'other.db'}")
+    other.person("ada", admin=True)
+    for _ in range(2):
+        assert import_folder(other.store, other.edition, tmp_path / "event") == (1, [])
+    with other.store.read() as session:
+        names = session.scalars(
+            select(Person.handle).join(HandIn, HandIn.person_id == Person.id).where(~Person.admin)
+        ).all()
+    assert names == ["ada-old"]
     other.store.close()
 
 

@@ -21,14 +21,15 @@ from sqlalchemy import func, select, update
 
 from smalltale.errors import SmalltaleError
 from smalltale.files import sha256_of
-from smalltale.hackathon import people, verification
+from smalltale.hackathon import model_files, people, verification
 from smalltale.hackathon.app import create_app
 from smalltale.hackathon.board import make_board
 from smalltale.hackathon.client import send_model
 from smalltale.hackathon.jobs import LEASE_SECONDS, LeaseLost, claim
+from smalltale.hackathon.model_files import Sent
 from smalltale.hackathon.problems import Problem
 from smalltale.hackathon.tables import Audit, HandIn, Job, ModelPiece, Person, Verification
-from smalltale.hackathon.verification import Sent, ask, send, verify_folder, verify_upload
+from smalltale.hackathon.verification import ask, send, verify_folder, verify_upload
 from smalltale.hackathon.verify import Look, Stopped, limited, look_at
 
 from .conftest import PROMPTS, START, Fair, stories, token_on
@@ -298,7 +299,7 @@ def test_everything_wrong_with_a_model_is_told_at_once_and_nothing_is_kept(
     other = (model / "model.safetensors").read_bytes()[:-1] + b"x"
     with pytest.raises(Problem, match="send the model that wrote the stories"):
         send(fair.store, person, row.id, sent(model, model_safetensors=other))
-    monkeypatch.setattr(verification, "OTHERS_BYTES", 1)
+    monkeypatch.setattr(model_files, "OTHERS_BYTES", 1)
     with pytest.raises(Problem, match="at most 1 are taken"):
         send(fair.store, person, row.id, sent(model))
     assert pieces(fair) == 0
@@ -307,7 +308,7 @@ def test_everything_wrong_with_a_model_is_told_at_once_and_nothing_is_kept(
 def test_a_form_takes_the_files_and_says_beside_them_what_is_wrong(
     fair: Fair, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(model_files, "PIECE_BYTES", 1000)
     _, row = finalist(fair, model)
     client, here = fair.signed_in("ada"), f"/hand-ins/{row.id}"
 

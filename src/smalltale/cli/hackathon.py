@@ -212,7 +212,7 @@ def import_event(
 ) -> None:
     """Load an old event: its hand-ins are queued to be judged, or keep the scores that lie beside them."""
     from smalltale.hackathon.editions import import_edition, read_edition
-    from smalltale.hackathon.exchange import import_folder
+    from smalltale.hackathon.loading import import_folder
 
     store = open_store(database)
     edition = import_edition(store, read_edition(rules))

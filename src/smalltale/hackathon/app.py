@@ -19,11 +19,13 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from smalltale.hackathon.api import api
+from smalltale.hackathon.api_hand_ins import hand_in_api
 from smalltale.hackathon.board import Boards
 from smalltale.hackathon.jobs import live_workers
 from smalltale.hackathon.limits import Door
 from smalltale.hackathon.oauth import Provider, oauth_pages
 from smalltale.hackathon.pages import pages
+from smalltale.hackathon.pages_hand_ins import hand_in_pages
 from smalltale.hackathon.pages_organiser import organiser_pages
 from smalltale.hackathon.pages_people import people_pages
 from smalltale.hackathon.pages_team import team_pages
@@ -65,7 +67,17 @@ def create_app(
         demo=demo,
         providers=providers or {},
     )
-    for router in (api, pages, people_pages, team_pages, organiser_pages, oauth_pages, sending):
+    for router in (
+        api,
+        hand_in_api,
+        pages,
+        hand_in_pages,
+        people_pages,
+        team_pages,
+        organiser_pages,
+        oauth_pages,
+        sending,
+    ):
         app.include_router(router)
     add_health(app, store)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -25,7 +25,8 @@ from smalltale.hackathon.organise import (
     judge_all,
     rejudge,
 )
-from smalltale.hackathon.pages import PageNumber, Visitor, show_hand_in
+from smalltale.hackathon.pages import PageNumber, Visitor
+from smalltale.hackathon.pages_hand_ins import show_hand_in
 from smalltale.hackathon.problems import MENDABLE, Problem
 from smalltale.hackathon.store import broken_audit_row
 from smalltale.hackathon.tables import Appeal, Audit, HandIn, Job, Person, Team

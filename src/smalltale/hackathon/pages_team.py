@@ -21,7 +21,8 @@ from smalltale.hackathon.forms import Form, Posted, edition_of
 from smalltale.hackathon.intake import Declaration, check_upload, hand_in, refuse_closed, refuse_used_up
 from smalltale.hackathon.jobs import place_in_queue
 from smalltale.hackathon.looking import sight
-from smalltale.hackathon.pages import Visitor, show_hand_in
+from smalltale.hackathon.pages import Visitor
+from smalltale.hackathon.pages_hand_ins import show_hand_in
 from smalltale.hackathon.problems import MENDABLE, FieldProblem, Problem, refused
 from smalltale.hackathon.store import audit
 from smalltale.hackathon.tables import Appeal, Edition, HandIn, Person, Team, TeamInvitation

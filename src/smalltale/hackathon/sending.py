@@ -13,10 +13,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from smalltale.hackathon.api import Number, Sender, SiteOf, problems
-from smalltale.hackathon.pages import Visitor, show_hand_in
+from smalltale.hackathon.model_files import Sent
+from smalltale.hackathon.pages import Visitor
+from smalltale.hackathon.pages_hand_ins import show_hand_in
 from smalltale.hackathon.problems import Problem
 from smalltale.hackathon.tables import Verification
-from smalltale.hackathon.verification import Sent, model_json, refuse_sender, send
+from smalltale.hackathon.verification import model_json, refuse_sender, send
 from smalltale.hackathon.verify import MODEL_FILES
 
 sending = APIRouter()

@@ -7,26 +7,23 @@ only when its last transaction queued the job.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shutil
-import struct
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from smalltale.errors import SmalltaleError
-from smalltale.files import explained, sha256_of
+from smalltale.files import explained
 from smalltale.hackathon.editions import rules_of
 from smalltale.hackathon.jobs import Held, LeaseLost, finish, queue_verifying, renew
+from smalltale.hackathon.model_files import Sent, check_files, forget, keep_pieces, sha256, unpack
 from smalltale.hackathon.organise import refuse_others
-from smalltale.hackathon.people import visible
 from smalltale.hackathon.problems import FieldProblem, Problem, missing
 from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import (
@@ -41,7 +38,6 @@ from smalltale.hackathon.tables import (
 )
 from smalltale.hackathon.verify import (
     MODEL_FILES,
-    NEEDED,
     WEIGHTS,
     Look,
     Stopped,
@@ -49,28 +45,7 @@ from smalltale.hackathon.verify import (
     look_at_stories,
     refuse_risky,
 )
-from smalltale.rules import Rules
 from smalltale.submission import Completion as Row
-
-PIECE_BYTES = 4 << 20
-OTHERS_BYTES = 32 << 20
-"""Of config and tokenizer together."""
-BYTES_A_PARAMETER = 5
-"""Float32, and some room for names and tables."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sent:
-    """One file of a model, open for reading."""
-
-    name: str
-    size: int
-    content: BinaryIO
-
-
-def most_bytes(rules: Rules) -> int:
-    """The largest model.safetensors that an edition takes."""
-    return BYTES_A_PARAMETER * max(each.max_parameters for each in rules.weight_classes)
 
 
 def wanted(hand_in: HandIn, found: Verification | None) -> bool:
@@ -166,16 +141,7 @@ def send(store: Store, person: Person, hand_in_id: int, files: Sequence[Sent]) -
             ],
         )
     upload = secrets.token_hex(16)
-    count = 0
-    for each in files:
-        for number, content in enumerate(pieces(each.content)):
-            with store.write() as session:
-                session.add(
-                    ModelPiece(
-                        upload=upload, file=each.name, number=number, hand_in_id=hand_in_id, content=content
-                    )
-                )
-            count += 1
+    count = keep_pieces(store, hand_in_id, upload, files)
     with store.write() as session:
         kept = select(func.count()).select_from(ModelPiece).where(ModelPiece.upload == upload)
         found = session.get(Verification, hand_in_id)
@@ -192,71 +158,12 @@ def send(store: Store, person: Person, hand_in_id: int, files: Sequence[Sent]) -
         audit(session, store.now(), person.handle, "model sent", f"hand-in {hand_in_id}", files=found.files)
 
 
-def check_files(files: Sequence[Sent], rules: Rules) -> list[FieldProblem]:
-    """Everything wrong with what was sent, before it is opened."""
-    names = [each.name for each in files]
-    problems = [
-        FieldProblem(
-            "files",
-            f"{visible(name) or 'a file without a name'} is no file of a model",
-            f"send only {', '.join(MODEL_FILES)}; never a pickle",
-        )
-        for name in names
-        if name not in MODEL_FILES
-    ]
-    problems += [
-        FieldProblem("files", f"{name} is missing", "send it, too") for name in NEEDED if name not in names
-    ]
-    if len(set(names)) < len(names):
-        problems.append(FieldProblem("files", "a file is there twice", "send each once"))
-    for each in files:
-        limit = most_bytes(rules) if each.name == WEIGHTS else OTHERS_BYTES
-        if each.size > limit:
-            problems.append(
-                FieldProblem(
-                    "files", f"{visible(each.name)} has {each.size:,} bytes", f"at most {limit:,} are taken"
-                )
-            )
-        elif each.name == WEIGHTS and not looks_like_safetensors(each):
-            problems.append(
-                FieldProblem("files", f"{WEIGHTS} is not a safetensors file", "write it with safetensors")
-            )
-    return problems
-
-
-def looks_like_safetensors(sent: Sent) -> bool:
-    """Whether a file begins with the length of a header of JSON that fits into it."""
-    sent.content.seek(0)
-    start = sent.content.read(9)
-    return len(start) == 9 and struct.unpack("<Q", start[:8])[0] <= sent.size - 8 and start[8:] == b"{"
-
-
-def sha256(content: BinaryIO) -> str:
-    """The hash of a file that is open."""
-    digest = hashlib.sha256()
-    for piece in pieces(content):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def pieces(content: BinaryIO) -> Iterator[bytes]:
-    """A file, a few megabytes at a time; an empty one is one empty piece."""
-    content.seek(0)
-    yield content.read(PIECE_BYTES)
-    while piece := content.read(PIECE_BYTES):
-        yield piece
-
-
-def forget(session: Session, hand_in_id: int, but: str | None = None) -> None:
-    """Delete the pieces of a hand-in's models."""
-    query = delete(ModelPiece).where(ModelPiece.hand_in_id == hand_in_id)
-    session.execute(query if but is None else query.where(ModelPiece.upload != but))
-
-
 def verify_upload(store: Store, job: Held, name: str, lost: threading.Event) -> None:
     """A worker's part: write the model to a folder of its own, look at it, keep the verdict."""
     with tempfile.TemporaryDirectory(prefix="smalltale-model-") as place:
-        unpack(store, job, Path(place))
+        with store.read() as session:
+            files = dict(session.get_one(Verification, job.hand_in_id).files)
+        unpack(store, job.panel, files, Path(place))
         try:
             found = look(store, job.hand_in_id, Path(place), stop=lost)
         except Stopped as error:
@@ -267,30 +174,6 @@ def verify_upload(store: Store, job: Held, name: str, lost: threading.Event) -> 
         if row.upload == job.panel:
             keep(session, store, row, "worker", found)
         finish(session, job)
-
-
-def unpack(store: Store, job: Held, folder: Path) -> None:
-    """Write an upload's files. Raises SmalltaleError where they are not as they came."""
-    with store.read() as session:
-        files = dict(session.get_one(Verification, job.hand_in_id).files)
-    for name, told in files.items():
-        with explained(folder / name), (folder / name).open("wb") as out:
-            number = 0
-            while (piece := one_piece(store, job.panel, name, number)) is not None:
-                out.write(piece)
-                number += 1
-        if sha256_of(folder / name) != told["sha256"]:
-            raise SmalltaleError(f"{name} is not in the database as it was sent; send the model again")
-
-
-def one_piece(store: Store, upload: str, name: str, number: int) -> bytes | None:
-    """One piece, None past the last."""
-    with store.read() as session:
-        return session.scalar(
-            select(ModelPiece.content).where(
-                ModelPiece.upload == upload, ModelPiece.file == name, ModelPiece.number == number
-            )
-        )
 
 
 def look(
