@@ -37,6 +37,16 @@ def test_a_dry_run_prints_calls_tokens_and_cost_and_leaves_nothing(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_qualifications_dry_run_asks_nobody(tmp_path: Path) -> None:
+    judge = ["--judge", "openai/a", "--price", "openai/a=1/2", "--dry-run"]
+    code, said = asked("qualify", "--out", tmp_path / "out", *judge)
+    assert code == 0, said
+    assert "384" in said, (
+        "64 stories twice, 16 under 8 attacks, 6 of which are judged again without them, 16 pairs twice"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_counts_what_is_still_to_be_asked(tmp_path: Path, hand_in: Path) -> None:
     out = tmp_path / "out"
     assert asked("run", hand_in, "--out", out, "--judge", "scripted")[0] == 0

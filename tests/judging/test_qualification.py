@@ -12,10 +12,11 @@ import pytest
 
 from smalltale.files import read_stories
 from smalltale.judging.config import JudgingConfig
+from smalltale.judging.cost import Price
 from smalltale.judging.gold import ATTACKS, LEVELS, read_gold, read_graded
 from smalltale.judging.guard import neutralise, without_words_to_judge
 from smalltale.judging.judge import Question, ScriptedJudge
-from smalltale.judging.qualification import Report, qualify
+from smalltale.judging.qualification import Report, estimate_of, qualify
 from smalltale.judging.rubric import load_rubric
 from smalltale.signals import judge_directed
 
@@ -78,6 +79,13 @@ def test_a_judge_that_does_not_read_does_not_qualify(
     tmp_path: Path, mark: Callable[[str, random.Random], float]
 ) -> None:
     assert not report_of(scripted(mark), tmp_path).qualified
+
+
+def test_a_qualification_makes_the_calls_that_were_estimated(tmp_path: Path) -> None:
+    both, failing = estimate_of("m", load_rubric("paper"), [], Price(1.0, 1.0))
+    assert report_of(scripted(knows), tmp_path / "knows").calls == both.calls
+    assert report_of(scripted(lambda story, draw: 7.0), tmp_path / "constant").calls == failing.calls == 64
+    assert both.dollars == pytest.approx((both.input_tokens + both.output_tokens) / 1e6)
 
 
 def test_a_qualification_asks_nothing_twice(tmp_path: Path) -> None:

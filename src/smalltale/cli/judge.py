@@ -16,7 +16,7 @@ from smalltale.cli.compare import compare
 
 if TYPE_CHECKING:
     from smalltale.judging.config import JudgingConfig
-    from smalltale.judging.cost import Price
+    from smalltale.judging.cost import Estimate, Price
     from smalltale.judging.panel import Calibration
     from smalltale.judging.qualification import Report
     from smalltale.judging.rubric import Rubric
@@ -180,21 +180,24 @@ def show_estimate(
 
     asked = scoring(load_rubric(rubric))
     qualifications_of(judges, qualifications, asked)
-    table = Table("judge", "calls", "tokens read", "tokens written", "dollars")
-    items, kept = items_of(rows), keys_kept(journal)
+    items, kept, estimates = items_of(rows), keys_kept(journal), []
     for name in judges:
-        waiting = by_key(items, *identity_of(name), asked, config.sampling)
-        each = estimate(
-            name, [item for key, item in waiting.items() if key not in kept], asked, prices.get(name)
-        )
-        cost = "no price given" if each.dollars is None else f"{each.dollars:.4f}"
-        table.add_row(
-            Text(each.judge), f"{each.calls:,}", f"{each.input_tokens:,}", f"{each.output_tokens:,}", cost
-        )
-    console = Console()
-    console.print(table)
+        keyed = by_key(items, *identity_of(name), asked, config.sampling)
+        waiting = [item for key, item in keyed.items() if key not in kept]
+        estimates.append((name, estimate(name, waiting, asked, prices.get(name))))
+    print_estimates(estimates)
     if kept:
-        console.print(f"What {journal} holds already is not asked again.", highlight=False, soft_wrap=True)
+        Console().print(f"What {journal} holds already is not asked again.", highlight=False, soft_wrap=True)
+
+
+def print_estimates(estimates: Sequence[tuple[str, Estimate]]) -> None:
+    """A table of estimates, each under its name."""
+    table = Table("judge", "calls", "tokens read", "tokens written", "dollars")
+    for name, each in estimates:
+        cost = "no price given" if each.dollars is None else f"{each.dollars:.4f}"
+        figures = (f"{figure:,}" for figure in (each.calls, each.input_tokens, each.output_tokens))
+        table.add_row(Text(name), *figures, cost)
+    Console().print(table)
 
 
 def qualify(
@@ -205,14 +208,22 @@ def qualify(
     whole: Annotated[
         bool, typer.Option("--whole", help="Ask the rest of a judge that cannot tell the levels apart, too.")
     ] = False,
+    price: Annotated[
+        list[str] | None, typer.Option(help="JUDGE=INPUT/OUTPUT, dollars a million tokens.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print calls, tokens and cost; ask nobody.")
+    ] = False,
     recipe: RecipeName = "demo",
     set_: Overrides = None,
 ) -> None:
     """Find out whether a judge is fit to rank."""
     from smalltale.files import write_json
     from smalltale.judging.config import JudgingConfig
+    from smalltale.judging.cost import price_of
     from smalltale.judging.gold import read_graded
-    from smalltale.judging.named import open_judges
+    from smalltale.judging.named import identity_of, open_judges
+    from smalltale.judging.qualification import estimate_of
     from smalltale.judging.qualification import qualify as qualify_judge
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import scoring
@@ -221,6 +232,13 @@ def qualify(
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
     asked = scoring(load_rubric(rubric))
     marked = read_graded(graded, list(asked.criteria)) if graded else []
+    prices = dict(price_of(each) for each in price or [])
+    check_prices(prices, [judge], budget=0.0)
+    if dry_run:
+        identity_of(judge)
+        both, failing = estimate_of(judge, asked, marked, prices.get(judge))
+        print_estimates([(judge, both), ("if it cannot tell the levels apart", failing)])
+        return
     with open_judges([judge], concurrency=config.concurrency or None) as (opened,):
         report = qualify_judge(opened, asked, out, graded=marked, config=config, whole=whole)
     write_json(out / "qualification.json", report.as_dict())

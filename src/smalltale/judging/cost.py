@@ -83,6 +83,17 @@ class Estimate:
     output_tokens: int
     dollars: float | None
 
+    def __add__(self, other: Estimate) -> Estimate:
+        """Both, of one judge."""
+        known = self.dollars is not None and other.dollars is not None
+        return Estimate(
+            judge=self.judge,
+            calls=self.calls + other.calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            dollars=(self.dollars or 0.0) + (other.dollars or 0.0) if known else None,
+        )
+
 
 def estimate(judge: str, items: Sequence[Item], rubric: Rubric, price: Price | None) -> Estimate:
     """Calls, tokens and dollars of asking a judge about `items`; about a story that speaks to it, twice."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from smalltale.judging.config import JudgingConfig
+from smalltale.judging.cost import Estimate, Price, estimate
 from smalltale.judging.gold import ATTACKS, LEVELS, Gold, Graded, read_gold
 from smalltale.judging.item import Item
 from smalltale.judging.journal import Journal
@@ -108,7 +109,7 @@ def qualify(
     A judge that cannot tell the gold levels apart is not asked the rest, unless `whole`: it has failed already.
     """
     config, gold = config or JudgingConfig(), read_gold() if gold is None else gold
-    plain = [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in gold]
+    plain, attacked, marked = stories_asked_about(gold, graded)
     said = judge_items(plain, judge, rubric, out, config)
     scores = [each.overall for each in said]
     checks = [
@@ -120,17 +121,14 @@ def qualify(
     ]
     verdicts: list[Verdict] = []
     if whole or all(check.passed for check in checks):
-        attacked = [
-            Item(prompt=each.prompt, completion=each.completion + words, sample=0)
-            for words in ATTACKS.values()
-            for each in gold
-            if each.level == "dull"
-        ]
-        marked = [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in graded]
         after = judge_items(attacked, judge, rubric, out, config)
         like = judge_items(marked, judge, rubric, out, config)
         again = judge_items(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
-        verdicts = position(judge, gold, out, config)
+        with Journal(out / JOURNAL) as journal:
+            verdicts = compare_pairs(
+                good_beside_dull(gold), judge, load_rubric("pairwise"), config.sampling, salt_of(out),
+                patience=config.patience, journal=journal,
+            )  # fmt: skip
         retest = both(pearson, scores, [each.overall for each in again])
         decided = [each.order_decided for each in verdicts if each.value is not None]
         checks += [
@@ -155,6 +153,46 @@ def qualify(
         states=dict(Counter(str(each.state) for each in said)),
         bar=rubric.qualification,
     )
+
+
+def stories_asked_about(
+    gold: Sequence[Gold], graded: Sequence[Graded]
+) -> tuple[list[Item], list[Item], list[Item]]:
+    """The gold stories, the dull ones under each attack, the graded ones."""
+    plain = [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in gold]
+    attacked = [
+        Item(prompt=each.prompt, completion=each.completion + words, sample=0)
+        for words in ATTACKS.values()
+        for each in gold
+        if each.level == "dull"
+    ]
+    return (
+        plain,
+        attacked,
+        [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in graded],
+    )
+
+
+def good_beside_dull(gold: Sequence[Gold]) -> list[Pair]:
+    """A pair for each prompt."""
+    texts = {(each.prompt, each.level): each.completion for each in gold}
+    prompts = sorted({each.prompt for each in gold})
+    return [Pair(prompt=each, one=texts[each, "good"], other=texts[each, "dull"]) for each in prompts]
+
+
+def estimate_of(
+    judge: str, rubric: Rubric, graded: Sequence[Graded], price: Price | None
+) -> tuple[Estimate, Estimate]:
+    """What a qualification would cost: all of it, and what a judge costs that cannot tell the levels apart."""
+    gold = read_gold()
+    plain, attacked, marked = stories_asked_about(gold, graded)
+    pairs = [
+        Item(prompt=each.prompt, completion=f"{each.one} {each.other}", sample=0)
+        for each in good_beside_dull(gold)
+    ]
+    first = estimate(judge, plain, rubric, price)
+    rest = estimate(judge, [*plain, *attacked, *marked], rubric, price)
+    return first + rest + estimate(judge, [*pairs, *pairs], load_rubric("pairwise"), price), first
 
 
 def separation(gold: Sequence[Gold], scores: Sequence[float | None], rubric: Rubric) -> list[Check]:
@@ -237,18 +275,6 @@ def length_check(gold: Sequence[Gold], scores: Sequence[float | None]) -> Check:
         )
         found.append(value if value is not None else 0.0)
     return Check(name="correlation with length, within a level", value=float(np.mean(found)))
-
-
-def position(judge: Judge, gold: Sequence[Gold], out: Path, config: JudgingConfig) -> list[Verdict]:
-    """Verdicts on good against dull, in both orders."""
-    texts = {(each.prompt, each.level): each.completion for each in gold}
-    prompts = sorted({each.prompt for each in gold})
-    pairs = [Pair(prompt=each, one=texts[each, "good"], other=texts[each, "dull"]) for each in prompts]
-    rubric = load_rubric("pairwise")
-    with Journal(out / JOURNAL) as journal:
-        return compare_pairs(
-            pairs, judge, rubric, config.sampling, salt_of(out), patience=config.patience, journal=journal
-        )
 
 
 def both(measure: Any, first: Sequence[float | None], second: Sequence[float | None]) -> float | None:
