@@ -113,9 +113,19 @@ def test_every_attack_that_speaks_to_the_judge_is_seen_and_no_gold_story_is_take
     assert not any(judge_directed(each.completion) for each in read_gold())
 
 
-def test_real_stories_are_hardly_ever_taken_for_words_to_a_judge(shared_data: Path) -> None:
-    stories = read_stories(shared_data / "TinyStoriesV2-GPT4-valid.head.txt")
-    assert sum(bool(judge_directed(story)) for story in stories) <= len(stories) / 1000
+@pytest.mark.parametrize(
+    ("name", "stories", "taken"),
+    [
+        ("TinyStoriesV2-GPT4-valid.head.txt", 3_000, 2),
+        pytest.param("TinyStories-train.sample.txt", 11_751, 4, marks=pytest.mark.all),
+    ],
+)
+def test_real_stories_are_hardly_ever_taken_for_words_to_a_judge(
+    shared_data: Path, name: str, stories: int, taken: int
+) -> None:
+    texts = read_stories(shared_data / name)
+    assert len(texts) == stories
+    assert sum(bool(judge_directed(each)) for each in texts) == taken, "docs/judging.md tells this figure"
 
 
 def test_the_graded_file_is_read(shared_data: Path) -> None:

@@ -16,6 +16,17 @@ from smalltale.signals import SENTENCE, is_drawn, spoken_to_judge
 BRACKETS = str.maketrans("<＜﹤≮>＞﹥≯[［﹇]］﹈", "‹‹‹‹››››((()))")
 LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 RULES = re.compile(r"(?:[*＊﹡∗⁎✱✲٭⋆★☆✳⁂⁑][ \t]*){3,}|(?:[=＝﹦═꞊⩵⩶][ \t]*){3,}")
+
+
+class Shown(dict[int, int | str | None]):
+    """What str.translate makes of each character, found out when it first comes: itself, or nothing."""
+
+    def __missing__(self, code: int) -> int | str | None:
+        self[code] = code if is_drawn(chr(code)) else None
+        return self[code]
+
+
+SHOWN = Shown(BRACKETS)
 NOTHING = "(nothing else)"
 ROUNDS = 4
 """So often may what is left speak to a judge again, before nothing of it is left."""
@@ -31,8 +42,7 @@ def neutralise(text: str) -> str:
     turn into them. Rows of stars and of equal signs, by which a rubric tells its parts apart, become a dash, and
     what shows nothing goes.
     """
-    drawn = "".join(filter(is_drawn, LINE_ENDS.sub("\n", text)))
-    return RULES.sub("— ", drawn.translate(BRACKETS))
+    return RULES.sub("— ", LINE_ENDS.sub("\n", text).translate(SHOWN))
 
 
 def without_words_to_judge(text: str) -> str:
