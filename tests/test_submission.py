@@ -14,6 +14,7 @@ from smalltale.rules import Rules
 from smalltale.submission import (
     Completion,
     Verdict,
+    check_files,
     check_submission,
     export_for_spreadsheet,
     read_submission,
@@ -278,6 +279,46 @@ def test_a_formula_is_kept_as_text_and_exported_escaped(tmp_path: Path) -> None:
     shown = [row.completion for row in read_submission(tmp_path / "shown.csv")]
     assert shown[3] == "'=HYPERLINK(1) said the cat."
     assert shown[0] == ROWS[0].completion
+
+
+DECLARED = {
+    "team": "we",
+    "hardware": {"cores": 2},
+    "weight_class": "small",
+    "counted_parameters": 30_000_000,
+    "model_hash": "0" * 64,
+    "data": ["tinystories"],
+    "trained_from_scratch": True,
+    "run_record_hash": "0" * 64,
+}
+
+
+def test_a_declaration_that_cannot_be_right_is_an_error_and_an_open_one_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(each) + "\n" for each in PROMPTS))
+
+    def told(**changed: object) -> tuple[str, str]:
+        write_submission(tmp_path / "a.csv", ROWS, {**DECLARED, **changed})
+        verdict = check_files(tmp_path / "a.csv", tmp_path / "p.jsonl", RULES)
+        return tuple("\n".join(map(str, each)) for each in (verdict.errors, verdict.warnings))  # type: ignore[return-value]
+
+    assert told() == ("", "")
+    for changed, says in (
+        ({"counted_parameters": 30_000_001}, "30,000,001 are more than small allows (30,000,000)"),
+        ({"counted_parameters": "many"}, "'many' is no number"),
+        ({"weight_class": "tiny"}, "there is no weight class 'tiny'"),
+        ({"model_hash": "abc"}, "'abc' is no SHA-256"),
+    ):
+        assert says in told(**changed)[0]
+    errors, warnings = told(**dict.fromkeys(DECLARED))
+    assert (errors, warnings.count("it is not declared")) == ("", len(DECLARED))
+    (tmp_path / "submission.json").unlink()
+    assert "no submission.json stands beside a.csv" in str(
+        check_files(tmp_path / "a.csv", tmp_path / "p.jsonl", RULES).warnings[0]
+    )
+    for content, says in (("[]", "is no object"), ("{", "is not whole JSON")):
+        (tmp_path / "submission.json").write_text(content)
+        verdict = check_files(tmp_path / "a.csv", tmp_path / "p.jsonl", RULES)
+        assert says in str(verdict.errors[0])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

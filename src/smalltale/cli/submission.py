@@ -11,8 +11,8 @@ from rich.console import Console
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `submission check`."""
-    submission = typer.Typer(help="Check a hand-in.", no_args_is_help=True)
+    """Register `submission check` and `submission export`."""
+    submission = typer.Typer(help="Check a hand-in, or open it in a spreadsheet.", no_args_is_help=True)
     app.add_typer(submission, name="submission")
 
     @submission.command("check")
@@ -50,3 +50,20 @@ def add_to(app: typer.Typer) -> None:
             console.print(f"{file}: {state}, {len(verdict.rows)} rows", markup=False, highlight=False)
         if not verdict.accepted:
             raise typer.Exit(2)
+
+    @submission.command("export")
+    def export(
+        file: Annotated[Path, typer.Argument(help="The hand-in: .csv, .jsonl or .parquet.")],
+        out: Annotated[Path, typer.Option(help="The CSV to write, for reading.")],
+    ) -> None:
+        """A copy to open in a spreadsheet: text that it would take for a formula begins with an apostrophe."""
+        from smalltale.submission import export_for_spreadsheet, read_submission
+
+        rows = read_submission(file)
+        export_for_spreadsheet(out, rows)
+        Console().print(
+            f"{out}: {len(rows)} rows to read; hand in {file}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,10 +1,10 @@
-"""The hand-in between the two sides: read and written (table.py), checked (gate.py), declared (here)."""
+"""The hand-in between the two sides: read and written (table.py), declared (declaration.py), checked (gate.py)."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smalltale.files import write_json
+from smalltale.submission.declaration import write_declaration
 from smalltale.submission.gate import Verdict, as_seen, check_files, check_submission, normal, skeleton
 from smalltale.submission.table import (
     Completion,
@@ -34,4 +34,4 @@ __all__ = [
 def write_submission(path: Path, rows: Sequence[Completion], declaration: dict[str, Any]) -> None:
     """Write a hand-in as CSV, JSONL or Parquet by the path's ending, and `submission.json` beside it."""
     write_table(path, rows)
-    write_json(path.with_name("submission.json"), {"kind": "submission", "format": 1, **declaration})
+    write_declaration(path, declaration)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smalltale.errors import FileProblem
@@ -17,6 +17,7 @@ from smalltale.files import explained
 from smalltale.prompts import read_prompts
 from smalltale.rules import Rules
 from smalltale.signals import echoes_prompt, is_visible, judge_directed, looped_sentences
+from smalltale.submission.declaration import check_declaration
 from smalltale.submission.table import COLUMNS, MAX_SHOWN, Completion, Finding, read_table
 
 LOOK_ALIKES = str.maketrans("“”‘’–—авсԁенһіјкморԛѕтухԝαεικνορτυχ", "\"\"''--abcdehhijkmopqstyxwaeikvoptux")
@@ -37,8 +38,10 @@ class Verdict:
 
 
 def check_files(path: Path, prompts: Path, rules: Rules) -> Verdict:
-    """`check_submission` with the prompts of a file."""
-    return check_submission(path, read_prompts(prompts), rules)
+    """`check_submission` with the prompts of a file, and the declaration beside the hand-in."""
+    verdict = check_submission(path, read_prompts(prompts), rules)
+    errors, open_ = check_declaration(path, rules)
+    return replace(verdict, errors=(*verdict.errors, *errors), warnings=(*verdict.warnings, *open_))
 
 
 def check_submission(path: Path, prompts: Sequence[str], rules: Rules) -> Verdict:
