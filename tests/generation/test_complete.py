@@ -8,7 +8,7 @@ from smalltale.generation.candidate import Candidate
 from smalltale.generation.complete import complete, completions
 from smalltale.generation.decoder import TorchDecoder
 from smalltale.generation.native import NativeDecoder, native_library
-from smalltale.generation.sampler import GenerationConfig, choose, draws
+from smalltale.generation.sampler import GenerationConfig
 from smalltale.generation.storyteller import Ours
 from smalltale.generation.weights import Decoder, Weights
 from smalltale.model.transformer import ModelConfig, Transformer
@@ -104,32 +104,6 @@ def test_a_model_that_gives_nan_is_named(model: Transformer, tokenizer: Tokenize
         complete(broken, tokenizer, ["Mia"], GenerationConfig(samples=1))
 
 
-def test_draws_follow_the_probabilities_that_top_p_and_top_k_leave() -> None:
-    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).expand(20000, 4)
-    uniform = torch.from_numpy(draws(0, "a", 0, 20_000))
-
-    def shares(config: GenerationConfig) -> list[float]:
-        chosen = choose(logits, uniform, config).ids
-        return [round(float((chosen == each).double().mean()), 2) for each in range(4)]
-
-    assert shares(GenerationConfig(temperature=1.0, top_p=1.0)) == pytest.approx(
-        [0.5, 0.3, 0.15, 0.05], abs=0.02
-    )
-    assert shares(GenerationConfig(temperature=1.0, top_p=0.7)) == pytest.approx(
-        [0.625, 0.375, 0, 0], abs=0.02
-    )
-    assert shares(GenerationConfig(temperature=1.0, top_p=1.0, top_k=1)) == [1, 0, 0, 0]
-    assert shares(GenerationConfig(temperature=0.0)) == [1, 0, 0, 0]
-
-
-def test_draws_belong_to_seed_prompt_and_sample() -> None:
-    first = draws(1, "a", 0, 5).tolist()
-    assert first == draws(1, "a", 0, 9).tolist()[:5]
-    assert (
-        len({tuple(first), *(tuple(draws(*key, 5)) for key in ((2, "a", 0), (1, "b", 0), (1, "a", 1)))}) == 4
-    )
-
-
 def test_every_batch_writes_the_same_words_at_a_real_width() -> None:
     """Wide enough that a matrix library takes other ways for other numbers of rows."""
     tokenizer = train_tokenizer(STORIES, TokenizerConfig(vocabulary=290))
@@ -157,13 +131,6 @@ def test_penalised_tokens_come_back_less_often(model: Transformer, tokenizer: To
         return len(set(tokenizer.encode(text)))
 
     assert different(1.5) >= different(1.0)
-
-
-def test_min_p_leaves_only_tokens_near_the_likeliest() -> None:
-    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).expand(2000, 4)
-    uniform = torch.from_numpy(draws(0, "a", 0, 2_000))
-    config = GenerationConfig(temperature=1.0, top_p=1.0, min_p=0.5)
-    assert set(choose(logits, uniform, config).ids.tolist()) == {0, 1}
 
 
 def test_an_empty_prompt_is_named(model: Transformer, tokenizer: Tokenizer) -> None:

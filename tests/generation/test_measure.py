@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from matplotlib.axes import Axes
+
+from smalltale.cli.measure import draw
+from smalltale.errors import FileProblem
 from smalltale.generation.measure import bleu, measure
 from smalltale.submission import Completion
 
@@ -36,3 +41,23 @@ def test_shares_count_completions_that_end_and_loop() -> None:
 def test_bleu_of_nothing_shared_is_nothing() -> None:
     assert bleu(["a", "b"], [["c", "d"]]) == 0
     assert bleu([], [["c"]]) == 0
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_plots_show_every_completion_and_copied_words_only_where_they_were_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    bars: list[list[float]] = []
+    hist = Axes.hist
+    monkeypatch.setattr(
+        Axes, "hist", lambda axes, values, **more: (bars.append(values), hist(axes, values, **more))
+    )
+    rows = [Completion("a", TRAINED), Completion("b", "Big dogs run home fast!")]
+    draw(measure(rows, [TRAINED]), tmp_path / f"with{suffix}")
+    assert bars == [[19, 5], [0.0, 0.0], [19.0, 0.0]]
+    draw(measure(rows), tmp_path / f"without{suffix}")
+    assert len(bars) == 5
+    first = (tmp_path / f"with{suffix}").read_bytes()
+    assert first.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
+    with pytest.raises(FileProblem, match=r"choose one of these endings"):
+        draw(measure(rows), tmp_path / "a.bmp")

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <limits>
 #include <vector>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -195,6 +197,43 @@ static void attend(const T* qkv, const float* cosine, const float* sine, const T
                 mix(chances.data() + shape.prompt_room, values, own, width, sum.data());
                 for (int64_t i = 0; i < D; ++i) out[(row * H + h) * D + i] = T(sum[i] / total);
             }
+    }
+}
+
+// The `count` largest numbers of each row, largest first, of equals the one that stands first, with their places.
+// Fewer where there is NaN, which no row has that is drawn from; what is not found is NaN at place 0.
+extern "C" void likeliest(const float* x, int64_t rows, int64_t width, int64_t count, float* values, int64_t* places) {
+    const int64_t groups = width / LANES;
+#pragma omp parallel
+    {
+        std::vector<float> largest(groups);
+        std::vector<int64_t> found;
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; ++row) {
+            const float* mine = x + row * width;
+            // each group's largest: at least `count` numbers reach the count-th largest of these
+            float least = -std::numeric_limits<float>::max();
+            if (groups > count) {
+                for (int64_t g = 0; g < groups; ++g) {
+                    float most = mine[g * LANES];
+                    for (int64_t i = 1; i < LANES; ++i) most = std::max(most, mine[g * LANES + i]);
+                    largest[g] = most;
+                }
+                std::nth_element(largest.begin(), largest.begin() + count - 1, largest.end(), std::greater<float>());
+                least = largest[count - 1];
+            }
+            found.clear();
+            for (int64_t i = 0; i < width; ++i)
+                if (mine[i] >= least) found.push_back(i);
+            std::sort(found.begin(), found.end(), [mine](int64_t a, int64_t b) {
+                return mine[a] > mine[b] || (mine[a] == mine[b] && a < b);
+            });
+            for (int64_t i = 0; i < count; ++i) {
+                const bool there = i < (int64_t)found.size();
+                places[row * count + i] = there ? found[i] : 0;
+                values[row * count + i] = there ? mine[found[i]] : std::numeric_limits<float>::quiet_NaN();
+            }
+        }
     }
 }
 

@@ -59,6 +59,7 @@ def native_library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         log.info("decoding without its compiled part (%s): slower, the same words", error)
         return None
+    library.likeliest.argtypes, library.likeliest.restype = [POINTER, INT, INT, INT, POINTER, POINTER], None
     for name, arguments in ARGUMENTS.items():
         for dtype in ("float32", "bfloat16"):
             function = getattr(library, f"{name}_{dtype}")
@@ -85,6 +86,22 @@ def build(compiler: str, path: Path) -> None:
         for command in ((*COMPILE, str(SOURCE), "-o", str(part)), (*LINK, str(part), "-o", str(whole))):
             subprocess.run([compiler, *command], check=True, capture_output=True, timeout=120)
         whole.replace(path)
+
+
+def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest logits of each row and their ids, largest first: (B, V) float32 -> (B, count), (B, count).
+
+    torch.topk takes 6.6 ms for 50 of 4,096 in 300 rows on two cores of an EPYC (2026-11-26), a tenth of a whole decoding step.
+    """
+    library = native_library() if logits.device.type == "cpu" else None
+    if library is None:
+        values, ids = logits.topk(count, dim=-1)
+        return values, ids
+    logits = logits.contiguous()
+    (B, V), shape = logits.shape, (len(logits), count)
+    values, ids = torch.empty(shape), torch.empty(shape, dtype=torch.long)
+    library.likeliest(logits.data_ptr(), B, V, count, values.data_ptr(), ids.data_ptr())
+    return values, ids
 
 
 class NativeDecoder:

@@ -7,6 +7,7 @@ Beware: the draws of a completion depend on (seed, prompt, sample) only, never o
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smalltale.errors import RecipeError
+from smalltale.generation.native import likeliest
 
 CANDIDATES = 64
 """Likeliest tokens looked at first; only rows whose top-p reaches further are sorted whole."""
@@ -77,11 +79,11 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         if self.samples < 1 or self.max_tokens < 1 or self.batch < 0:
             raise RecipeError("generation: samples and max_tokens must be at least 1, batch at least 0")
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.temperature < math.inf or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise RecipeError(
                 "generation: temperature and top_k must not be negative, top_p must be in (0, 1]"
             )
-        if not 0 <= self.min_p < 1 or self.repetition_penalty <= 0:
+        if not 0 <= self.min_p < 1 or not 0 < self.repetition_penalty < math.inf:
             raise RecipeError("generation: min_p must be in [0, 1), repetition_penalty above 0")
         if self.loop_repeats < 0 or self.loop_repeats == 1:
             raise RecipeError("generation: loop_repeats must be 0 (no guard) or at least 2")
@@ -127,11 +129,11 @@ def drawn(logits: Tensor, uniform: Tensor, config: GenerationConfig) -> Tensor:
     """One id a row, (B,), by the probabilities that top-k, top-p and min-p leave."""
     V = logits.shape[-1]
     width = min(config.top_k or CANDIDATES, V)
-    top = logits.topk(width, dim=-1)
+    values, order = likeliest(logits, width)
     # after a top-k cut the rest has no probability; without one the whole row does
-    total = (top.values if config.top_k else logits).logsumexp(-1, keepdim=True)
-    probabilities = torch.exp(top.values - total)
-    ids = picked(probabilities, top.indices, uniform, config)
+    total = (values if config.top_k else logits).logsumexp(-1, keepdim=True)
+    probabilities = torch.exp(values - total)
+    ids = picked(probabilities, order, uniform, config)
     if not config.top_k and width < V:
         wide = enough(probabilities, config).logical_not().nonzero()[:, 0]
         if len(wide):
