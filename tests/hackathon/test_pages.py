@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
 
+from smalltale.hackathon.app import create_app
 from smalltale.hackathon.export import written
 from smalltale.hackathon.looking import sight
 from smalltale.hackathon.tables import Edition, HandIn, Prompt, SignIn, Team
@@ -242,6 +243,44 @@ def test_the_final_prompts_appear_at_their_hour(fair: Fair) -> None:
 )
 def test_odd_addresses_are_refused_without_an_error_of_ours(fair: Fair, path: str) -> None:
     assert fair.client().get(path).status_code in {400, 403, 404, 422}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/organise/teams/{}",
+        "/organise/hand-ins/{}",
+        "/organise/appeals/{}",
+        "/team/invitations/{}",
+        "/account/tokens/{}/revoke",
+        "/hand-ins/{}/appeal",
+        "/hand-ins/{}/model",
+    ],
+)
+def test_a_number_that_no_row_has_is_refused_in_every_form(fair: Fair, path: str) -> None:
+    fair.person("boss", admin=True)
+    boss = fair.signed_in("boss")
+    data = {
+        "form_token": token_on(boss, "/organise"),
+        "do": "confirm",
+        "answer": "it is so",
+        "reason": "it is so",
+    }
+    for number in ("99999999999999999999", "2147483647", "-1", "x"):
+        assert boss.post(path.format(number), data=data).status_code in {404, 409, 422}
+
+
+def test_a_mistake_of_ours_is_told_without_its_words(fair: Fair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smalltale.hackathon.pages.live_workers", lambda *_: 1 / 0)
+    monkeypatch.setattr("smalltale.hackathon.api.seats", lambda *_: 1 / 0)
+    client = TestClient(create_app(fair.store), base_url="http://fair.test", raise_server_exceptions=False)
+    page, answer = client.get("/e/first/queue"), client.get("/api/v1/editions/first")
+    assert (page.status_code, answer.status_code) == (500, 500)
+    assert answer.headers["content-type"] == "application/problem+json"
+    for each in (page, answer):
+        assert "went wrong" in each.text
+        assert "ZeroDivision" not in each.text
+        assert "script-src 'self'" in each.headers["content-security-policy"]
 
 
 def test_sql_in_a_search_finds_nothing_and_breaks_nothing(fair: Fair) -> None:

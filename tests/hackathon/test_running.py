@@ -27,7 +27,7 @@ from smalltale.hackathon.client import address, call, declared_beside, keep_toke
 from smalltale.hackathon.editions import import_edition, read_edition
 from smalltale.hackathon.exchange import export_event
 from smalltale.hackathon.loading import import_folder
-from smalltale.hackathon.store import Store
+from smalltale.hackathon.store import DatabaseClock, Store
 from smalltale.hackathon.tables import Base, Edition, HandIn, Judgement, Person, PromptSet
 
 from .conftest import Fair, make_fair, stories
@@ -305,6 +305,18 @@ def test_a_file_is_handed_in_by_the_client_and_its_errors_come_back_whole(
 def test_a_token_is_never_sent_in_the_clear(url: str, message: str) -> None:
     with pytest.raises(SmalltaleError, match=message):
         address(url)
+
+
+@pytest.mark.all
+def test_machines_whose_clocks_differ_agree_by_the_databases(postgres_url: str) -> None:
+    store = Store(postgres_url)
+    wrong = DatabaseClock(store.engine, own=lambda: datetime.now(UTC) + timedelta(hours=1))
+    slow = DatabaseClock(store.engine, own=lambda: datetime.now(UTC) - timedelta(minutes=5))
+    assert abs(wrong() - slow()) < timedelta(seconds=2)
+    assert abs(wrong() - store.now()) < timedelta(seconds=2)
+    store.close()
+    down = DatabaseClock(Store("postgresql://nobody@127.0.0.1:1/none").engine)
+    assert abs(down() - datetime.now(UTC)) < timedelta(seconds=2)
 
 
 def test_a_deadline_is_kept_by_the_servers_clock_and_not_the_visitors(fair: Fair) -> None:

@@ -22,7 +22,7 @@ from smalltale.hackathon.api import api
 from smalltale.hackathon.api_hand_ins import hand_in_api
 from smalltale.hackathon.board import Boards
 from smalltale.hackathon.jobs import live_workers
-from smalltale.hackathon.limits import Door
+from smalltale.hackathon.limits import HEADERS, Door
 from smalltale.hackathon.oauth import Provider, oauth_pages
 from smalltale.hackathon.pages import pages
 from smalltale.hackathon.pages_hand_ins import hand_in_pages
@@ -86,6 +86,7 @@ def create_app(
     app.add_exception_handler(Problem, answer_problem)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, answer_validation)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, answer_http)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, answer_unforeseen)
     app.add_exception_handler(OperationalError, answer_database)  # type: ignore[arg-type]
     return app
 
@@ -149,6 +150,16 @@ def answer_database(request: Request, error: OperationalError) -> Response:
     if request.url.path.startswith("/api/"):
         return answer_problem(request, problem)
     return PlainTextResponse(problem.title, status_code=503)
+
+
+def answer_unforeseen(request: Request, error: Exception) -> Response:
+    """A mistake of ours. The server logs it with its traceback; the visitor is told no word of it."""
+    problem = Problem(500, "something went wrong here, and it has been written down; nothing was changed")
+    if request.url.path.startswith("/api/"):
+        return JSONResponse(
+            problem.as_json(), status_code=500, media_type="application/problem+json", headers=HEADERS
+        )
+    return PlainTextResponse(problem.title, status_code=500, headers=HEADERS)
 
 
 def add_health(app: FastAPI, store: Store) -> None:

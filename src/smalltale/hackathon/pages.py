@@ -10,7 +10,7 @@ import csv
 import io
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import func, select
 
@@ -27,6 +27,8 @@ from smalltale.hackathon.visit import Visit, visit
 pages = APIRouter(include_in_schema=False)
 Visitor = Annotated[Visit, Depends(visit)]
 PageNumber = Annotated[int, Query(ge=1, le=100_000)]
+RowNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
+"""What a database may have given a row; a larger one would be an error of the database."""
 LINES = 50
 
 

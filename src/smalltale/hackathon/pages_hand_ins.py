@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import select
 
@@ -16,7 +16,7 @@ from smalltale.hackathon.comparing import compare
 from smalltale.hackathon.export import FORMATS, story_rows, written
 from smalltale.hackathon.jobs import place_in_queue
 from smalltale.hackathon.looking import ORDERS, medians, score_of, sight, stories
-from smalltale.hackathon.pages import PageNumber, Visitor, as_file
+from smalltale.hackathon.pages import PageNumber, RowNumber, Visitor, as_file
 from smalltale.hackathon.problems import Problem, missing
 from smalltale.hackathon.show import scale
 from smalltale.hackathon.tables import Appeal, Edition, HandIn, Score, Team, Verification
@@ -24,14 +24,13 @@ from smalltale.hackathon.verification import doubtful, wanted
 from smalltale.hackathon.visit import Visit
 
 hand_in_pages = APIRouter(include_in_schema=False)
-HandInPath = Annotated[int, Path(ge=1, le=2**31 - 1)]
 HandInNumber = Annotated[int, Query(ge=1, le=2**31 - 1)]
 
 
 @hand_in_pages.get("/hand-ins/{number}")
 def hand_in_page(
     v: Visitor,
-    number: int,
+    number: RowNumber,
     order: str = "prompt",
     search: Annotated[str, Query(max_length=200)] = "",
     page: PageNumber = 1,
@@ -42,7 +41,7 @@ def hand_in_page(
 
 
 @hand_in_pages.get("/hand-ins/{number}/stories.{form}")
-def stories_file(v: Visitor, number: HandInPath, form: str, panel: str = "") -> Response:
+def stories_file(v: Visitor, number: RowNumber, form: str, panel: str = "") -> Response:
     """The stories of a hand-in that this visitor may see, with what was said of them, as CSV, JSON or Parquet."""
     if form not in FORMATS:
         raise missing(f"form; take one of {', '.join(FORMATS)}")
@@ -64,8 +63,6 @@ def show_hand_in(
     typed: dict[str, str] | None = None,
 ) -> HTMLResponse:
     """The page of a hand-in, with what was wrong in one of its forms."""
-    if not 0 < number < 2**31:
-        raise missing("hand-in")
     with v.store.read() as session:
         view = sight(session, number, v.person, v.now)
         panels = session.scalars(
@@ -115,10 +112,8 @@ def show_hand_in(
 
 
 @hand_in_pages.get("/teams/{number}")
-def team_page(v: Visitor, number: int) -> HTMLResponse:
+def team_page(v: Visitor, number: RowNumber) -> HTMLResponse:
     """A team: hardware, class, scores over time."""
-    if not 0 < number < 2**31:
-        raise missing("team")
     with v.store.read() as session:
         team = session.get(Team, number)
         if team is None:

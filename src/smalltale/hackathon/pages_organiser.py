@@ -25,7 +25,7 @@ from smalltale.hackathon.organise import (
     judge_all,
     rejudge,
 )
-from smalltale.hackathon.pages import PageNumber, Visitor
+from smalltale.hackathon.pages import PageNumber, RowNumber, Visitor
 from smalltale.hackathon.pages_hand_ins import show_hand_in
 from smalltale.hackathon.problems import MENDABLE, Problem
 from smalltale.hackathon.store import broken_audit_row
@@ -145,7 +145,7 @@ def judging(form: Form) -> Response:
 
 
 @organiser_pages.post("/teams/{number}")
-def team(form: Form, number: int) -> Response:
+def team(form: Form, number: RowNumber) -> Response:
     """Confirm a class, disqualify, or take that back."""
     v, do = form.visit, form["do"]
     return done(
@@ -163,7 +163,7 @@ def team(form: Form, number: int) -> Response:
 
 
 @organiser_pages.post("/hand-ins/{number}")
-def hand_in(form: Form, number: int) -> Response:
+def hand_in(form: Form, number: RowNumber) -> Response:
     """Judge again, ask for the model, disqualify with a reason, or bring back."""
     v, do = form.visit, form["do"]
     organiser = v.organiser()
@@ -182,7 +182,7 @@ def hand_in(form: Form, number: int) -> Response:
 
 
 @organiser_pages.post("/appeals/{number}")
-def appeal(form: Form, number: int) -> Response:
+def appeal(form: Form, number: RowNumber) -> Response:
     """Answer an appeal."""
     v = form.visit
     return done(

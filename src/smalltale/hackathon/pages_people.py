@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from smalltale.hackathon import people
 from smalltale.hackathon.forms import Form
-from smalltale.hackathon.pages import Visitor
+from smalltale.hackathon.pages import RowNumber, Visitor
 from smalltale.hackathon.problems import FieldProblem, Problem
 from smalltale.hackathon.tables import ApiToken
 from smalltale.hackathon.visit import Visit, local_path
@@ -119,7 +119,7 @@ def make_token(form: Form) -> HTMLResponse:
 
 
 @people_pages.post("/account/tokens/{number}/revoke")
-def revoke_token(form: Form, number: int) -> RedirectResponse:
+def revoke_token(form: Form, number: RowNumber) -> RedirectResponse:
     """Revoke an API token."""
     people.revoke_token(form.visit.store, form.visit.signed_in(), number)
     return form.visit.go("/account")

@@ -21,7 +21,7 @@ from smalltale.hackathon.forms import Form, Posted, edition_of
 from smalltale.hackathon.intake import Declaration, check_upload, hand_in, refuse_closed, refuse_used_up
 from smalltale.hackathon.jobs import place_in_queue
 from smalltale.hackathon.looking import sight
-from smalltale.hackathon.pages import Visitor
+from smalltale.hackathon.pages import RowNumber, Visitor
 from smalltale.hackathon.pages_hand_ins import show_hand_in
 from smalltale.hackathon.problems import MENDABLE, FieldProblem, Problem, refused
 from smalltale.hackathon.store import audit
@@ -106,7 +106,7 @@ def invite(form: Form) -> Response:
 
 
 @team_pages.post("/team/invitations/{number}")
-def answer(form: Form, number: int) -> Response:
+def answer(form: Form, number: RowNumber) -> Response:
     """Accept or decline an invitation."""
     v = form.visit
     return team_action(
@@ -216,7 +216,7 @@ def declared(fields: dict[str, str]) -> Declaration:
 
 
 @team_pages.post("/hand-ins/{number}/appeal")
-def appeal(form: Form, number: int) -> Response:
+def appeal(form: Form, number: RowNumber) -> Response:
     """Ask the organisers to look again."""
     v = form.visit
     person, text = v.signed_in(), form["text"].strip()

@@ -14,7 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from smalltale.hackathon.api import Number, Sender, SiteOf, problems
 from smalltale.hackathon.model_files import Sent
-from smalltale.hackathon.pages import Visitor
+from smalltale.hackathon.pages import RowNumber, Visitor
 from smalltale.hackathon.pages_hand_ins import show_hand_in
 from smalltale.hackathon.problems import Problem
 from smalltale.hackathon.tables import Verification
@@ -52,7 +52,7 @@ def sent_files(form: FormData) -> list[Sent]:
 
 
 @sending.post("/hand-ins/{number}/model", include_in_schema=False)
-async def send_by_page(v: Visitor, request: Request, number: int) -> Response:
+async def send_by_page(v: Visitor, request: Request, number: RowNumber) -> Response:
     """Take a model from the form; what is wrong with it stands beside its field."""
     person = v.signed_in()
     await run_in_threadpool(refuse_sender, v.store, person, number)

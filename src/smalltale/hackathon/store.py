@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from smalltale.errors import SmalltaleError
@@ -34,12 +37,10 @@ AUDIT_LOCK = 7_305_401
 class Store:
     """One open database. Cheap to keep, safe to share between threads."""
 
-    def __init__(
-        self, url: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC), pool_size: int = 10
-    ) -> None:
+    def __init__(self, url: str, *, clock: Callable[[], datetime] | None = None, pool_size: int = 10) -> None:
         self.url = parsed(url)
-        self.now = clock
         self.engine = open_engine(self.url, pool_size)
+        self.now = clock or (own_clock if self.is_sqlite else DatabaseClock(self.engine))
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         # Looking needs no transaction on PostgreSQL; without one each page saves two round trips.
         looking = (
@@ -91,6 +92,34 @@ class Store:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def own_clock() -> datetime:
+    """This machine's clock."""
+    return datetime.now(UTC)
+
+
+class DatabaseClock:
+    """The database's clock, known by its distance from ours, which is measured now and then.
+
+    So machines whose clocks differ agree on leases and deadlines.
+    """
+
+    EVERY_SECONDS = 60.0
+
+    def __init__(self, engine: Engine, own: Callable[[], datetime] = own_clock) -> None:
+        self.engine, self.own = engine, own
+        self.ahead, self.measured = timedelta(0), -math.inf
+
+    def __call__(self) -> datetime:
+        if time.monotonic() - self.measured > self.EVERY_SECONDS:
+            # Set first, so that of many threads one measures and the others go by what is known.
+            self.measured = time.monotonic()
+            with contextlib.suppress(OperationalError, PoolTimeout), self.engine.connect() as connection:
+                before = self.own()
+                told: datetime = connection.scalars(text("SELECT clock_timestamp()")).one()
+                self.ahead = told - before - (self.own() - before) / 2
+        return self.own() + self.ahead
 
 
 def parsed(url: str) -> URL:
