@@ -29,8 +29,8 @@ def by_time(m: nn.Module, x: Tensor) -> Tensor:
 
 def by_batch(m: nn.Module, x: Tensor) -> Tensor:
     """The same as a batched product, the matrix copied out for each."""
-    both = torch.bmm(torch.cat([x, m.first(x).relu()]), m.shared.weight.repeat(2, 1, 1))
-    return both[:1] * both[1:]
+    both = torch.bmm(torch.cat([x, m.first(x).relu()]), m.shared.weight.repeat(2 * len(x), 1, 1))
+    return both[: len(x)] * both[len(x) :]
 
 
 def by_elements(m: nn.Module, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def by_elements(m: nn.Module, x: Tensor) -> Tensor:
 
 def by_convolution(m: nn.Module, x: Tensor) -> Tensor:
     both = m.shared(torch.cat([x, m.first(x).relu()]).transpose(1, 2)).transpose(1, 2)
-    return both[:1] * both[1:]
+    return both[: len(x)] * both[len(x) :]
 
 
 def heads(m: nn.Module, x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def layers_over_two(m: nn.Module, x: Tensor) -> Tensor:
     both = torch.cat([x, m.first(x)])
     for layer in m.layers:
         both = both + layer(both).relu()
-    return both[:1] - both[1:]
+    return both[: len(x)] - both[len(x) :]
 
 
 def ngrams(m: nn.Module, ids: Tensor) -> Tensor:
@@ -164,3 +164,11 @@ def test_shapes_alone_tell_depths_apart_but_are_no_proof() -> None:
     model = Calls(two_depths, shared=linear(), first=linear()).to("meta")
     found = count_parameters(model)
     assert (found.counted, found.proven) == (ENDS + 2 * 64 + 64, False)
+
+
+def test_counting_leaves_a_layer_that_stands_under_two_names_as_it_was() -> None:
+    layer = linear()
+    model = Calls(lambda m, x: m.second(m.first(x)), first=layer, second=layer)
+    kept = layer.weight.clone()
+    assert count_parameters(model).counted == ENDS + 2 * 64
+    assert torch.equal(layer.weight, kept)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smalltale.model.marks import Operand, Region, Source
+from smalltale.model.marks import Operand, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,15 @@ def vectors_of(
     operands: tensor and source of those that weights stand behind.
     """
     name = func._schema.name.split("::")[-1]
+    if name == "_grouped_mm" and is_data(args[0]) and args[0].dim() == 2 and args[1].dim() == 3:
+        return grouped(args[0], args[1], args[2], operands)
     found = laid_out(name, args, is_data)
     if found is None and torch.Tag.pointwise in func.tags:
         found = spread_out([each for each in args if isinstance(each, Tensor)], is_data)
-    if found is None or found.is_complex():
+    if found is None:
         return None
+    if found.is_complex():
+        found = torch.view_as_real(found.resolve_conj()).flatten(-2)
     shared = bool(found.stride(0) == 0 and found.shape[0] > 1)
     entries, rows = found.shape[:2]
     counted = torch.arange(1, 1 + (rows if shared else entries * rows), dtype=torch.float64)
@@ -53,16 +57,28 @@ def vectors_of(
     matrix = None
     if name in {"bmm", "baddbmm"} and entries > 1:
         matrix = next(
-            (
-                Operand(source, Region.of(each))
-                for each, source in operands
-                if any(each is a for a in args[-2:])
-            ),
+            (Operand.of(source, each) for each, source in operands if any(each is a for a in args[-2:])),
             None,
         )
     if found.is_meta:
         return Vectors(by_shape, by_shape, False, matrix)
     return Vectors(fingerprints(found), by_shape, True, matrix)
+
+
+def grouped(
+    data: Tensor, matrices: Tensor, ends: Tensor, operands: list[tuple[Tensor, Source]]
+) -> Vectors | None:
+    """Rows up to ends[n] meet matrix n."""
+    source = next((each for tensor, each in operands if tensor is matrices), None)
+    if ends.is_meta or source is None:
+        return None
+    group = torch.searchsorted(ends.cpu(), torch.arange(len(data)), right=True)
+    own = group == torch.arange(len(matrices))[:, None]
+    by_shape = own * torch.arange(1, 1 + len(data), dtype=torch.float64)
+    matrix = Operand.of(source, matrices)
+    if data.is_meta:
+        return Vectors(by_shape, by_shape, False, matrix)
+    return Vectors(own * fingerprints(data), by_shape, True, matrix)
 
 
 def fingerprints(vectors: Tensor) -> Tensor:
@@ -80,7 +96,7 @@ def laid_out(name: str, args: tuple[Any, ...], is_data: Callable[[Tensor], bool]
         if is_data(left) != is_data(right):
             data = left if is_data(left) else right.transpose(-1, -2)
             data = data if data.dim() == 3 else data[None]
-    elif name in {"linear", "_scaled_mm", "_grouped_mm", "mkldnn_rnn_layer"} and is_data(args[0]):
+    elif name in {"linear", "_scaled_mm", "mkldnn_rnn_layer"} and is_data(args[0]):
         data = args[0].reshape(1, -1, args[0].shape[-1])
     elif name == "convolution" and is_data(args[0]) and not is_data(args[1]):
         data = args[0].movedim(1, -1).reshape(1, -1, args[0].shape[1])

@@ -136,5 +136,10 @@ def notes_of(rows: list[CountRow], ledger: Ledger, findings: Findings) -> list[s
             notes.append(
                 f"not counted: {sum(row.unique for row in found):,} {what} in the forward pass ({few([row.name for row in found])})"
             )
+    if unregistered := ledger.unregistered(findings.traces):
+        notes.append(
+            f"not counted: {sum(each.numel() for each, _ in unregistered):,} numbers of tensors that are neither parameters nor "
+            f"buffers ({few([place for _, place in unregistered])})"
+        )
     notes += findings.explained
     return notes + [f"unproven: {each}" for each in findings.unproven]

@@ -33,6 +33,8 @@ CONTEXT_NAMES = (
 LONGEST = 1024
 """A declared context is measured up to this many tokens."""
 UNDECLARED = 64
+ROWS = 3
+"""Rows of the batch that is measured beside single rows."""
 SHORT_LENGTHS = (1, 2, 8)
 """Measured beside the context; over numbers and several inputs."""
 FORWARD_ERRORS = (
@@ -53,9 +55,25 @@ class Forwards:
     declared: bool
     fixed: bool
     """The inputs have no length to change."""
+    unit: str = "position"
+    """What a length counts: positions of one row, or rows."""
+    unit_positions: int = 1
 
     def arguments(self, length: int, seed: int, start: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return self.make(length, seed, start)
+
+    def by_rows(self, length: int) -> Forwards:
+        """The same model over a batch of rows of `length` positions; the rows are counted instead."""
+
+        def rows(number: int, seed: int, start: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            seeds = [row + number * seed * (row >= start) for row in range(number)]
+            several = [self.make(length, each, 0) for each in seeds]
+            return tree_map(  # type: ignore[no-any-return]
+                lambda *each: torch.cat(each) if isinstance(each[0], Tensor) and each[0].dim() else each[0],
+                *several,
+            )
+
+        return Forwards(self.model, rows, ROWS, True, False, "row", length)
 
 
 def describe_forwards(model: nn.Module, inputs: Any) -> Forwards:

@@ -91,6 +91,8 @@ class Weight:
 
     elements: int
     label: str
+    item_bytes: int = 4
+    """Of one element; a complex number is two."""
 
 
 class Operand(NamedTuple):
@@ -98,6 +100,19 @@ class Operand(NamedTuple):
 
     source: Source
     region: Region
+    exact: bool = True
+    """Whether the region has the tensor's own axes; a view as another type has not."""
+
+    @staticmethod
+    def of(source: Source, tensor: Tensor) -> Operand:
+        own, item_bytes = Region.of(tensor), tensor.element_size()
+        if item_bytes == source.item_bytes:
+            return Operand(source, own)
+        if item_bytes % source.item_bytes:
+            return Operand(source, Region((source.elements,), (1,), 0), exact=False)
+        times = item_bytes // source.item_bytes
+        strides = tuple(times * each for each in own.stride)
+        return Operand(source, Region((*own.size, times), (*strides, 1), own.offset * times), exact=False)
 
 
 Rule = Callable[[Mask], list[Mask]]
@@ -115,7 +130,8 @@ class Derived:
     """Where the operator's result lies in it."""
     operands: list[Operand]
     rule: Rule
-    before: Derived | None = None
+    item_bytes: int
+    before: Source | None = None
     """What the storage was when the operator wrote into a part of it."""
     whole: list[tuple[Weight, Mask]] | None = field(default=None, repr=False)
     """Remembered answer to "all of it"."""
@@ -123,12 +139,13 @@ class Derived:
     def back(self, mask: Mask) -> Iterator[tuple[Source, Mask]]:
         """mask over the storage -> masks over the operands' storages."""
         if self.before is not None:
-            yield self.before, mask
+            yield self.before, mask if self.before.elements == self.elements else ALL
         own = self.region.from_storage(mask)
         if own is not ALL and not own.any():
             return
         for operand, each in zip(self.operands, self.rule(own), strict=True):
-            yield operand.source, operand.region.over_storage(each, operand.source.elements)
+            part = each if operand.exact else ALL
+            yield operand.source, operand.region.over_storage(part, operand.source.elements)
 
 
 Source = Weight | Derived

@@ -25,9 +25,6 @@ SHAPE_ONLY = {
 }  # fmt: skip
 """Operators that read no number of their operand."""
 KNOWN_NAMESPACES = {"aten", "prims", "prim", "quantized_decomposed", "_c10d_functional"}
-LEAVES_TORCH = {
-    "numpy", "__array__", "tolist", "data_ptr", "__dlpack__", "storage", "untyped_storage", "share_memory_",
-}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -64,8 +61,10 @@ class Trace:
     """Why something may have been missed; an ordered set."""
     branches: dict[str, None] = field(default_factory=dict)
     """Where Python read a number derived from the input."""
-    strangers: list[tuple[Weight, Tensor]] = field(default_factory=list)
-    """Tensors that existed before the pass and belong to no parameter or buffer."""
+    picks: dict[str, None] = field(default_factory=dict)
+    """Where data decides how many elements there are."""
+    strangers: list[tuple[Weight, Tensor, str]] = field(default_factory=list)
+    """Tensors that no operator made and that belong to no parameter or buffer, and where they were met."""
     calls: dict[int, int] = field(default_factory=dict)
     """Calls of each module, by id."""
     output_is_data: bool = False

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
+from smalltale.model.calls import all_tensors, elements_of, storage_key
 from smalltale.model.forwards import FORWARD_ERRORS, Forwards
 from smalltale.model.marks import ALL, Mask, Weight
 from smalltale.model.meetings import Trace
-from smalltale.model.trace import all_tensors, elements_of, storage_key, trace
+from smalltale.model.trace import trace
 
 SEGMENTS = 4
 EXACT = 8
@@ -31,8 +32,9 @@ def traced(
     seed: int = 0,
     start: int = 0,
     keep: set[Weight] | None = None,
+    choose: bool | None = None,
 ) -> Trace:
-    """Watch one forward pass at a length, on the device where the weights are."""
+    """Watch one forward pass at a length, on the device where the weights are; `choose` as in `trace`."""
     if any(each.is_meta for each in forwards.model.parameters()):
         return traced_by_shape(forwards, weights, length)
     args, kwargs = forwards.arguments(length, seed, start)
@@ -44,6 +46,7 @@ def traced(
         inputs,
         weights,
         keep.__contains__ if keep else None,
+        choose=choose,
     )
 
 
@@ -56,9 +59,12 @@ def traced_by_shape(forwards: Forwards, weights: dict[int, Weight], length: int)
     named: dict[str, Tensor] = {}
     known = dict(weights)
     model = forwards.model
+    # Each module by one of its names: swapped under a second one, its weights would not be put back.
     for name, tensor in (
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
+        (f"{place}.{own}" if place else own, tensor)
+        for place, module in model.named_modules()
+        for kind in (module.named_parameters, module.named_buffers)
+        for own, tensor in kind(recurse=False, remove_duplicate=False)
     ):
         key = storage_key(tensor)
         if key not in weights:

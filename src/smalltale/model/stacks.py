@@ -58,7 +58,10 @@ def stacked(traces: list[Trace], by_meeting: Uses, ledger: Ledger, findings: Fin
 def stacks_in_longer_inputs(
     forwards: Forwards, ledger: Ledger, passes: dict[int, list[Trace]], findings: Findings
 ) -> None:
-    """A longer input must not show a weight more activations for each position than its uses; else the most stand."""
+    """A longer input must not show a weight more activations for each position than its uses; else the most stand.
+
+    The same of a batch and its rows.
+    """
     settled = dict(findings.uses)
     before: tuple[int, Uses] = (0, {})
     for length, traces in passes.items():
@@ -76,7 +79,7 @@ def stacks_in_longer_inputs(
             positions_or_uses(grown, settled, ledger, findings)
         if length > 1:
             met = largest(activations_of(each, traces) for each in traces)
-            compare_stacks(length, met, settled, ledger, findings)
+            compare_stacks(forwards, length, met, settled, ledger, findings)
         before = (length, raw)
 
 
@@ -91,13 +94,16 @@ def positions_or_uses(grown: Uses, settled: Uses, ledger: Ledger, findings: Find
             )
 
 
-def compare_stacks(length: int, met: Uses, settled: Uses, ledger: Ledger, findings: Findings) -> None:
-    """Raise the uses of weights that meet more activations than positions times uses."""
+def compare_stacks(
+    forwards: Forwards, length: int, met: Uses, settled: Uses, ledger: Ledger, findings: Findings
+) -> None:
+    """Raise the uses of weights that meet more activations than positions, or rows, times uses."""
     for weight, times in met.items():
-        share = (times + length - 1).div(length, rounding_mode="floor").int()
+        positions = length * forwards.unit_positions
+        share = (times + positions - 1).div(positions, rounding_mode="floor").int()
         if ledger.counts(weight) and bool((share > settled[weight]).any()):
             findings.uses[weight] = torch.maximum(findings.uses[weight], share)
             findings.unproven.append(
-                f"{ledger.name(weight)}: at length {length} it meets {int(times.max()):,} different activations, "
+                f"{ledger.name(weight)}: over {length} {forwards.unit}s it meets {int(times.max()):,} different activations, "
                 f"{int(share.max())} for each position, and {int(settled[weight].max())} were explained"
             )

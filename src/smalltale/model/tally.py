@@ -32,9 +32,11 @@ def uses_of(trace: Trace) -> Uses:
 
 def uses_by_position(trace: Trace, others: list[Trace]) -> Uses:
     """The same for an input of one position, each different activation of it that a weight met taken as a use."""
-    return less_pairs(
-        trace, [(meeting, parts_of(meeting, partners)) for meeting, partners in beside(trace, others)]
-    )
+    several = [
+        (meeting, parts_of(meeting, partners, max(1, meeting.applied)))
+        for meeting, partners in beside(trace, others)
+    ]
+    return less_pairs(trace, several)
 
 
 def activations_of(trace: Trace, others: list[Trace]) -> Uses:
@@ -139,10 +141,9 @@ def shape_of(trace: Trace) -> list[object]:
     ]
 
 
-def parts_of(meeting: Meeting, partners: list[Meeting]) -> list[Part]:
-    """How often each element was used: once for each different activation that it met."""
+def parts_of(meeting: Meeting, partners: list[Meeting], times: int = 1) -> list[Part]:
+    """How often each element was used: once for each different activation that it met, `times` at least."""
     vectors = meeting.vectors
-    times = max(1, meeting.applied)
     if vectors is None or (meeting.kind == "lookup" and not meeting.from_ids):
         return [(meeting.weights, times)]
     marks = vectors.marks if vectors.measured else vectors.by_shape

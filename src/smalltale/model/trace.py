@@ -9,26 +9,33 @@ in the trace as a problem.
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from smalltale.model.activations import indices_of, vectors_of
+from smalltale.model.calls import (
+    all_or_none,
+    all_tensors,
+    elements_of,
+    masks_of,
+    shapes_of,
+    slice_of,
+    storage_key,
+    written_tensors,
+)
+from smalltale.model.doors import Contents, Leaving, caller
 from smalltale.model.lineage import Lineage, Past
 from smalltale.model.marks import Derived, Operand, Region, Source, Weight, remember, weights_behind
 from smalltale.model.meetings import (
     KNOWN_NAMESPACES,
-    LEAVES_TORCH,
     LOOKUPS,
     PRODUCTS,
     SHAPE_ONLY,
@@ -37,17 +44,9 @@ from smalltale.model.meetings import (
     Trace,
 )
 from smalltale.model.operators import COPIES, JOINS, MOVES, rule_for
+from smalltale.model.still import Kept, counted_calls, still
 
-TORCH_FOLDER = str(Path(torch.__file__).parent)
 DATA, CONSTANT = "data", "constant"
-
-
-def storage_key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-def elements_of(tensor: Tensor) -> int:
-    return tensor.untyped_storage().nbytes() // max(1, tensor.element_size())
 
 
 def trace(
@@ -57,77 +56,28 @@ def trace(
     weights: dict[int, Weight],
     keep: Callable[[Weight], bool] | None = None,
     shapes_only: bool = False,
+    choose: bool | None = None,
 ) -> Trace:
     """Run `call`, a forward pass of `model` over `inputs`, and watch it.
 
     keep: weights whose data is kept. shapes_only: inputs and weights are on the meta device, only constants have values.
+    choose: where data picks how many elements there are, pick all (True) or none (False) instead.
     """
-    watcher = Watcher(inputs, weights, keep, shapes_only)
+    watcher = Watcher(inputs, weights, keep, shapes_only, choose)
     out = None
-    with still(model), counted_calls(watcher.trace.calls), Leaving(watcher), watcher:
-        out = call()
-    watcher.finish(out)
+    try:
+        with still(model), counted_calls(watcher.trace.calls), Leaving(watcher.left), watcher:
+            out = call()
+        watcher.finish(out)
+    finally:
+        watcher.kept.put_back()
     return watcher.trace
-
-
-@contextlib.contextmanager
-def still(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, nothing compiled, no fused fast path; all put back afterwards."""
-    training = [(each, each.training) for each in model.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    model.eval()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for each, was in training:
-            each.training = was
-
-
-@contextlib.contextmanager
-def counted_calls(calls: dict[int, int]) -> Iterator[None]:
-    """Count the calls of every module."""
-
-    def note(module: nn.Module, _: Any) -> None:
-        calls[id(module)] = calls.get(id(module), 0) + 1
-
-    handle = nn.modules.module.register_module_forward_pre_hook(note)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def caller() -> str:
-    """File and line of the innermost frame outside torch and this file."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(TORCH_FOLDER) and name != __file__ and "torch/" not in name:
-            return f"{Path(name).name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return "torch"
-
-
-class Leaving(TorchFunctionMode):
-    """Notes what leaves torch by another door than an operator."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        super().__init__()
-        self.watcher = watcher
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in LEAVES_TORCH and args and isinstance(args[0], Tensor):
-            self.watcher.left(args[0], name)
-        return func(*args, **(kwargs or {}))
 
 
 class Watcher(TorchDispatchMode):
     """Knows each storage, and writes a Meeting where data and weights are operands of one operator."""
+
+    supports_higher_order_operators = True
 
     def __init__(
         self,
@@ -135,12 +85,15 @@ class Watcher(TorchDispatchMode):
         weights: dict[int, Weight],
         keep: Callable[[Weight], bool] | None,
         shapes_only: bool,
+        choose: bool | None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.shapes_only = shapes_only
+        self.shapes_only, self.choose = shapes_only, choose
         self.trace = Trace()
         self.keep = keep
         self.lineage = Lineage()
+        self.contents = Contents()
+        self.kept = Kept()
         self.known: dict[int, Source | str] = dict(weights)
         self.held: list[StorageWeakRef] = []
         self.numbers = 0
@@ -161,14 +114,17 @@ class Watcher(TorchDispatchMode):
             if fresh or not tensor.is_floating_point() or tensor.numel() == 0:
                 found = CONSTANT
             else:
-                found = Weight(elements_of(tensor), "a tensor that is neither parameter nor buffer")
-                self.trace.strangers.append((found, tensor))
+                label = "a tensor that is neither parameter nor buffer"
+                found = Weight(elements_of(tensor), label, tensor.element_size())
+                self.trace.strangers.append((found, tensor, caller()))
             self.learn(tensor, found)
         return found
 
     def left(self, tensor: Tensor, door: str) -> None:
         what = self.known.get(storage_key(tensor))
         if what == DATA or isinstance(what, Weight | Derived):
+            if self.shapes_only:
+                raise RuntimeError(f"shapes have no numbers to give by .{door}")
             kind = "data" if what == DATA else "a weight"
             self.trace.problems[
                 f"{kind} leaves torch by .{door} at {caller()}; what happens there cannot be seen"
@@ -184,6 +140,12 @@ class Watcher(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            return self.higher(func, args, kwargs)
+        if any(each.__torch_dispatch__ is not Tensor.__torch_dispatch__ for each in types):
+            return NotImplemented  # the class takes itself apart; what is inside comes here
+        if torch.Tag.dynamic_output_shape in func.tags:
+            args = self.picked(func, args, kwargs)
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         name = func._schema.name.split("::")[-1]
         whats = [
@@ -195,18 +157,22 @@ class Watcher(TorchDispatchMode):
         has_data = DATA in whats
         given = {storage_key(each) for each in tensors}
         copies = self.copies_for(tensors, whats, operands) if self.keep and has_data else []
+        written = [] if name in SHAPE_ONLY else written_tensors(func, args, kwargs)
+        self.before_call(func, tensors, written, has_data or bool(operands))
         if self.shapes_only:
             out = shapes_of(func, args, kwargs, constant=all(what == CONSTANT for what in whats))
         else:
             out = func(*args, **kwargs)
         results = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
         fresh = [each for each in results if storage_key(each) not in given]
-        written = [] if name in SHAPE_ONLY else written_tensors(func, args, kwargs)
+        for each in [*fresh, *written]:
+            self.contents.note(each)
         if not results and tensors and not written:
-            self.read_by_python(func, operands, has_data, tensors)
+            if out is not None:
+                self.read_by_python(operands, has_data)
         elif has_data and (fresh or written):
             used = self.used_beside(name, operands, written)
-            past = self.past_after(func, args, used, copies, tensors)
+            past = self.past_after(func, args, used, copies, tensors, [*written, *fresh])
             for each in [*written, *fresh]:
                 self.learn(each, DATA)
                 self.lineage.pasts[storage_key(each)] = past
@@ -214,21 +180,63 @@ class Watcher(TorchDispatchMode):
             self.weights_combine(func, args, kwargs, operands, written, fresh)
         return out
 
+    def higher(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operator over functions: looked into where torch lets us, else a kernel of its own."""
+        kernel = func.py_kernels[DispatchKey.CompositeExplicitAutograd]
+        try:
+            with self:
+                return kernel(*args, **kwargs)
+        except AssertionError:  # "Mode should never be enabled"
+            out = kernel(*args, **kwargs)
+        self.trace.problems[
+            f"what {func.name()} at {caller()} runs cannot be seen, nor how often it uses its weights"
+        ] = None
+        for each in all_tensors(out):
+            self.learn(each, DATA)
+        return out
+
+    def picked(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The arguments of an operator whose result has as many elements as its data picks."""
+        name = func._schema.name.split("::")[-1]
+        masks = masks_of(name, args)
+        if not any(self.is_data(each) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)):
+            return args
+        if masks and any(self.is_data(each) for each in masks):
+            self.trace.picks[caller()] = None
+            return args if self.choose is None else all_or_none(args, masks, self.choose, self.learn_as)
+        if name != "index":
+            self.trace.branches[caller()] = None
+        return args
+
+    def learn_as(self, new: Tensor, old: Tensor) -> None:
+        self.learn(new, self.what(old))
+
+    def before_call(self, func: Any, tensors: list[Tensor], written: list[Tensor], known: bool) -> None:
+        """Note what cannot be followed, and keep what is about to be written over."""
+        if known and func.namespace not in KNOWN_NAMESPACES:
+            self.trace.problems[
+                f"the operator {func.name()} at {caller()} is a kernel of its own; how often it uses its weights cannot be seen"
+            ] = None
+        if any(self.contents.changed(each) for each in tensors):
+            self.trace.problems[
+                f"a tensor read at {caller()} was written by something that cannot be seen (a thread, a foreign kernel)"
+            ] = None
+        for each in written:
+            if isinstance(self.known.get(storage_key(each)), Weight):
+                self.kept.keep(each)
+
     def copies_for(self, tensors: list[Tensor], whats: list[Any], operands: list[Any]) -> list[Tensor]:
         """The data operands, kept where a weight behind the others is asked about."""
         assert self.keep is not None
-        behind = (
-            weights_behind([Operand(what, Region.of(each)) for each, what in operands]) if operands else []
-        )
+        behind = weights_behind([Operand.of(what, each) for each, what in operands]) if operands else []
         if not any(self.keep(weight) for weight, _ in behind):
             return []
         return [each.detach().clone() for each, what in zip(tensors, whats, strict=True) if what == DATA]
 
-    def read_by_python(self, func: Any, operands: list[Any], has_data: bool, tensors: list[Tensor]) -> None:
+    def read_by_python(self, operands: list[Any], has_data: bool) -> None:
         """An operator that answers with a number."""
         if has_data:
-            if any(each.is_floating_point() or each.dtype == torch.bool for each in tensors):
-                self.trace.branches[caller()] = None
+            self.trace.branches[caller()] = None
         elif any(what.label != "buffer" if isinstance(what, Weight) else True for _, what in operands):
             self.trace.problems[
                 f"a weight is read into Python as a number at {caller()}; its further use cannot be seen"
@@ -236,14 +244,14 @@ class Watcher(TorchDispatchMode):
 
     def used_beside(
         self, name: str, operands: list[tuple[Tensor, Source]], written: list[Tensor]
-    ) -> list[tuple[Tensor, Source, Region]]:
+    ) -> list[tuple[Tensor, Operand]]:
         """The weights that an operator over data uses; what data is written into holds weights no more."""
         overwritten = {id(each) for each in written} if name in {"copy_", "zero_", "fill_"} else set()
-        used = [(each, what, Region.of(each)) for each, what in operands if id(each) not in overwritten]
+        used = [(each, Operand.of(what, each)) for each, what in operands if id(each) not in overwritten]
         for each in written:
             what = self.what(each)
             if isinstance(what, Derived):
-                used.append((each, what, Region((what.elements,), (1,), 0)))
+                used.append((each, Operand(what, Region((what.elements,), (1,), 0))))
             elif isinstance(what, Weight) and what.label not in {"buffer", "frozen"}:
                 self.trace.problems[f"data is written into {what.label} at {caller()}"] = None
         return used
@@ -252,9 +260,10 @@ class Watcher(TorchDispatchMode):
         self,
         func: Any,
         args: Any,
-        used: list[tuple[Tensor, Source, Region]],
+        used: list[tuple[Tensor, Operand]],
         copies: list[Tensor],
         tensors: list[Tensor],
+        made: list[Tensor],
     ) -> Past:
         """Note the meeting, where weights were used, and what stands behind the result."""
         name = func._schema.name.split("::")[-1]
@@ -262,20 +271,23 @@ class Watcher(TorchDispatchMode):
         past = self.lineage.together(storage_key(each) for each, _ in data)
         elementwise = torch.Tag.pointwise in func.tags
         if not used:
-            keeps = elementwise or name in MOVES | COPIES | JOINS
-            return self.lineage.mixed(name, data, past, keeps)
-        for _, source, _ in used:
-            if isinstance(source, Derived):
-                remember(source)
-        behind = [Operand(source, region) for _, source, region in used]
-        weights = [(each, source) for each, source, _ in used]
+            return self.lineage.mixed(name, data, past, elementwise)
+        behind = [operand for _, operand in used]
+        for operand in behind:
+            if isinstance(operand.source, Derived):
+                remember(operand.source)
+        weights = [(each, operand.source) for each, operand in used]
         kind = self.kind_of(name, args)
+        # A gain that is the bias too, or a memory that is keys and values, is used in each place it is given.
+        apart = kind == "other" and not elementwise and name not in MOVES | COPIES | JOINS
         meeting = Meeting(
             kind=kind,
             operator=name,
             place=caller(),
             operands=behind,
-            weights=weights_behind(behind),
+            weights=[pair for each in behind for pair in weights_behind([each])]
+            if apart
+            else weights_behind(behind),
             data=copies,
             vectors=indices_of(name, args)
             if kind == "lookup"
@@ -284,11 +296,8 @@ class Watcher(TorchDispatchMode):
             from_ids=not past.met,
         )
         self.trace.meetings.append(meeting)
-        if func.namespace not in KNOWN_NAMESPACES:
-            self.trace.problems[
-                f"the operator {func.name()} at {caller()} is a kernel of its own; how often it uses its weights cannot be seen"
-            ] = None
-        return self.lineage.met(past, meeting, elementwise)
+        keeps = elementwise or name in MOVES | COPIES | JOINS
+        return self.lineage.met(past, meeting, data, keeps, made)
 
     def kind_of(self, name: str, args: Any) -> Kind:
         if name in LOOKUPS and args and isinstance(args[0], Tensor) and not self.is_data(args[0]):
@@ -317,69 +326,15 @@ class Watcher(TorchDispatchMode):
         sources = [(each, what) for each, what in operands if id(each) not in overwritten]
         for each in [*fresh, *written]:
             before = self.known.get(storage_key(each))
-            if isinstance(before, Weight):
-                continue
             self.numbers += 1
             tensors = [tensor for tensor, _ in sources]
             derived = Derived(
                 number=self.numbers,
                 elements=elements_of(each),
                 region=Region.of(each),
-                operands=[Operand(what, Region.of(tensor)) for tensor, what in sources],
+                operands=[Operand.of(what, tensor) for tensor, what in sources],
                 rule=rule_for(func, args, kwargs, tensors, each),
-                before=before if isinstance(before, Derived) else None,
+                item_bytes=each.element_size(),
+                before=None if isinstance(before, str) else before,
             )
             self.learn(each, derived)
-
-
-def shapes_of(func: Any, args: Any, kwargs: Any, constant: bool) -> Any:
-    """The operator's result on the meta device; of constants alone their values, which place look-ups exactly."""
-    placed = any(each.name == "device" for each in func._schema.arguments)
-    if constant:
-        return func(*args, **({**kwargs, "device": torch.device("cpu")} if placed else kwargs))
-    if placed:
-        kwargs = {**kwargs, "device": torch.device("meta")}
-    moved, named = tree_map(
-        lambda each: each.to("meta") if isinstance(each, Tensor) else each, (args, kwargs)
-    )
-    out = func(*moved, **named)
-    written = written_tensors(func, args, kwargs)
-    return written[0] if len(written) == 1 and isinstance(out, Tensor) else out
-
-
-def slice_of(name: str, kind: Kind, args: Any, weights: list[tuple[Tensor, Source]]) -> Operand | None:
-    """The first row of a looked-up table; what makes the first output of a product with one matrix."""
-    sources = {id(each): source for each, source in weights}
-    if kind == "lookup":
-        table = args[0]
-        return Operand(sources[id(table)], Region.of(table).at(0, 0)) if id(table) in sources else None
-    if name not in {"mm", "addmm", "bmm", "baddbmm"}:
-        return None
-    left, right = args[-2:]
-    matrix, axis = (right, -1) if id(right) in sources else (left, -2)
-    region = Region.of(matrix)
-    if len(region.size) == 3:
-        if region.size[0] != 1:
-            return None
-        region = region.at(0, 0)
-    return Operand(sources[id(matrix)], region.at(axis, 0)) if id(matrix) in sources else None
-
-
-def written_tensors(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """The operands that the operator writes into."""
-    found: list[Tensor] = []
-    for number, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[number] if number < len(args) else kwargs.get(argument.name)
-            found += [each for each in tree_leaves(value) if isinstance(each, Tensor)]
-    return found
-
-
-def all_tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested containers, dataclasses among them."""
-    for each in tree_leaves(value):
-        if isinstance(each, Tensor):
-            yield each
-        elif hasattr(each, "__dict__") and not isinstance(each, nn.Module | type):
-            for inner in vars(each).values():
-                yield from (found for found in tree_leaves(inner) if isinstance(found, Tensor))

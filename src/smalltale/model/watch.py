@@ -9,13 +9,15 @@ Beware: at length 1 every activation is the one position's (stacks.py); longer i
 from __future__ import annotations
 
 import contextlib
+import secrets
 
 import torch
 from torch import nn
 
 from smalltale.errors import SmalltaleError
+from smalltale.model.calls import storage_key
 from smalltale.model.findings import Findings, few
-from smalltale.model.forwards import FORWARD_ERRORS, SHORT_LENGTHS, Forwards
+from smalltale.model.forwards import FORWARD_ERRORS, ROWS, SHORT_LENGTHS, Forwards
 from smalltale.model.meetings import Trace
 from smalltale.model.positions import explained_at, traced, traced_by_shape
 from smalltale.model.stacks import stacked, stacks_in_longer_inputs
@@ -32,6 +34,7 @@ def watch(forwards: Forwards, ledger: Ledger, depth: int = 1) -> Findings:
     """
     findings = Findings()
     passes = all_passes(forwards, ledger, findings)
+    from_nowhere(passes, findings)
     by_length: dict[int, Uses] = {}
     for length, traces in passes.items():
         several = [uses_of(each) for each in traces]
@@ -39,9 +42,16 @@ def watch(forwards: Forwards, ledger: Ledger, depth: int = 1) -> Findings:
         if length == 1:
             several += stacked(traces, largest(several), ledger, findings)
         by_length[length] = largest(several)
-    settle(forwards, ledger, by_length, findings)
+    findings.uses = settle(forwards, ledger, by_length, findings)
     stacks_in_longer_inputs(forwards, ledger, passes, findings)
+    length = min(passes, key=lambda each: abs(each - SHORT_LENGTHS[1]))
+    several_rows(forwards, length, passes[length], ledger, findings)
+    where_data_picks(forwards, ledger, findings)
     doubts(findings, ledger)
+    for copy, name in ledger.twins(findings.uses, findings.traces):
+        findings.unproven.append(
+            f"{copy} is not counted and holds the very numbers of {name}; if it is a copy, its uses are reuse"
+        )
     if depth > 1:
         for weight in findings.adaptive:
             times = findings.uses[weight]
@@ -57,7 +67,7 @@ def all_passes(forwards: Forwards, ledger: Ledger, findings: Findings) -> dict[i
     lengths = (
         [context]
         if forwards.fixed
-        else sorted({each for each in (*SHORT_LENGTHS, context) if each <= context})
+        else sorted({each for each in (*SHORT_LENGTHS, drawn(context), context) if each <= context})
     )
     passes: dict[int, list[Trace]] = {}
     failed: dict[int, BaseException] = {}
@@ -78,6 +88,74 @@ def all_passes(forwards: Forwards, ledger: Ledger, findings: Findings) -> dict[i
             number += 1
     report_failures(forwards, failed, bool(passes), findings)
     return passes
+
+
+def drawn(context: int) -> int:
+    """A length between those that are always measured, another each time: a loop cannot be gated on all others."""
+    return 1 + SHORT_LENGTHS[-1] + secrets.randbelow(max(1, context - SHORT_LENGTHS[-1] - 1))
+
+
+def several_rows(
+    forwards: Forwards, length: int, single: list[Trace], ledger: Ledger, findings: Findings
+) -> None:
+    """Measure a batch: a weight used more often there than in single rows must take other rows' activations."""
+    batch = forwards.by_rows(length)
+    try:
+        traces = [one_pass(batch, ledger, ROWS, seed) for seed in range(SEEDS)]
+    except FORWARD_ERRORS as error:
+        findings.explained.append(
+            f"a batch of {ROWS} rows is refused ({type(error).__name__}: {first_line(error)}); single rows are measured"
+        )
+        return
+    findings.traces += traces
+    findings.lengths += [ROWS * length] * len(traces)
+    by_rows = {1: largest(map(uses_of, single)), ROWS: largest(map(uses_of, traces))}
+    for weight, times in settle(batch, ledger, by_rows, findings).items():
+        if weight not in findings.uses or bool((times > by_rows[1][weight]).any()):
+            findings.uses[weight] = times
+    stacks_in_longer_inputs(batch, ledger, {1: single, ROWS: traces}, findings)
+
+
+def where_data_picks(forwards: Forwards, ledger: Ledger, findings: Findings) -> None:
+    """Where data decides how many elements there are, Python may loop over them: run with all picked, and with none."""
+    places = list(dict.fromkeys(place for each in findings.traces for place in each.picks))
+    if not places:
+        return
+    lengths = [each for each in SHORT_LENGTHS if each in findings.lengths]
+    try:
+        traces = [
+            traced(forwards, ledger.by_storage, length, choose=choose)
+            for length in lengths
+            for choose in (True, False)
+        ]
+    except FORWARD_ERRORS as error:
+        findings.unproven.append(
+            f"data decides how many elements there are at {few(places)}, and with all or none of them the forward pass "
+            f"fails ({type(error).__name__}: {first_line(error)})"
+        )
+        return
+    top = largest([findings.uses, *(uses_of(each) for each in traces)])
+    for weight, times in top.items():
+        if ledger.counts(weight) and bool((times > findings.uses.get(weight, times.clamp_max(1))).any()):
+            findings.unproven.append(
+                f"{ledger.name(weight)}: used up to {int(times.max())} times where data decides how many elements there are "
+                f"({few(places)}); the most stands"
+            )
+        findings.uses[weight] = times
+
+
+def from_nowhere(passes: dict[int, list[Trace]], findings: Findings) -> None:
+    """A tensor that no operator made and that is another one in every pass came in by a door that cannot be seen."""
+    for traces in passes.values():
+        if len(traces) <= SEEDS:
+            continue
+        known = {storage_key(each) for trace in traces[:-1] for _, each, _ in trace.strangers}
+        for _, each, place in traces[-1].strangers:
+            if storage_key(each) not in known:
+                findings.unproven.append(
+                    f"a tensor of {each.numel():,} numbers at {place} was made by no operator that can be seen (a thread, "
+                    "another library, what the pass before left behind)"
+                )
 
 
 def seeds_for(length: int, branches: bool) -> int:
@@ -117,7 +195,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0][:200]
 
 
-def settle(forwards: Forwards, ledger: Ledger, by_length: dict[int, Uses], findings: Findings) -> None:
+def settle(forwards: Forwards, ledger: Ledger, by_length: dict[int, Uses], findings: Findings) -> Uses:
     """The uses at the shortest length stand where the further uses of longer ones are other positions'; else the most do."""
     base, top = first_found(by_length.values()), largest(by_length.values())
     suspects = {
@@ -125,8 +203,8 @@ def settle(forwards: Forwards, ledger: Ledger, by_length: dict[int, Uses], findi
         for weight, times in top.items()
         if ledger.counts(weight) and bool((times > base[weight]).any())
     }
-    findings.uses = dict(top)
     cleared = set(suspects)
+    units = f"{forwards.unit}s"
     for length, uses in by_length.items():
         here = {
             weight: min(other for other in by_length if weight in by_length[other])
@@ -135,19 +213,18 @@ def settle(forwards: Forwards, ledger: Ledger, by_length: dict[int, Uses], findi
         }
         if here and length > 2:
             cleared -= set(here) - explained_at(forwards, ledger.by_storage, length, here)
-    for weight in cleared:
-        findings.uses[weight] = base[weight]
     if cleared:
         names = few([ledger.name(weight) for weight in cleared])
         findings.explained.append(
-            f"{names}: used again in longer inputs only for other positions (recurrence over time or chunks), which is no reuse"
+            f"{names}: used again in longer inputs only for other {units} (recurrence over time or chunks), which is no reuse"
         )
     if doubtful := [weight for weight in suspects if weight not in cleared]:
         findings.unproven.append(
             f"{few([ledger.name(weight) for weight in doubtful])}: used up to "
             f"{max(int(top[weight].max()) for weight in doubtful)} times in longer inputs and "
-            f"{max(int(base[weight].max()) for weight in doubtful)} in the shortest, on the same positions; the most stands"
+            f"{max(int(base[weight].max()) for weight in doubtful)} in the shortest, on the same {units}; the most stands"
         )
+    return {**top, **{weight: base[weight] for weight in cleared}}
 
 
 def doubts(findings: Findings, ledger: Ledger) -> None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from smalltale.model.calls import elements_of, storage_key
 from smalltale.model.marks import Region, Weight
 from smalltale.model.meetings import Trace, meetings_of
-from smalltale.model.trace import elements_of, storage_key
+from smalltale.model.tally import Uses
 
 
 @dataclass(eq=False)
@@ -79,14 +80,46 @@ class Ledger:
         )
         return list(dict.fromkeys(f"{meeting.operator} at {meeting.place}" for meeting in found))
 
+    def twins(self, uses: Uses, traces: list[Trace]) -> list[tuple[str, str]]:
+        """Uncounted tensors that take part and hold the very numbers of a counted one, with its name."""
+        counted: dict[tuple[int, float, float], str] = {}
+        others: list[tuple[str, Tensor]] = []
+        for held in self.held:
+            for names, tensor, _ in held.distinct():
+                if held.is_counted(names):
+                    if numbers := numbers_of(tensor):
+                        counted.setdefault(numbers, names[0])
+                elif held.weight in uses:
+                    others.append((names[0], tensor))
+        others += [(f"the tensor at {place}", each) for each, place in self.unregistered(traces)]
+        return [(name, counted[key]) for name, each in others if (key := numbers_of(each)) in counted]
+
+    def unregistered(self, traces: list[Trace]) -> list[tuple[Tensor, str]]:
+        """Tensors that take part, and that are neither parameters nor buffers nor trained; with where they do."""
+        found = {
+            storage_key(each): (each, place)
+            for seen in traces
+            for _, each, place in seen.strangers
+            if storage_key(each) not in self.by_storage
+        }
+        return list(found.values())
+
     def adopt(self, seen: Trace) -> None:
         """Take in trained tensors that no parameter names (a plain list of tensors that want gradients)."""
-        for weight, tensor in seen.strangers:
+        for weight, tensor, _ in seen.strangers:
             if tensor.requires_grad and tensor.is_leaf:
                 name = f"(unregistered {len(self.held)})"
                 self.held.append(Held(weight, [(name, tensor)], {name}))
                 self.by_storage[storage_key(tensor)] = weight
                 self.names[weight] = weight.label = name
+
+
+def numbers_of(tensor: Tensor) -> tuple[int, float, float] | None:
+    """What two tensors of the same numbers share, in any order; None where all its numbers are alike, or it has none."""
+    flat = tensor.detach()
+    if flat.is_meta or flat.numel() < 2 or not flat.is_floating_point() or bool(flat.min() == flat.max()):
+        return None
+    return flat.numel(), float(flat.max()), float(flat.min())
 
 
 def held_weights(model: nn.Module, every_float: bool, frozen: frozenset[str]) -> Ledger:
@@ -104,11 +137,12 @@ def held_weights(model: nn.Module, every_float: bool, frozen: frozenset[str]) ->
         if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
             continue
         key = storage_key(tensor)
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor.detach())
         held = by_weight.get(key)
         if held is None:
-            held = Held(
-                Weight(elements_of(tensor), "buffer" if name in ledger.buffers else "frozen"), [], set()
-            )
+            label = "buffer" if name in ledger.buffers else "frozen"
+            held = Held(Weight(elements_of(tensor), label, tensor.element_size()), [], set())
             by_weight[key] = held
             ledger.by_storage[key] = held.weight
             ledger.names[held.weight] = name
