@@ -21,8 +21,9 @@ from sqlalchemy import text
 
 from smalltale.hackathon import people, teams
 from smalltale.hackathon.app import create_app
+from smalltale.hackathon.declaration import Declaration
 from smalltale.hackathon.editions import EditionDraft, PromptSetDraft, import_edition
-from smalltale.hackathon.intake import Declaration, hand_in
+from smalltale.hackathon.intake import hand_in
 from smalltale.hackathon.scripted import ScriptedPanel
 from smalltale.hackathon.store import Store
 from smalltale.hackathon.tables import Edition, HandIn, Person

@@ -12,8 +12,9 @@ from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from sqlalchemy import select
 
 from smalltale.hackathon.api import Kind, Number, Reader, Sender, SiteOf, Slug, problems
+from smalltale.hackathon.declaration import Declaration
 from smalltale.hackathon.editions import find_edition
-from smalltale.hackathon.intake import Declaration, check_upload, hand_in
+from smalltale.hackathon.intake import check_upload, hand_in
 from smalltale.hackathon.jobs import place_in_queue
 from smalltale.hackathon.looking import score_of, sight, stories
 from smalltale.hackathon.tables import HandIn, Verification

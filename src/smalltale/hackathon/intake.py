@@ -20,10 +20,11 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from smalltale.hackathon.declaration import Declaration, check_declaration
 from smalltale.hackathon.editions import prompts_for, rules_of
 from smalltale.hackathon.jobs import queue_judging
 from smalltale.hackathon.people import clean_name, visible
-from smalltale.hackathon.problems import FieldProblem, Problem
+from smalltale.hackathon.problems import FieldProblem, Problem, refused
 from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import Completion, Edition, HandIn, Person, PromptSet, Team, Upload
 from smalltale.hackathon.teams import team_of
@@ -33,18 +34,6 @@ from smalltale.submission import check_submission, normal
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 HAND_IN_KINDS = ("daily", "final")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Declaration:
-    """What a team says of the model behind its stories."""
-
-    weight_class: str = ""
-    counted_parameters: str = ""
-    model_hash: str = ""
-    data: str = ""
-    sampling: str = ""
-    from_scratch: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,29 +51,11 @@ def check_upload(store: Store, edition: Edition, kind: str, file_name: str, cont
     rules = rules_of(edition)
     suffix = Path(file_name).suffix.lower()
     if suffix not in SUFFIXES:
-        raise Problem(
-            422,
-            "this was not accepted",
-            [
-                FieldProblem(
-                    "file",
-                    f"{visible(file_name) or 'a file without a name'} is none of {', '.join(SUFFIXES)}",
-                    "save it as one of them",
-                )
-            ],
-        )
+        found = f"{visible(file_name) or 'a file without a name'} is none of {', '.join(SUFFIXES)}"
+        raise refused("file", found, "save it as one of them")
     if len(content) > rules.max_submission_bytes:
-        raise Problem(
-            413,
-            "this was not accepted",
-            [
-                FieldProblem(
-                    "file",
-                    f"it has {len(content):,} bytes",
-                    f"at most {rules.max_submission_bytes:,} are taken",
-                )
-            ],
-        )
+        most = f"at most {rules.max_submission_bytes:,} are taken"
+        raise refused("file", f"it has {len(content):,} bytes", most, 413)
     with store.read() as session:
         prompts = prompts_for(session, edition, kind, store.now())
         texts = [each.text for each in prompts.prompts]
@@ -96,78 +67,6 @@ def check_upload(store: Store, edition: Edition, kind: str, file_name: str, cont
     return Checked(
         errors=errors, warnings=[str(each) for each in verdict.warnings], rows=verdict.rows, prompts=prompts
     )
-
-
-def whole(text: str) -> bool:
-    """Whether a text can be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[FieldProblem]:
-    """Everything wrong with a declaration."""
-    problems = [
-        FieldProblem(name, "it has a NUL character or half a character", "write plain text")
-        for name in ("data", "sampling")
-        if "\x00" in getattr(declared, name) or not whole(getattr(declared, name))
-    ]
-    open_classes = rules.classes_open_to(team.weight_class)
-    chosen = next((each for each in open_classes if each.name == declared.weight_class), None)
-    if chosen is None:
-        names = ", ".join(each.name for each in open_classes)
-        found = visible(declared.weight_class) or "nothing"
-        problems.append(
-            FieldProblem(
-                "weight_class",
-                f"{found} is not open to {team.name}, whose hardware is {team.weight_class}",
-                f"choose one of: {names}",
-            )
-        )
-    digits = re.sub(r"[ ,_.]", "", declared.counted_parameters)
-    if not (digits.isascii() and digits.isdigit()) or not 0 < int(digits[:15]) < 10**12:
-        problems.append(
-            FieldProblem(
-                "counted_parameters",
-                f"{visible(declared.counted_parameters) or 'nothing'} is not a number of parameters",
-                "run: smalltale count CHECKPOINT",
-            )
-        )
-    elif chosen is not None and int(digits) > chosen.max_parameters:
-        problems.append(
-            FieldProblem(
-                "counted_parameters",
-                f"{int(digits):,} is more than {chosen.name} allows ({chosen.max_parameters:,})",
-                "choose a larger class or a smaller model",
-            )
-        )
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", declared.model_hash.strip()):
-        problems.append(
-            FieldProblem(
-                "model_hash",
-                f"{visible(declared.model_hash) or 'nothing'} is not a SHA-256",
-                "run: sha256sum model.safetensors",
-            )
-        )
-    if not declared.from_scratch:
-        problems.append(
-            FieldProblem(
-                "from_scratch",
-                "it is not declared",
-                "only models trained from scratch may be handed in; tick the box",
-            )
-        )
-    for name in ("data", "sampling"):
-        value = getattr(declared, name)
-        if len(value) > 1000:
-            problems.append(FieldProblem(name, f"it has {len(value)} characters", "at most 1,000"))
-    if not declared.data.strip():
-        problems.append(
-            FieldProblem("data", "nothing is named", "name the training data, for example TinyStories")
-        )
-    return problems
 
 
 def hand_in(
@@ -183,17 +82,8 @@ def hand_in(
     received = store.now()
     rules = rules_of(edition)
     if kind not in HAND_IN_KINDS:
-        raise Problem(
-            422,
-            "this was not accepted",
-            [
-                FieldProblem(
-                    "kind",
-                    f"{visible(kind) or 'nothing'} cannot be handed in",
-                    f"choose one of: {', '.join(HAND_IN_KINDS)}",
-                )
-            ],
-        )
+        found = f"{visible(kind) or 'nothing'} cannot be handed in"
+        raise refused("kind", found, f"choose one of: {', '.join(HAND_IN_KINDS)}")
     refuse_closed(edition, received)
     with store.read() as session:
         team = team_of(session, edition, person)

@@ -16,9 +16,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from smalltale.hackathon import teams
+from smalltale.hackathon.declaration import Declaration
 from smalltale.hackathon.editions import prompts_for, rules_of
 from smalltale.hackathon.forms import Form, Posted, edition_of
-from smalltale.hackathon.intake import Declaration, check_upload, hand_in, refuse_closed, refuse_used_up
+from smalltale.hackathon.intake import check_upload, hand_in, refuse_closed, refuse_used_up
 from smalltale.hackathon.jobs import place_in_queue
 from smalltale.hackathon.looking import sight
 from smalltale.hackathon.pages import RowNumber, Visitor
