@@ -15,7 +15,7 @@ from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price
-from smalltale.judging.endpoint import EndpointJudge, retry_after
+from smalltale.judging.endpoint import EndpointJudge, retry_after, wait_asked_for
 from smalltale.judging.folder import read_judgements
 from smalltale.judging.journal import Journal
 from smalltale.judging.judge import JudgeUnusable
@@ -332,6 +332,9 @@ def test_retry_after_is_read_as_seconds_or_a_date() -> None:
     assert retry_after("2.5") == 2.5
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     assert retry_after("soon") is None
+    assert wait_asked_for({"retry-after-ms": "250", "retry-after": "1"}) == 0.25
+    assert wait_asked_for({"retry-after": "1"}) == 1.0
+    assert wait_asked_for({}) is None
 
 
 def test_the_journal_holds_no_key(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class EndpointJudge:
                 f"{self.endpoint} does not know the model {self.model} (HTTP 404: {said}); check its name"
             )
         if status in {429, 503, 529}:
-            raise Busy(f"HTTP {status}", retry_after(response.headers.get("retry-after")))
+            raise Busy(f"HTTP {status}", wait_asked_for(response.headers))
         if status in {400, 413, 422}:
             raise Rejected(f"the judge does not take the request (HTTP {status}{': ' if said else ''}{said})")
         raise Broken(f"HTTP {status}: {said}" if said else f"HTTP {status}")
@@ -120,6 +120,12 @@ class EndpointJudge:
         client, self.client = self.client, None
         if client is not None:
             await client.aclose()
+
+
+def wait_asked_for(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a busy provider names; OpenAI's finer header first."""
+    finer = retry_after(headers.get("retry-after-ms"))
+    return finer / 1000 if finer is not None else retry_after(headers.get("retry-after"))
 
 
 def retry_after(value: str | None) -> float | None:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from smalltale.errors import MissingExtra, SmalltaleError
-from smalltale.judging.endpoint import retry_after
+from smalltale.judging.endpoint import wait_asked_for
 from smalltale.judging.judge import Broken, Busy, JudgeUnusable, Question, Rejected, Reply, TokenChoice
 
 KEYS = {
@@ -175,7 +175,7 @@ def translated(name: str, error: BaseException) -> Exception:
                 return Rejected(f"the judge does not take the request (HTTP {status}: {said})")
             if status in {429, 503, 529}:
                 headers = getattr(getattr(at, "response", None), "headers", {}) or {}
-                return Busy(f"HTTP {status}", retry_after(headers.get("retry-after")))
+                return Busy(f"HTTP {status}", wait_asked_for(headers))
             return Broken(f"HTTP {status}: {said}")
         at = at.__cause__ or at.__context__
     if isinstance(error, MissingExtra | SmalltaleError):
