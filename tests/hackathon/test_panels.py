@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -235,3 +236,48 @@ def test_an_old_hand_in_is_settled_by_the_scale_it_was_judged_on(fair: Fair) -> 
     with_panel(fair, {**CALIBRATIONS, MILD: replace(CALIBRATIONS[MILD], mean=2.0)})
     with fair.store.read() as session:
         assert session.get_one(Score, (row.id, "paper-1", "all")).mean == before
+
+
+def draft_of(fair: Fair, **changed: object) -> EditionDraft:
+    """The fair's edition, read again with something changed."""
+    edition = fair.edition
+    draft = EditionDraft(
+        slug=edition.slug,
+        title=edition.title,
+        toml=edition.toml,
+        rules=rules_of(edition),
+        judges=edition.judges,
+        rubric=edition.rubric,
+        panel=edition.panel,
+        sets=[],
+    )
+    return replace(draft, **changed)  # type: ignore[arg-type]
+
+
+def test_a_panel_that_has_judged_keeps_its_judges_and_a_new_one_has_a_new_name(fair: Fair) -> None:
+    import_edition(fair.store, draft_of(fair, judges=["scripted-c"]))
+    import_edition(fair.store, draft_of(fair))
+    fair.hand_in(fair.team("ada"))
+    import_edition(fair.store, draft_of(fair))
+    with pytest.raises(
+        RecipeError, match="scripted-1 has judged as scripted-a, scripted-b by rubric scripted"
+    ):
+        import_edition(fair.store, draft_of(fair, judges=["scripted-c"]))
+    with pytest.raises(RecipeError, match="never mixed"):
+        import_edition(fair.store, draft_of(fair, judges=[MILD], rubric="paper"))
+    fair.edition = import_edition(fair.store, draft_of(fair, judges=["scripted-c"], panel="scripted-2"))
+    fair.hand_in(fair.team("bob"), content=hand_in_file("and sang"))
+    work(fair.store, panels.panel_of, threading.Event(), until_idle=True)
+    with fair.store.read() as session:
+        judged = session.execute(select(Judgement.hand_in_id, Judgement.panel, Judgement.judge).distinct())
+        assert set(map(tuple, judged)) == {
+            (1, "scripted-1", "scripted-a"),
+            (1, "scripted-1", "scripted-b"),
+            (2, "scripted-2", "scripted-c"),
+        }
+
+
+def test_a_worker_with_another_version_of_the_rubric_judges_nothing() -> None:
+    panels.LanguagePanel([MILD], "paper", version=PAPER.hash)
+    with pytest.raises(SmalltaleError, match=f"version {PAPER.hash} here, and the panel judges by 0123"):
+        panels.LanguagePanel([MILD], "paper", version="0123")

@@ -23,7 +23,7 @@ from smalltale.files import read_text
 from smalltale.hackathon.problems import missing
 from smalltale.hackathon.scoring import is_script
 from smalltale.hackathon.store import Store, audit
-from smalltale.hackathon.tables import Edition, Prompt, PromptSet
+from smalltale.hackathon.tables import Edition, HandIn, Job, Prompt, PromptSet
 from smalltale.judging.named import identity_of
 from smalltale.judging.panel import Calibration, calibrations_of
 from smalltale.judging.rubric import load_rubric
@@ -145,6 +145,7 @@ def import_edition(store: Store, draft: EditionDraft) -> Edition:
         edition.starts, edition.ends = draft.rules.opens(), draft.rules.deadline()
         edition.judges = draft.judges
         edition.calibrations = {name: asdict(each) for name, each in draft.calibrations.items()}
+        bind_panel(session, edition, draft)
         edition.rubric, edition.panel = draft.rubric, draft.panel
         edition.revision = (edition.revision or 0) + 1
         session.flush()
@@ -152,6 +153,30 @@ def import_edition(store: Store, draft: EditionDraft) -> Edition:
             add_prompts(session, edition, each)
         audit(session, store.now(), "server", "edition imported", draft.slug, panel=draft.panel)
         return edition
+
+
+def bind_panel(session: Session, edition: Edition, draft: EditionDraft) -> None:
+    """Note whom a panel's name means. Raises RecipeError where others have judged under that name."""
+    scripts = all(map(is_script, draft.judges))
+    version = "" if scripts else load_rubric(draft.rubric).hash
+    means = {"judges": draft.judges, "rubric": draft.rubric, "version": version}
+    known = (edition.panels or {}).get(draft.panel, means)
+    judged = (
+        select(Job.id)
+        .join(HandIn, HandIn.id == Job.hand_in_id)
+        .where(HandIn.edition_id == edition.id, Job.kind == "judge", Job.panel == draft.panel)
+    )
+    with session.no_autoflush:
+        if known != means and session.scalar(judged.limit(1)) is not None:
+            before, now = (
+                f"{', '.join(each['judges'])} by rubric {each['rubric']} {each['version']}".strip()
+                for each in (known, means)
+            )
+            raise RecipeError(
+                f"edition {draft.slug}: panel {draft.panel} has judged as {before} and is now to be {now}; "
+                'their scores are never mixed: give the new panel a name of its own, [edition] panel = "…"'
+            )
+    edition.panels = {**(edition.panels or {}), draft.panel: means}
 
 
 def add_prompts(session: Session, edition: Edition, draft: PromptSetDraft) -> None:

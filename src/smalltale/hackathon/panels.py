@@ -34,16 +34,21 @@ opened = threading.local()
 
 
 def panel_of(edition: Edition, panel: str) -> Panel:
-    """The panel of that name, kept open in this thread. Raises SmalltaleError where the edition names no judge."""
-    if not edition.judges:
+    """The panel of that name, kept open in this thread.
+
+    Raises SmalltaleError where the edition names no judge, or this machine's rubric is another version.
+    """
+    meant = edition.panels.get(panel) or {"judges": edition.judges, "rubric": edition.rubric, "version": ""}
+    judges = meant["judges"]
+    if not judges:
         raise SmalltaleError(
             f"edition {edition.slug} names no judges; add judges = […] to [edition] in its file and start again"
         )
-    if all(map(is_script, edition.judges)):
-        return ScriptedPanel(judges=tuple(edition.judges))
-    key = json.dumps([edition.judges, edition.rubric, edition.calibrations], sort_keys=True)
+    if all(map(is_script, judges)):
+        return ScriptedPanel(judges=tuple(judges))
+    key = json.dumps([meant, edition.calibrations], sort_keys=True)
     if getattr(opened, "key", None) != key:
-        opened.panel = LanguagePanel(edition.judges, edition.rubric, calibrations_in(edition))
+        opened.panel = LanguagePanel(judges, meant["rubric"], calibrations_in(edition), meant["version"])
         opened.key = key
     found: Panel = opened.panel
     return found
@@ -53,9 +58,18 @@ class LanguagePanel:
     """Judges of the judging stage, open as long as the panel lives."""
 
     def __init__(
-        self, judges: Sequence[str], rubric: str, calibrations: Mapping[str, Calibration] | None = None
+        self,
+        judges: Sequence[str],
+        rubric: str,
+        calibrations: Mapping[str, Calibration] | None = None,
+        version: str = "",
     ) -> None:
         self.rubric = load_rubric(rubric)
+        if version not in {"", self.rubric.hash}:
+            raise SmalltaleError(
+                f"the rubric {rubric} has version {self.rubric.hash} here, and the panel judges by {version}; "
+                "run the smalltale that the edition was started with, or give [edition] a new panel"
+            )
         stack = contextlib.ExitStack()
         self.asked = dict(zip(judges, stack.enter_context(open_judges(judges)), strict=True))
         weakref.finalize(self, stack.close)
@@ -63,7 +77,8 @@ class LanguagePanel:
         self.known = {
             name: each
             for name, each in (calibrations or {}).items()
-            if each.is_of(self.asked[name].name, self.asked[name].endpoint, self.rubric.hash)
+            if name in self.asked
+            and each.is_of(self.asked[name].name, self.asked[name].endpoint, self.rubric.hash)
         }
 
     @property

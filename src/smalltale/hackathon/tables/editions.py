@@ -39,6 +39,8 @@ class Edition(Base):
     rubric: Mapped[str] = mapped_column(String(64))
     panel: Mapped[str] = mapped_column(String(64))
     """Names judges and rubric version; a new panel's judgements are kept beside the old one's."""
+    panels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """By panel, whom that name means: its judges and its rubric's version. One that has judged never changes."""
     revision: Mapped[int] = mapped_column(default=0)
 
 
