@@ -9,6 +9,7 @@ import typer
 
 from smalltale.cli.serve import DEFAULT, Database, open_store
 
+HUB = "hf://datasets/"
 Number = Annotated[int, typer.Argument(help="The hand-in's number.")]
 
 
@@ -195,27 +196,48 @@ def export(
         Path, typer.Argument(help="A new folder: submissions/USER/NAME_STAMP.csv, metadata.json, scores.")
     ],
     database: Database = DEFAULT,
+    hub: Annotated[
+        str | None, typer.Option(help="OWNER/NAME of a dataset repository to send it to; HF_TOKEN is read.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
 ) -> None:
-    """Write an edition as a folder, ready to be uploaded to a Hugging Face dataset repository."""
+    """Write an edition as a folder and send it to a Hugging Face dataset repository."""
     from smalltale.hackathon.exchange import export_event
 
     store = open_store(database)
     count = export_event(store, slug, out)
     store.close()
-    print(f"wrote {count} hand-ins to {out}; upload with: hf upload REPOSITORY {out} --repo-type dataset")
+    print(f"wrote {count} hand-ins to {out}")
+    if hub is not None:
+        from smalltale.hackathon.hub import send_folder
+
+        print(f"sent to {send_folder(out, hub, private=private)}")
 
 
 def import_event(
     rules: Annotated[Path, typer.Argument(help="The edition's TOML file, for its rules and prompts.")],
-    folder: Annotated[Path, typer.Argument(help="A folder with submissions/USER/NAME_STAMP.csv.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder with submissions/USER/NAME_STAMP.csv, or hf://datasets/OWNER/NAME.",
+            metavar="FOLDER",
+        ),
+    ],
     database: Database = DEFAULT,
 ) -> None:
     """Load an old event: its hand-ins are queued to be judged, or keep the scores that lie beside them."""
     from smalltale.hackathon.editions import import_edition, read_edition
     from smalltale.hackathon.loading import import_folder
 
+    draft = read_edition(rules)
+    if source.startswith(HUB):
+        from smalltale.hackathon.hub import bring_folder
+
+        folder = bring_folder(source.removeprefix(HUB))
+    else:
+        folder = Path(source)
     store = open_store(database)
-    edition = import_edition(store, read_edition(rules))
+    edition = import_edition(store, draft)
     taken, refused = import_folder(store, edition, folder)
     store.close()
     for line in refused:
