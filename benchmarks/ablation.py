@@ -37,10 +37,10 @@ from smalltale.tokens.encode import encode_corpus
 from smalltale.tokens.shards import TokenFolder, read_tokens
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from smalltale.training.batches import Rows
+from smalltale.training.config import TrainingConfig
 from smalltale.training.device import choose_device
 from smalltale.training.evaluate import evaluate
 from smalltale.training.fitting import CACHED_TOKENS
-from smalltale.training.loop import TrainingConfig
 from smalltale.training.optim import Optimizers
 from smalltale.training.ranks import Ranks
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from smalltale.model.transformer import ModelConfig
 from smalltale.recipe import load_recipe
-from smalltale.training.loop import TrainingConfig
+from smalltale.training.config import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"
 TOKENS = 550e6

@@ -45,6 +45,9 @@ NO_MULTICAST = {
 LINK_BYTES_A_SECOND = 450e9
 """NVLink of an H200, one direction (NVIDIA's data sheet: 900 GB/s both ways)."""
 
+A_RANK_ON_GPU = 131072
+"""Tokens a step of one GPU where the batch a rank is fixed."""
+
 
 def worker(told: dict[str, Any]) -> None:
     """One rank: train, and let the first rank write what was measured."""
@@ -136,13 +139,31 @@ def start(ranks: int, told: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def expectation(parameters: int, batch_tokens: int, speed_of_one: float) -> dict[str, float]:
-    """Efficiency to be expected on several H200s with a fixed batch a rank, if nothing overlaps."""
-    compute = batch_tokens / speed_of_one
-    found = {}
-    for ranks in (2, 4, 8):
-        sent = 2 * (ranks - 1) / ranks * 4 * parameters + (ranks - 1) / ranks * 2 * parameters
-        found[str(ranks)] = round(compute / (compute + sent / LINK_BYTES_A_SECOND), 4)
+def expectation() -> dict[str, Any]:
+    """Computed for several H200s from one GPU's measured speed, as if nothing overlapped and small batches cost nothing.
+
+    Where a shape was not measured, its speed is the medium shape's with the work of a token in proportion.
+    """
+    measured = json.loads((HERE / "results" / "training-cuda.json").read_text(encoding="utf-8"))["shapes"]
+    speeds = {name: rows["ours"]["tokens_per_second"] for name, rows in measured.items() if "ours" in rows}
+    found: dict[str, Any] = {}
+    for name, (layers, width, heads) in ON_GPU.items():
+        shape = ModelConfig(vocabulary=8192, layers=layers, width=width, heads=heads)
+        speed = speeds.get(name) or speeds["medium"] * found["medium"]["flops"] / shape.flops_per_token(512)
+        in_layers = shape.matrix_parameters() - shape.vocabulary * width
+        compute = A_RANK_ON_GPU / speed
+        found[name] = {"flops": shape.flops_per_token(512), "measured": name in speeds}
+        for ranks in (2, 4, 8):
+            # Each rank sends and gets its share of the sum of float32 gradients, then of the bfloat16 updates.
+            sent = (ranks - 1) / ranks * (2 * 4 * shape.matrix_parameters() + 2 * in_layers)
+            sending = sent / LINK_BYTES_A_SECOND
+            found[name][str(ranks)] = {
+                "megabytes_sent": round(sent / 1e6),
+                "sending_ms": round(1000 * sending, 2),
+                "compute_ms": round(1000 * compute, 1),
+                "efficiency_weak": round(compute / (compute + sending), 3),
+                "efficiency_strong": round(compute / (compute + ranks * sending), 3),
+            }
     return found
 
 
@@ -163,7 +184,7 @@ def main() -> None:
     counts = chosen.ranks or ([each for each in (1, 2, 4, 8) if each <= gpus] if gpus else [1, 2, 4])
     known = ON_GPU if gpus else ON_CPU
     names = chosen.shapes or list(known)
-    a_rank = 131072 if gpus else 4096
+    a_rank = A_RANK_ON_GPU if gpus else 4096
     table: dict[str, dict[str, list[dict[str, Any]]]] = {}
     with token_folder(chosen.tokens, 8192 if gpus else 4096) as folder:
         for name in names:
@@ -188,10 +209,7 @@ def main() -> None:
             max(row["loss"] for row in last["strong"]) - min(row["loss"] for row in last["strong"]), 4
         ),
         "shapes": table,
-        "expected_on_h200": {
-            name: expectation(parameters, 131072, speed)
-            for name, parameters, speed in (("small", 29_360_144, 2.06e6), ("medium", 59_319_062, 1.09e6))
-        },
+        "expected_on_h200": expectation(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "machine": last["weak"][0]["device"],
         "versions": {"torch": importlib.metadata.version("torch")},

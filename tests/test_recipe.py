@@ -39,7 +39,7 @@ def test_every_shipped_recipe_is_read_by_its_stages() -> None:
     from smalltale.generation.sampler import GenerationConfig
     from smalltale.model.transformer import ModelConfig
     from smalltale.tokens.tokenizer import TokenizerConfig
-    from smalltale.training.loop import TrainingConfig
+    from smalltale.training.config import TrainingConfig
 
     assert "demo" in recipe_names()
     for name in recipe_names():

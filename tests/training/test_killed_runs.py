@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
-from smalltale.training.metrics import read_metrics
+from smalltale.training.checkpoint import newest_state
+from smalltale.training.metrics import read_metrics, rows_of
 
 TRAIN = (sys.executable, "-m", "smalltale", "train", "demo", "--tokens", "tokens", "--tokenizer", "tokenizer")
 SETTINGS = (
@@ -93,3 +95,36 @@ def test_a_disk_that_fills_keeps_the_last_good_state(small_disk: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "free some space" in done.stderr.splitlines()[-1]
     assert not list(small_disk.rglob("*.tmp"))
+    state = newest_state(small_disk / "run")
+    assert state is not None
+    for name in ("model", "optimizer"):
+        assert load_file(state / f"{name}.safetensors")
+
+
+@pytest.mark.all
+def test_a_pre_empted_run_saves_its_last_step_and_ends_as_one_never_stopped(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    settings = ("training.compile=false", "training.checkpoint_seconds=1000")
+    subprocess.run(
+        command("unbroken", 300, *settings), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    out = tmp_path / "broken"
+    running = subprocess.Popen(
+        command("broken", 300, *settings), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while not ((out / "metrics.jsonl").exists() and len(rows_of(out / "metrics.jsonl")[0]) > 20):
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.terminate()
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 2, told
+    assert told.splitlines()[-1].endswith("the same command goes on from there")
+    state = newest_state(out)
+    assert state is not None
+    assert state.name == f"step-{len(read_metrics(out)):08d}"
+    assert len(read_metrics(out)) < 300
+    subprocess.run(
+        command("broken", 300, *settings), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    losses = [[each["loss"] for each in read_metrics(tmp_path / name)] for name in ("unbroken", "broken")]
+    assert losses[0] == losses[1]

@@ -15,8 +15,8 @@ from smalltale.tokens.shards import read_tokens
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from smalltale.training.batches import Plan
 from smalltale.training.checkpoint import load_model, newest_state
+from smalltale.training.config import TrainingConfig
 from smalltale.training.evaluate import evaluate, windows_of
-from smalltale.training.loop import TrainingConfig
 from smalltale.training.metrics import read_metrics
 from smalltale.training.optim import OptimConfig
 from smalltale.training.record import hash_of_weights

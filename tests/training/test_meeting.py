@@ -7,8 +7,10 @@ from datetime import timedelta
 from random import Random
 from time import sleep
 
+import pytest
 from torch import distributed as dist
 
+from smalltale.errors import SmalltaleError
 from smalltale.training.meeting import follow, lead
 
 
@@ -17,7 +19,7 @@ def met(store: dist.Store, size: int, waits: list[float]) -> list[str]:
 
     def come(rank: int) -> str:
         sleep(waits[rank])
-        return lead(store, size) if rank == 0 else follow(store, rank)
+        return lead(store, size, "gloo") if rank == 0 else follow(store, rank, "gloo")
 
     with ThreadPoolExecutor(size) as threads:
         return list(threads.map(come, range(size)))
@@ -35,3 +37,25 @@ def test_every_start_gets_one_name_whoever_comes_first_and_whatever_died_before(
         assert len(set(found)) == 1
         names += found[:1]
     assert len(set(names)) == 4
+
+
+@pytest.mark.parametrize(
+    ("backends", "says"),
+    [
+        (("gloo", "cpu:gloo,cuda:nccl", "gloo"), "rank 0 sees no GPU and rank 1 does"),
+        (("cpu:gloo,cuda:nccl", "cpu:gloo,cuda:nccl", "gloo"), "rank 2 sees no GPU and rank 0 does"),
+    ],
+)
+def test_ranks_of_which_one_sees_no_gpu_all_say_so(backends: tuple[str, ...], says: str) -> None:
+    store = dist.HashStore()
+    store.set_timeout(timedelta(seconds=20))
+
+    def come(rank: int) -> None:
+        with pytest.raises(SmalltaleError, match=says):
+            if rank == 0:
+                lead(store, len(backends), backends[0])
+            else:
+                follow(store, rank, backends[rank])
+
+    with ThreadPoolExecutor(len(backends)) as threads:
+        list(threads.map(come, range(len(backends))))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from smalltale.training.metrics import read_metrics
+from smalltale.training.checkpoint import newest_state
+from smalltale.training.metrics import read_metrics, rows_of
 
 SETTINGS = (
     "model.layers=2",
@@ -27,21 +32,32 @@ SETTINGS = (
 
 
 IN_FLOAT32 = """
+import os, sys, torch
 from smalltale.cli import main
 from smalltale.training import device
 device.cpu_multiplies_bfloat16 = lambda: False
+rank = int(os.environ.get("RANK", 0))
+{before}
 main()
 """
 
 
 def train(
-    prepared: Path, out: Path, ranks: int, steps: int, *more: str, restarts: int = 0
+    prepared: Path,
+    out: Path,
+    ranks: int,
+    steps: int,
+    *more: str,
+    restarts: int = 0,
+    before: str = "",
+    machines: Sequence[str] = ("--standalone",),
 ) -> subprocess.Popen[str]:
+    """Start torchrun. before: code that each rank runs first, with its number as `rank`. machines: how they meet."""
     code = out.parent / "in_float32.py"
-    code.write_text(IN_FLOAT32)
+    code.write_text(IN_FLOAT32.format(before=before))
     start = [sys.executable]
-    if ranks > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    if ranks > 1 or "--standalone" not in machines:
+        start += ["-m", "torch.distributed.run", *machines, f"--nproc-per-node={ranks}"]
         start += [f"--max-restarts={restarts}"]
     words = [str(code), "train", "demo", "--tokens", str(prepared / "tokens")]
     words += ["--tokenizer", str(prepared / "tokenizer"), "--out", str(out), "--steps", str(steps)]
@@ -74,6 +90,19 @@ def test_two_ranks_learn_what_one_learns_from_the_same_batches(prepared: Path, t
     bits = [[row["bits_per_byte"] for row in rows if "bits_per_byte" in row] for rows in (alone, together)]
     assert len(bits[0]) == 2
     assert bits[1] == pytest.approx(bits[0], abs=5e-3)
+
+
+@pytest.mark.all
+def test_two_machines_train_as_two_ranks_of_one(prepared: Path, tmp_path: Path) -> None:
+    finished(train(prepared, tmp_path / "one", 2, 30))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}")
+    for run in [train(prepared, tmp_path / "two", 1, 30, machines=meeting) for _ in range(2)]:
+        finished(run)
+    one, two = ([row["loss"] for row in read_metrics(tmp_path / name)] for name in ("one", "two"))
+    assert two == one
 
 
 GRADIENTS = """
@@ -147,34 +176,67 @@ def worker_of(parent: int) -> int:
 
 
 @pytest.mark.all
-def test_a_batch_that_does_not_divide_is_refused_by_every_rank(prepared: Path, tmp_path: Path) -> None:
-    run = train(prepared, tmp_path / "out", 3, 5)
+def test_a_pre_empted_run_saves_on_all_ranks_and_ends_as_one_never_stopped(
+    prepared: Path, tmp_path: Path
+) -> None:
+    finished(train(prepared, tmp_path / "unbroken", 2, 200))
+    out = tmp_path / "broken"
+    run = train(prepared, out, 2, 200, "training.checkpoint_seconds=1000")
+    until = time.monotonic() + 120
+    while not ((out / "metrics.jsonl").exists() and len(rows_of(out / "metrics.jsonl")[0]) > 20):
+        assert time.monotonic() < until
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.terminate()
     told, _ = run.communicate(timeout=60)
-    assert run.returncode != 0
-    assert "does not divide into 3 ranks' rows" in told
+    state = newest_state(out)
+    assert state is not None, told
+    assert state.name == f"step-{len(read_metrics(out)):08d}"
+    assert 20 < len(read_metrics(out)) < 200
+    shutil.copytree(out, tmp_path / "alone")
+    finished(train(prepared, out, 2, 200, "training.checkpoint_seconds=1000"))
+    unbroken, broken = (
+        [row["loss"] for row in read_metrics(tmp_path / name)] for name in ("unbroken", "broken")
+    )
+    assert broken == unbroken
+    finished(train(prepared, tmp_path / "alone", 1, 200))
+    assert [row["loss"] for row in read_metrics(tmp_path / "alone")] == pytest.approx(unbroken, abs=2e-2)
+
+
+OF_ANOTHER_FOLDER = (
+    "sys.argv = [each + '-other' * rank if each.endswith('tokens') else each for each in sys.argv]"
+)
 
 
 @pytest.mark.all
-def test_ranks_with_different_recipes_are_refused(prepared: Path, tmp_path: Path) -> None:
-    code = tmp_path / "differs.py"
-    code.write_text(
-        "import os, sys\nfrom smalltale.cli import main\n"
-        "sys.argv += ['--set', f\"training.seed={os.environ['RANK']}\"]\nmain()\n"
-    )
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        str(code),
-        "train",
-    ]
-    words += ["demo", "--tokens", str(prepared / "tokens"), "--tokenizer", str(prepared / "tokenizer")]
-    words += ["--out", str(tmp_path / "out"), "--steps", "5"]
-    words += [word for each in SETTINGS for word in ("--set", each)]
-    done = subprocess.run(
-        words, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode != 0
-    assert "rank 1 has another fingerprint than rank 0" in done.stderr + done.stdout
+@pytest.mark.parametrize(
+    ("before", "ranks", "says"),
+    [
+        ("", 3, "does not divide into 3 ranks' rows of 64 tokens; make it a multiple of 192"),
+        (
+            "sys.argv += ['--set', f'training.seed={rank}']",
+            2,
+            "rank 1 has another recipe, tokens or options than rank 0",
+        ),
+        (OF_ANOTHER_FOLDER, 2, "rank 1 has another recipe, tokens or options than rank 0"),
+        (OF_ANOTHER_FOLDER.replace("other", "missing"), 2, "rank 1: "),
+        ("torch.cuda.is_available = lambda: rank == 0", 2, "rank 1 sees no GPU and rank 0 does"),
+        ("sys.argv += ['--device', 'cuda'] * rank", 2, "rank 1: this machine has no cuda device"),
+    ],
+)
+def test_ranks_that_do_not_fit_together_are_refused_within_half_a_minute(
+    prepared: Path, tmp_path: Path, before: str, ranks: int, says: str
+) -> None:
+    shutil.copytree(prepared / "tokens", tmp_path / "tokens")
+    shutil.copytree(prepared / "tokens", tmp_path / "tokens-other")
+    shutil.copytree(prepared / "tokenizer", tmp_path / "tokenizer")
+    meta = tmp_path / "tokens-other" / "meta.json"
+    meta.write_text(meta.read_text().replace(json.loads(meta.read_text())["hashes"]["train"], "0" * 64))
+    run = train(tmp_path, tmp_path / "out", ranks, 5, before=before)
+    try:
+        told, _ = run.communicate(timeout=30)
+    finally:
+        run.kill()
+    assert run.returncode != 0
+    assert f"smalltale: {says}" in told, told
+    assert not (tmp_path / "out" / "training_state").exists()

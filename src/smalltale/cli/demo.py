@@ -105,7 +105,7 @@ class Demo:
         from smalltale.generation.sampler import GenerationConfig
         from smalltale.model.transformer import ModelConfig
         from smalltale.tokens.tokenizer import TokenizerConfig
-        from smalltale.training.loop import TrainingConfig
+        from smalltale.training.config import TrainingConfig
 
         configs: dict[str, type] = {
             "corpus": CorpusConfig,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from smalltale.model.transformer import ModelConfig
     from smalltale.recipe import Recipe
     from smalltale.tokens.tokenizer import Tokenizer
-    from smalltale.training.loop import TrainingConfig, TrainingSummary, Watcher
+    from smalltale.training.config import TrainingConfig
+    from smalltale.training.loop import TrainingSummary, Watcher
 
 
 def add_to(app: typer.Typer) -> None:
@@ -124,7 +125,7 @@ def parts_of(recipe: Recipe, tokenizer: Path) -> tuple[Tokenizer, ModelConfig, T
     """What a run is made of beside its tokens; the vocabulary is the tokenizer's where the recipe names none."""
     from smalltale.model.transformer import ModelConfig
     from smalltale.tokens.tokenizer import Tokenizer
-    from smalltale.training.loop import TrainingConfig
+    from smalltale.training.config import TrainingConfig
 
     loaded = Tokenizer.load(tokenizer)
     shape = recipe.section("model", ModelConfig)

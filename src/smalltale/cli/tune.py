@@ -60,7 +60,7 @@ def check_ranges(recipe: str, overrides: Sequence[str], ranges: Sequence[Range])
     from smalltale.errors import RecipeError
     from smalltale.model.transformer import ModelConfig
     from smalltale.recipe import load_recipe
-    from smalltale.training.loop import TrainingConfig
+    from smalltale.training.config import TrainingConfig
     from smalltale.training.tune import as_override
 
     for each in ranges:

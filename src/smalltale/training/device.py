@@ -63,7 +63,7 @@ def choose_device(wish: str = "auto", number: int = 0) -> Device:
             kind="cuda",
             name=properties.name,
             dtype=card_type(properties.major),
-            compiles=can_compile(),
+            compiles=properties.major >= 7 and can_compile(),  # Triton knows no older card.
             memory_bytes=properties.total_memory,
         )
     if wish in {"auto", "mps"} and torch.backends.mps.is_available():

@@ -6,15 +6,11 @@ Beware: the micro-batch changes a result only in its rounding; the batch changes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from smalltale.errors import RecipeError
 from smalltale.model.transformer import ModelConfig
+from smalltale.training.config import TrainingConfig
 from smalltale.training.device import Device
 from smalltale.training.ranks import Ranks
-
-if TYPE_CHECKING:
-    from smalltale.training.loop import TrainingConfig
 
 CACHED_TOKENS = 4096
 """Tokens at once on a processor: more do not fit its cache, and gain nothing (2 cores with AMX, 2026-11-23)."""

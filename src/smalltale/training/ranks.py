@@ -99,8 +99,7 @@ class Ranks:
             differs = [key for key in all_told[0] if each.get(key) != all_told[0][key]]
             if differs:
                 raise SmalltaleError(
-                    f"rank {rank} has another {' and '.join(differs)} than rank 0; "
-                    "give every rank the same recipe, token folder and options"
+                    f"rank {rank} has another {' and '.join(differs)} than rank 0; give every rank the same"
                 )
 
 

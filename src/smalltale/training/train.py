@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import distributed as dist
+
 from smalltale.errors import FileProblem, RecipeError, SmalltaleError
 from smalltale.files import explained, read_json, refuse_foreign_folder
 from smalltale.model.transformer import ModelConfig
 from smalltale.tokens.shards import TokenFolder, read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
-from smalltale.training.device import choose_device
+from smalltale.training.config import TrainingConfig
+from smalltale.training.device import Device, choose_device
 from smalltale.training.fitting import refuse_uneven
-from smalltale.training.loop import About, Run, TrainingConfig, TrainingSummary, Watcher
+from smalltale.training.loop import About, Run, TrainingSummary, Watcher
 from smalltale.training.metrics import NAME as METRICS
-from smalltale.training.ranks import joined
+from smalltale.training.ranks import Ranks, joined
 from smalltale.training.record import fingerprint
 from smalltale.training.track import refuse_unknown
 
 log = logging.getLogger(__name__)
+
+CARD = re.compile(r"(CUDA|HIP|Triton) error|CUBLAS_STATUS|MPS backend", re.IGNORECASE)
+"""What torch says where a card is gone, has crashed or hangs."""
+OTHER_RANK = re.compile(r"Connection (closed|reset) by peer|gloo/transport", re.IGNORECASE)
+"""What Gloo says where another rank is gone."""
 
 
 def train(
@@ -46,11 +56,12 @@ def train(
     `record` (weight class, counted parameters) goes into config.json. Raises SmalltaleError where the parts do not
     fit, or where the run stops learning for a second time.
     """
-    data = read_tokens(tokens)
-    check_fit(shape, data, tokenizer, config)
     with joined() as ranks, ExitStack() as held:
-        told: dict[str, Any] = {"fingerprint": fingerprint(asdict(config), shape, data)}
+        told: dict[str, Any] = {}
         try:
+            data = read_tokens(tokens)
+            check_fit(shape, data, tokenizer, config)
+            told["recipe, tokens or options"] = mark = fingerprint(asdict(config), shape, data)
             refuse_uneven(config, ranks)
             refuse_other_folder(out)
             refuse_unknown(config.track)
@@ -59,16 +70,45 @@ def train(
             if ranks.leads:
                 held.enter_context(claimed(out))
             device = choose_device(config.device, ranks.local)
+            told["kind of device or number type"] = f"{device.kind} {device.dtype}"
         except SmalltaleError as error:
             told["error"] = str(error)
         ranks.agree(told)
-        about = About(recipe=recipe, record=record or {}, tokens=data.meta, fingerprint=told["fingerprint"])
+        about = About(recipe=recipe, record=record or {}, tokens=data.meta, fingerprint=mark)
+        held.enter_context(lost_devices(device, ranks, out))
         run = Run(config, shape, data, tokenizer, out, device, ranks, about)
         validation = list(validation_stories(data, tokenizer, config.validation_stories))
         try:
             return run.go(validation[ranks.rank :: ranks.size], watch)
         finally:
             run.close()
+
+
+@contextmanager
+def lost_devices(device: Device, ranks: Ranks, out: Path) -> Iterator[None]:
+    """Say in words what a card or a rank that is gone leaves behind: the last good state, to go on from."""
+    kept = f"the last good state is kept in {out}, and the same command goes on from there"
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise SmalltaleError(
+            f"{device.name} has run out of memory ({first_line(error)}); {kept}: set training.micro_batch_tokens lower"
+        ) from error
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or OTHER_RANK.search(str(error)):
+            raise SmalltaleError(
+                f"rank {ranks.rank} lost another rank ({first_line(error)}); {kept}: "
+                "torchrun --max-restarts=3 does it by itself"
+            ) from error
+        if not CARD.search(str(error)):
+            raise
+        raise SmalltaleError(
+            f"{device.name} stopped answering ({first_line(error)}); {kept} once it is back"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def refuse_other_folder(out: Path) -> None:
