@@ -24,6 +24,7 @@ from smalltale.hackathon.app import create_app
 from smalltale.hackathon.declaration import Declaration
 from smalltale.hackathon.editions import EditionDraft, PromptSetDraft, import_edition
 from smalltale.hackathon.intake import hand_in
+from smalltale.hackathon.passwords import hash_password
 from smalltale.hackathon.scripted import ScriptedPanel
 from smalltale.hackathon.store import Store
 from smalltale.hackathon.tables import Edition, HandIn, Person
@@ -31,7 +32,7 @@ from smalltale.hackathon.worker import work
 from smalltale.rules import rules_from
 
 PASSWORD = "once upon a time"
-KEPT_PASSWORD = people.hash_password(PASSWORD)
+KEPT_PASSWORD = hash_password(PASSWORD)
 PROMPTS = [f"Once upon a time, number {i} went out. One day," for i in range(6)]
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOML = 'start = 2026-03-01\nend = 2026-04-07\n[edition]\nslug = "first"\n'

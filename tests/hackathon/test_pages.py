@@ -12,10 +12,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
 
+from smalltale.hackathon import people
 from smalltale.hackathon.app import create_app
 from smalltale.hackathon.export import written
 from smalltale.hackathon.looking import sight
 from smalltale.hackathon.tables import Edition, HandIn, Prompt, SignIn, Team
+from smalltale.hackathon.visit import TEMPLATES
 
 from .conftest import PASSWORD, PROMPTS, Fair, stories, token_on
 
@@ -400,6 +402,51 @@ def test_an_account_is_closed_at_once_and_opened_again(fair: Fair) -> None:
     assert client.get("/organise").status_code == 200
     change("demote")
     assert client.get("/organise").status_code == 403
+
+
+def test_a_password_is_changed_by_its_owner_and_ends_every_other_session(fair: Fair) -> None:
+    fair.person("ada")
+    client, elsewhere = fair.signed_in("ada"), fair.signed_in("ada")
+
+    def change(old: str, new: str) -> tuple[int, str]:
+        fields = {"form_token": token_on(client, "/account"), "password": old, "new_password": new}
+        answer = client.post("/account/password", data=fields)
+        return answer.status_code, answer.text
+
+    status, text = change("wrong", "short")
+    assert status == 422
+    assert "it is not your password; type the one" in text
+    assert "it has 5 characters; choose 10 to 200" in text
+    status, text = change(PASSWORD, "another fine password")
+    assert (status, "It is changed" in text) == (200, True)
+    assert elsewhere.get("/account", follow_redirects=False).status_code == 303
+    assert client.get("/account").status_code == 200
+    with pytest.raises(AssertionError):
+        fair.signed_in("ada")
+
+
+def test_an_organiser_gives_a_new_password_that_is_shown_once(fair: Fair) -> None:
+    fair.person("ada")
+    fair.person("boss", admin=True)
+    client, boss = fair.signed_in("ada"), fair.signed_in("boss")
+
+    def reset(handle: str) -> tuple[int, str]:
+        fields = {"form_token": token_on(boss, "/organise"), "handle": handle, "act": "password"}
+        answer = boss.post("/organise/accounts", data=fields)
+        return answer.status_code, answer.text
+
+    text = reset("ada")[1]
+    made = re.search(r'class="token">([\w-]{16})<', text)
+    assert made is not None
+    assert client.get("/account", follow_redirects=False).status_code == 303
+    assert people.check_password(fair.store, "ada", made[1]).handle == "ada"
+    assert made[1] not in boss.get("/organise").text + boss.get("/organise/audit").text
+    assert reset("nobody")[0] == 404
+
+
+def test_no_template_shows_what_is_not_escaped() -> None:
+    for path in TEMPLATES.iterdir():
+        assert not re.search(r"\|\s*safe|autoescape|style=|<script(?! src=)|\son\w+=", path.read_text()), path
 
 
 def test_a_new_panel_hears_every_hand_in_at_a_click_and_the_old_scores_stay(fair: Fair) -> None:

@@ -6,6 +6,7 @@ Beware: nothing is deleted; a disqualified hand-in keeps its scores and leaves t
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from sqlalchemy import Select, delete, func, select
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from smalltale.hackathon.editions import PANEL_NAME
 from smalltale.hackathon.jobs import queue_judging
+from smalltale.hackathon.passwords import set_password
 from smalltale.hackathon.people import visible
 from smalltale.hackathon.problems import forbidden, missing, refused
 from smalltale.hackathon.store import Store, audit
@@ -129,6 +131,21 @@ def answer_appeal(store: Store, organiser: Person, appeal_id: int, answer: str) 
         )
 
 
+def reset_password(store: Store, organiser: Person, handle: str) -> str:
+    """Give a local account a new password, shown once, for who has forgotten theirs. Raises Problem."""
+    refuse_others(organiser)
+    password = secrets.token_urlsafe(12)
+    with store.write() as session:
+        found = account_of(session, handle)
+        if found.password is None:
+            raise refused(
+                "handle", f"{found.handle} signs in through {found.provider or 'nothing'}", status=409
+            )
+        set_password(session, found, password)
+        audit(session, store.now(), organiser.handle, "password reset", found.handle)
+    return password
+
+
 ACCOUNT_ACTS = {
     "close": ("disabled", True, "account closed"),
     "open": ("disabled", False, "account opened"),
@@ -144,12 +161,18 @@ def change_account(store: Store, organiser: Person, handle: str, act: str) -> No
         raise refused("act", f"{visible(act) or 'nothing'}", f"choose one of: {', '.join(ACCOUNT_ACTS)}")
     column, value, told = ACCOUNT_ACTS[act]
     with store.write() as session:
-        found = session.scalar(select(Person).where(Person.handle == handle.strip().lower()))
-        if found is None:
-            raise refused(
-                "handle", f"nobody here is called {visible(handle) or 'nothing'}", "write the handle", 404
-            )
+        found = account_of(session, handle)
         if found.id == organiser.id:
             raise refused("handle", "that is yourself", "ask another organiser", 409)
         setattr(found, column, value)
         audit(session, store.now(), organiser.handle, told, found.handle)
+
+
+def account_of(session: Session, handle: str) -> Person:
+    """The person of that handle. Raises Problem."""
+    found = session.scalar(select(Person).where(Person.handle == handle.strip().lower()))
+    if found is None:
+        raise refused(
+            "handle", f"nobody here is called {visible(handle) or 'nothing'}", "write the handle", 404
+        )
+    return found

@@ -24,6 +24,7 @@ from smalltale.hackathon.organise import (
     disqualify,
     judge_all,
     rejudge,
+    reset_password,
 )
 from smalltale.hackathon.pages import PageNumber, RowNumber, Visitor
 from smalltale.hackathon.pages_hand_ins import show_hand_in
@@ -49,11 +50,12 @@ def show(
     *,
     page: int = 1,
     code: str = "",
+    password: str = "",
     problem: Problem | None = None,
     typed: dict[str, str] | None = None,
     about: str = "",
 ) -> HTMLResponse:
-    """The overview: with a new invitation shown once, or with what was wrong in the form named by `about`."""
+    """The overview: with a new invitation or password shown once, or with what was wrong in the form named by `about`."""
     v.organiser()
     edition = edition_of(v)
     with v.store.read() as session:
@@ -104,6 +106,7 @@ def show(
         unheard=unheard,
         special=special,
         code=code,
+        password=password,
         page=page,
         pages=max(1, -(-count // ROWS)),
     )
@@ -132,8 +135,16 @@ def invitation(form: Form) -> HTMLResponse:
 
 @organiser_pages.post("/accounts")
 def account(form: Form) -> Response:
-    """Close or open an account, make somebody an organiser or no longer one."""
+    """Close or open an account, make somebody an organiser or no longer one, give a new password."""
     v = form.visit
+    if form["act"] == "password":
+        try:
+            password = reset_password(v.store, v.organiser(), form["handle"])
+        except Problem as problem:
+            if not problem.fields:
+                raise
+            return show(v, problem=problem, typed=form.fields, about="accounts")
+        return show(v, password=password, typed=form.fields)
     return done(form, "accounts", lambda: change_account(v.store, v.organiser(), form["handle"], form["act"]))
 
 

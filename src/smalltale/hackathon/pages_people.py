@@ -13,6 +13,7 @@ from sqlalchemy import select
 from smalltale.hackathon import people
 from smalltale.hackathon.forms import Form
 from smalltale.hackathon.pages import RowNumber, Visitor
+from smalltale.hackathon.passwords import change_password
 from smalltale.hackathon.problems import FieldProblem, Problem
 from smalltale.hackathon.tables import ApiToken
 from smalltale.hackathon.visit import Visit, local_path
@@ -30,13 +31,12 @@ def sign_in_form(v: Visitor, next: str = "/") -> HTMLResponse:
 def sign_in(form: Form) -> Response:
     """Sign in with a local account; the cookie changes."""
     v, after = form.visit, local_path(form["next"] or "/")
-    client = v.request.client.host if v.request.client else ""
     try:
-        v.site.attempts.refuse(client, form["handle"])
+        v.site.attempts.refuse(v.client, form["handle"])
         person = people.check_password(v.store, form["handle"], form["password"])
     except Problem as problem:
         if problem.status == 401:
-            v.site.attempts.failed(client, form["handle"])
+            v.site.attempts.failed(v.client, form["handle"])
         return v.render(
             "sign_in.html",
             status=problem.status,
@@ -80,13 +80,18 @@ def join(form: Form, code: str) -> Response:
 
 
 @people_pages.get("/account")
-def account(v: Visitor) -> HTMLResponse:
-    """API tokens."""
-    return account_page(v)
+def account(v: Visitor, changed: bool = False) -> HTMLResponse:
+    """API tokens and the password."""
+    return account_page(v, changed=changed)
 
 
 def account_page(
-    v: Visit, *, token: str = "", problem: Problem | None = None, typed: dict[str, str] | None = None
+    v: Visit,
+    *,
+    token: str = "",
+    changed: bool = False,
+    problem: Problem | None = None,
+    typed: dict[str, str] | None = None,
 ) -> HTMLResponse:
     """The account page, with a new token shown once."""
     person = v.signed_in()
@@ -101,6 +106,7 @@ def account_page(
         typed=typed,
         tokens=tokens,
         token=token,
+        changed=changed,
         scopes=people.SCOPES,
     )
 
@@ -116,6 +122,21 @@ def make_token(form: Form) -> HTMLResponse:
             raise
         return account_page(v, problem=problem, typed=form.fields)
     return account_page(v, token=token)
+
+
+@people_pages.post("/account/password")
+def password(form: Form) -> Response:
+    """Change one's password; this browser gets a new session, all others end."""
+    v = form.visit
+    person = v.signed_in()
+    try:
+        v.site.attempts.refuse(v.client, person.handle)
+        change_password(v.store, person, form["password"], form["new_password"])
+    except Problem as problem:
+        if any(each.field == "password" for each in problem.fields):
+            v.site.attempts.failed(v.client, person.handle)
+        return account_page(v, problem=problem)
+    return v.go("/account?changed=yes", cookie=people.sign_in(v.store, person))
 
 
 @people_pages.post("/account/tokens/{number}/revoke")

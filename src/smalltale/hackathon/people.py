@@ -7,7 +7,6 @@ Beware: passwords are scrypt hashes; sessions, tokens and invitations are kept a
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
 import unicodedata
@@ -17,6 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from smalltale.hackathon.passwords import hash_password, password_fits, wrong_length
 from smalltale.hackathon.problems import FieldProblem, Problem, missing, refused
 from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import AccountInvitation, ApiToken, Person, SignIn
@@ -24,29 +24,11 @@ from smalltale.hackathon.tables import AccountInvitation, ApiToken, Person, Sign
 SESSION_DAYS = 14
 INVITATION_DAYS = 14
 SCOPES = ("read", "hand-in")
-PASSWORD_CHARACTERS = (10, 200)
-SCRYPT = {"n": 2**14, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024}
 
 
 def hashed(token: str) -> str:
     """What is kept of a random token. It is long and random, so a plain hash is enough."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def hash_password(password: str) -> str:
-    """A salted scrypt hash."""
-    salt = secrets.token_bytes(16)
-    return f"scrypt${salt.hex()}${hashlib.scrypt(password.encode(), salt=salt, **SCRYPT).hex()}"
-
-
-NOBODYS_PASSWORD = hash_password(secrets.token_hex(16))
-
-
-def password_fits(password: str, kept: str | None) -> bool:
-    """Whether the password is the one kept; as slow for an unknown person as for a known one."""
-    _, salt, digest = (kept or NOBODYS_PASSWORD).split("$")
-    found = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), **SCRYPT).hex()
-    return hmac.compare_digest(found, digest) and kept is not None
 
 
 def clean_handle(handle: str) -> str:
@@ -125,11 +107,7 @@ def join(store: Store, code: str, handle: str, password: str) -> Person:
         handle = clean_handle(handle)
     except Problem as problem:
         problems += problem.fields
-    low, high = PASSWORD_CHARACTERS
-    if not low <= len(password) <= high:
-        problems.append(
-            FieldProblem("password", f"it has {len(password)} characters", f"choose {low} to {high}")
-        )
+    problems += wrong_length(password)
     if problems:
         raise Problem(422, "this was not accepted", problems)
     kept = hash_password(password)
@@ -207,7 +185,7 @@ def check_password(store: Store, handle: str, password: str) -> Person:
     """The person of that handle and password. Raises Problem, the same for a wrong name and a wrong password."""
     with store.read() as session:
         person = session.scalar(select(Person).where(Person.handle == handle.strip().lower()))
-    fits = password_fits(password[: PASSWORD_CHARACTERS[1]], person.password if person else None)
+    fits = password_fits(password, person.password if person else None)
     if person is None or not fits or person.disabled:
         raise refused("password", "the name and the password do not fit together", "check both", 401)
     return person

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from smalltale.hackathon.editions import EditionDraft, PromptSetDraft, import_edition, rules_of
 from smalltale.hackathon.jobs import queue_judging
-from smalltale.hackathon.people import add_person, hash_password, name_key
+from smalltale.hackathon.passwords import hash_password
+from smalltale.hackathon.people import add_person, name_key
 from smalltale.hackathon.scripted import ScriptedPanel
 from smalltale.hackathon.store import Store, audit
 from smalltale.hackathon.tables import Completion, Edition, HandIn, Member, Person, Prompt, PromptSet, Team

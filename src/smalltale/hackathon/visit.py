@@ -74,6 +74,11 @@ class Visit:
     def form_token(self) -> str:
         return hmac.new(self.site.secret, self.cookie.encode(), hashlib.sha256).hexdigest()
 
+    @property
+    def client(self) -> str:
+        """The visitor's address."""
+        return self.request.client.host if self.request.client else ""
+
     def signed_in(self) -> Person:
         """The person. Raises Problem 401, which pages answer with the sign-in page."""
         if self.person is None:
