@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select, update
@@ -191,63 +191,78 @@ import sys, threading, time
 from smalltale.hackathon import jobs, worker
 from smalltale.hackathon.scripted import ScriptedPanel
 from smalltale.hackathon.store import Store
-jobs.LEASE_SECONDS = worker.LEASE_SECONDS = 3
+url, lease, pause, until_idle = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), bool(sys.argv[4])
+jobs.LEASE_SECONDS = worker.LEASE_SECONDS = lease
 worker.BATCH = 2
 class Slow(ScriptedPanel):
     def judge(self, stories, judge):
-        time.sleep(0.02)
+        time.sleep(pause)
         return super().judge(stories, judge)
 print("up", flush=True)
-worker.work(Store(sys.argv[1]), lambda edition, panel: Slow(), threading.Event(), until_idle=len(sys.argv) > 2)
+worker.work(Store(url), lambda edition, panel: Slow(), threading.Event(), until_idle=until_idle)
 """
+
+
+def slow_worker(
+    fair: Fair, *, lease: float, pause: float, until_idle: bool = False
+) -> subprocess.Popen[bytes]:
+    """A worker of its own process, which has begun."""
+    url = fair.store.url.render_as_string(hide_password=False)
+    given = [url, str(lease), str(pause), "yes" if until_idle else ""]
+    process = subprocess.Popen([sys.executable, "-c", SLOW_WORKER, *given], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill -9."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def judgements(fair: Fair) -> int:
+    with fair.store.read() as session:
+        return session.scalar(select(func.count()).select_from(Judgement)) or 0
 
 
 @pytest.mark.all
 def test_kill_9_at_random_moments_loses_nothing_and_judges_nothing_twice_into_a_score(fair: Fair) -> None:
-    import random
-
     rng = random.Random(3)
-    fair.clock.now = fair.edition.starts + timedelta(days=5)
     rows = [fair.hand_in(fair.team(f"team{n}")) for n in range(12)]
-    url = fair.store.url.render_as_string(hide_password=False)
     for _ in range(50):
-        process = subprocess.Popen([sys.executable, "-c", SLOW_WORKER, url], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
+        process = slow_worker(fair, lease=3, pause=0.02)
         time.sleep(rng.uniform(0.0, 0.35))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        kill(process)
     time.sleep(3.1)
-    subprocess.run(
-        [sys.executable, "-c", SLOW_WORKER, url, "until idle"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        timeout=300,
-    )
+    with slow_worker(fair, lease=3, pause=0.02, until_idle=True) as last:
+        assert last.wait(timeout=300) == 0
+    assert judgements(fair) == 48 * len(rows)
     with fair.store.read() as session:
         assert {each.state for each in session.scalars(select(HandIn))} == {"judged"}
-        assert session.scalar(select(func.count()).select_from(Judgement)) == 48 * len(rows)
         assert {
             (each.judged, each.expected) for each in session.scalars(select(Score).where(Score.side == "all"))
         } == {(48, 48)}
 
 
 @pytest.mark.all
-def test_a_worker_that_dies_for_good_is_replaced_within_sixty_seconds_of_real_time(fair: Fair) -> None:
-    row = fair.hand_in(fair.team("ada"))
-    fair.store.now = lambda: datetime.now(UTC)
-    with fair.store.write() as session:
-        session.execute(update(Job).values(run_after=fair.store.now()))
-    assert claim(fair.store, "dead") is not None
-    began, state, stop = time.monotonic(), "", threading.Event()
-    live = threading.Thread(target=work, args=(fair.store, lambda _edition, _panel: ScriptedPanel(), stop))
-    live.start()
-    while state != "judged" and time.monotonic() - began < 60:
-        time.sleep(0.5)
+def test_a_killed_workers_half_done_work_goes_to_a_live_one_within_sixty_seconds(fair: Fair) -> None:
+    row, shipped = fair.hand_in(fair.team("ada")), LEASE_SECONDS
+    dying = slow_worker(fair, lease=shipped, pause=0.3)
+    while judgements(fair) < 8:
+        time.sleep(0.05)
+    living = slow_worker(fair, lease=shipped, pause=0.0)
+    kill(dying)
+    died, half, state = time.monotonic(), judgements(fair), ""
+    assert 8 <= half < 48
+    while state != "judged" and time.monotonic() - died < 60:
+        time.sleep(0.2)
         with fair.store.read() as session:
             state = session.get_one(HandIn, row.id).state
-    stop.set()
-    live.join()
+    kill(living)
     assert state == "judged"
-    assert time.monotonic() - began > LEASE_SECONDS - 5
+    with fair.store.read() as session:
+        assert session.scalars(select(Job.attempts)).one() == 2
+        assert session.get_one(Score, (row.id, "scripted-1", "all")).judged == judgements(fair) == 48
