@@ -265,7 +265,7 @@ class Boards:
 
     FRESH_SECONDS = 2.0
     """With a hand-in judged every second, a board is made anew at most this often."""
-    OLDEST_SECONDS = 4.0
+    OLDEST_SECONDS = 2.5
     """An outdated board older than this is shown to nobody; it is made anew while the visitor waits."""
     MOST = 200
 

@@ -7,10 +7,12 @@ Beware: what was said is written batch by batch under the lease; a worker that l
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -39,7 +41,8 @@ from smalltale.hackathon.verification import give_up_verifying, verify_upload
 
 log = logging.getLogger(__name__)
 BATCH = 32
-IDLE_SECONDS = 1.0
+IDLE_SECONDS = 0.5
+BEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +99,13 @@ def work(
     until_idle: bool = False,
 ) -> int:
     """Judge until `stop` is set, or until nothing waits. Returns how many jobs were brought to an end."""
-    name, done = name or new_name(), 0
+    name, done, beaten = name or new_name(), 0, -math.inf
     while not stop.is_set():
         try:
             job = claim(store, name)
-            beat(store, name, f"hand-in {job.hand_in_id}" if job else None)
+            if job is not None or time.monotonic() - beaten > BEAT_SECONDS:
+                beat(store, name, f"hand-in {job.hand_in_id}" if job else None)
+                beaten = time.monotonic()
             if job is not None:
                 run(store, panel_of, job, name)
                 done += 1
