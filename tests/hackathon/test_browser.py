@@ -100,6 +100,8 @@ def test_a_browser_goes_from_sign_in_to_export(
     for each in (page, other):
         each.on("console", lambda message: said.append(message.text))
     page.goto(site)
+    expect(page.locator(".dates")).to_contain_text("1 Mar 2026, 00:00 AOE · 1 Mar 12:00 UTC")
+    assert ("your time" in page.locator(".dates").inner_text()) is script
     page.click("text=Sign in to take part")
     sign_in(page, site, "ada", PASSWORD)
     page.click("nav >> text=Team")

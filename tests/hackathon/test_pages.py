@@ -340,6 +340,7 @@ def test_an_appeal_is_answered_by_an_organiser(fair: Fair) -> None:
     short = client.post(f"{page}/appeal", data={"form_token": token_on(client, page), "text": "why <b>"})
     assert short.status_code == 422
     assert "it has 7 characters; write 10 to 2,000" in short.text
+    assert 'This was not accepted: <a href="#text">see below</a>' in short.text
     assert ">why &lt;b&gt;</textarea>" in short.text
     appeal = {"form_token": token_on(client, page), "text": "The judge misread story 2."}
     client.post(f"{page}/appeal", data=appeal)

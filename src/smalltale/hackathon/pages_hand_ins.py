@@ -91,7 +91,7 @@ def show_hand_in(
         "hand_in.html",
         status=problem.status if problem else 200,
         problems=problem.fields if problem else (),
-        trouble=problem.title if problem and not problem.fields else "",
+        trouble=problem.title if problem else "",
         typed=typed,
         edition=view.edition,
         view=view,

@@ -37,7 +37,7 @@ THINGS = (
     "a blue boat",
     "a sleepy bear",
 )
-PLACES = ("the park", "the garden", "the beach", "the old barn", "the kitchen", "the woods")
+PLACES = ("the park", "the garden", "the attic", "the old barn", "the kitchen", "the woods")
 MORE = (
     "{n} was a little scared, but also very curious.",
     "“Can we share it?” asked a small voice behind the tree.",
