@@ -373,7 +373,7 @@ def test_an_organisers_form_names_what_is_wrong_and_keeps_what_was_typed(fair: F
     assert post("/organise/teams/9", do="confirm", weight_class="small")[0] == 404
     page = f"/organise/hand-ins/{row.id}"
     status, text = post(page, do="judge", panel="a panel " * 20)
-    assert (status, "is not a panel&#39;s name" in text, 'value="a panel a' in text) == (422, True, True)
+    assert (status, "is no panel of The First; choose one of: scripted-1" in text) == (422, True)
     status, text = post(page, do="disqualify", reason="")
     assert (status, "it has 0 characters" in text) == (422, True)
     assert "Bring back" in post(page, do="disqualify", reason="copied")[1]

@@ -19,8 +19,9 @@ from smalltale.errors import SmalltaleError
 from smalltale.hackathon.board import make_board
 from smalltale.hackathon.jobs import LEASE_SECONDS, LeaseLost, claim, finish, place_in_queue, renew
 from smalltale.hackathon.organise import rejudge
+from smalltale.hackathon.problems import Problem
 from smalltale.hackathon.scripted import ScriptedPanel
-from smalltale.hackathon.tables import HandIn, Job, Judgement, Score
+from smalltale.hackathon.tables import Edition, HandIn, Job, Judgement, Score
 from smalltale.hackathon.worker import Opinion, Story, work
 
 from .conftest import Fair
@@ -161,10 +162,21 @@ def test_two_workers_never_hold_the_same_job(fair: Fair) -> None:
     assert len(held) == 6
 
 
+def second_panel(fair: Fair) -> None:
+    """An edition knows another panel, as after its file named one."""
+    means = {"judges": ["scripted-a", "scripted-b"], "rubric": "scripted", "version": ""}
+    with fair.store.write() as session:
+        edition = session.get_one(Edition, fair.edition.id)
+        edition.panels = {**edition.panels, "scripted-2": means}
+
+
 def test_judging_again_with_another_panel_keeps_the_old_scores_beside_it(fair: Fair) -> None:
     row = fair.hand_in(fair.team("ada"))
     fair.judge()
     organiser = fair.person("boss", admin=True)
+    with pytest.raises(Problem, match="choose one of: scripted-1"):
+        rejudge(fair.store, organiser, row.id, "scripted-2")
+    second_panel(fair)
     rejudge(fair.store, organiser, row.id, "scripted-2")
     rejudge(fair.store, organiser, row.id, "scripted-2")
     assert fair.judge() == 1
@@ -176,6 +188,7 @@ def test_judging_again_with_another_panel_keeps_the_old_scores_beside_it(fair: F
 def test_a_judged_hand_in_stays_judged_where_another_panel_cannot_be_reached(fair: Fair) -> None:
     row = fair.hand_in(fair.team("ada"))
     fair.judge()
+    second_panel(fair)
     rejudge(fair.store, fair.person("boss", admin=True), row.id, "scripted-2")
     for _ in range(5):
         run(fair, Moody(down=1))
@@ -189,6 +202,7 @@ def test_a_judged_hand_in_stays_judged_where_another_panel_cannot_be_reached(fai
 SLOW_WORKER = """
 import sys, threading, time
 from smalltale.hackathon import jobs, worker
+from smalltale.hackathon.problems import Problem
 from smalltale.hackathon.scripted import ScriptedPanel
 from smalltale.hackathon.store import Store
 url, lease, pause, until_idle = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), bool(sys.argv[4])

@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
-from smalltale.hackathon.editions import PANEL_NAME
 from smalltale.hackathon.jobs import queue_judging
 from smalltale.hackathon.passwords import set_password
 from smalltale.hackathon.people import visible
@@ -36,20 +35,22 @@ def stated(reason: str, most: int, mend: str, field: str = "reason") -> str:
 
 
 def rejudge(store: Store, organiser: Person, hand_in_id: int, panel: str | None = None) -> None:
-    """Queue a hand-in again: with the same panel to fill what is missing, or with another, kept beside the old one.
+    """Queue a hand-in again: with the same panel to fill what is missing, or with another of the edition, kept beside it.
 
     A hand-in that is judged stays so meanwhile. Raises Problem.
     """
     refuse_others(organiser)
-    if panel and not PANEL_NAME.fullmatch(panel):
-        raise refused(
-            "panel", f"{visible(panel)} is not a panel's name", "use 1 to 64 letters, digits, dots and dashes"
-        )
     with store.write() as session:
         hand_in = session.get(HandIn, hand_in_id)
         if hand_in is None:
             raise missing("hand-in")
-        panel = panel or session.get_one(Edition, hand_in.edition_id).panel
+        edition = session.get_one(Edition, hand_in.edition_id)
+        panel = panel or edition.panel
+        if panel not in {*edition.panels, edition.panel}:
+            known = ", ".join({**edition.panels, edition.panel: None})
+            raise refused(
+                "panel", f"{visible(panel)} is no panel of {edition.title}", f"choose one of: {known}"
+            )
         job = session.scalar(select(Job).where(Job.key == f"judge:{hand_in_id}:{panel}"))
         if job is None:
             queue_judging(session, store, hand_in, panel)
