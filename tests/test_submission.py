@@ -80,7 +80,7 @@ def test_every_error_is_named_at_once_with_its_row_and_mend(tmp_path: Path) -> N
             + b"}\n"
             + b"[" * 100_000,
             [
-                ("row 1, column completion", "no UTF-8; save the file as UTF-8"),
+                ("row 1, column completion", "half a character is not UTF-8; save the file as UTF-8"),
                 ("row 2, column all", "line 2 is not JSON"),
                 ("row 3, column completion", "it is missing"),
                 ("row 4, column all", "line 4 is no object"),
@@ -95,7 +95,7 @@ def test_every_error_is_named_at_once_with_its_row_and_mend(tmp_path: Path) -> N
             [
                 ("row 1, column all", "it has 3 cells and the header 2; put a cell"),
                 ("row 2, column completion", "it is missing"),
-                ("row 3, column completion", "no UTF-8"),
+                ("row 3, column completion", "byte 0xe9 is not UTF-8"),
                 ("row 4, column completion", "a NUL character"),
                 ("row 5, column completion", "empty or invisible"),
             ],
@@ -106,6 +106,8 @@ def test_rows_that_cannot_be_read_are_all_named_beside_each_other(
     tmp_path: Path, name: str, content: bytes, told: list[tuple[str, str]]
 ) -> None:
     (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileProblem, match="row 1, column"):
+        read_submission(tmp_path / name)
     errors = [str(each) for each in check_submission(tmp_path / name, ["p"], RULES).errors]
     for where, says in told:
         assert any(each.startswith(f"{where}: ") and says in each for each in errors), (where, says, errors)

@@ -83,9 +83,6 @@ def errors_of_row(number: int, row: Completion, rules: Rules) -> list[Finding]:
         value: str = getattr(row, column)
         if "\x00" in value:
             found, mend = "it has a NUL character", "remove it"
-        elif any("\ud800" <= each <= "\udfff" for each in value):
-            found = f"{shown(value)} has what is no UTF-8"
-            mend = "save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8"
         elif not is_visible(value):
             found, mend = "it is empty or invisible", "give a story"
         elif len(value) > rules.max_completion_characters:

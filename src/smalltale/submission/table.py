@@ -91,25 +91,28 @@ def read_table(path: Path) -> Table:
     problems: list[Finding] = []
     for number, row in enumerate(found, 1):
         if isinstance(row, dict):
-            problems += [each for name in COLUMNS for each in problems_of_cell(number, name, row.get(name))]
-            rows[number] = Completion(
-                *(text if isinstance(text := row.get(name), str) else "" for name in COLUMNS)
-            )
+            broken = {name: problem_of_cell(number, name, row.get(name)) for name in COLUMNS}
+            problems += [each for each in broken.values() if each is not None]
+            rows[number] = Completion(*("" if broken[name] else row[name] for name in COLUMNS))
         else:
             problems.append(Finding(row=number, column="all", found=row.found, mend=row.mend))
     return Table(rows, problems)
 
 
-def problems_of_cell(number: int, column: str, value: object) -> list[Finding]:
-    """Why a cell is no text."""
+def problem_of_cell(number: int, column: str, value: object) -> Finding | None:
+    """Why a cell is no text, None where it is."""
     if value is None:
-        return [Finding(row=number, column=column, found="it is missing", mend=f"give every row a {column}")]
-    if not isinstance(value, str):
+        found, mend = "it is missing", f"give every row a {column}"
+    elif not isinstance(value, str):
         said = repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
-        return [
-            Finding(row=number, column=column, found=f"{said:.{MAX_SHOWN}} is not text", mend="give text")
-        ]
-    return []
+        found, mend = f"{said:.{MAX_SHOWN}} is not text", "give text"
+    elif broken := next((each for each in value if "\ud800" <= each <= "\udfff"), None):
+        byte = ord(broken) - 0xDC00  # as surrogateescape writes it
+        found = f"byte 0x{byte:02x} is not UTF-8" if 0x80 <= byte <= 0xFF else "half a character is not UTF-8"
+        mend = "save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8"
+    else:
+        return None
+    return Finding(row=number, column=column, found=found, mend=mend)
 
 
 def rows_of_csv(path: Path) -> list[dict[str, Any] | Unread]:
