@@ -89,7 +89,7 @@ def test_a_token_is_drawn_as_the_rules_written_plainly_draw_it(
 @settings(max_examples=100, deadline=None)
 @given(
     rows=st.integers(1, 5),
-    width=st.integers(1, 700),
+    width=st.sampled_from([1, 15, 16, 100, 1_000]),
     levels=st.sampled_from([2, 1_000_000]),
     seed=st.integers(0, 10_000),
     data=st.data(),
@@ -97,7 +97,7 @@ def test_a_token_is_drawn_as_the_rules_written_plainly_draw_it(
 def test_the_likeliest_are_found_in_order_and_of_equals_the_first(
     rows: int, width: int, levels: int, seed: int, data: st.DataObject
 ) -> None:
-    count = data.draw(st.integers(1, width))
+    count = data.draw(st.integers(1, min(width, 70)))
     chance = torch.Generator().manual_seed(seed)
     logits = torch.randint(-levels, levels, (rows, width), generator=chance).float()
     whole, order = logits.sort(dim=-1, descending=True, stable=True)
