@@ -204,7 +204,7 @@ def test_a_pre_empted_run_saves_on_all_ranks_and_ends_as_one_never_stopped(
 
 
 OF_ANOTHER_FOLDER = (
-    "sys.argv = [each + '-other' * rank if each.endswith('tokens') else each for each in sys.argv]"
+    "sys.argv = [each + '-other' * rank if each.endswith('/tokens') else each for each in sys.argv]"
 )
 
 
@@ -212,7 +212,7 @@ OF_ANOTHER_FOLDER = (
 @pytest.mark.parametrize(
     ("before", "ranks", "says"),
     [
-        ("", 3, "does not divide into 3 ranks' rows of 64 tokens; make it a multiple of 192"),
+        ("", 3, "rank 0: training.batch_tokens = 512 does not divide into 3 ranks' rows of 64 tokens"),
         (
             "sys.argv += ['--set', f'training.seed={rank}']",
             2,
