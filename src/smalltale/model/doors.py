@@ -23,7 +23,7 @@ LEAVES_TORCH = {
     "numpy", "__array__", "tolist", "data_ptr", "__dlpack__", "storage", "untyped_storage", "share_memory_", "__repr__",
     "__format__", "__reduce_ex__", "__deepcopy__", "_typed_storage",
 }  # fmt: skip
-WHOLE, PIECES = 1 << 20, 16
+WHOLE, PIECES = 1 << 16, 16
 """Bytes of a storage compared whole; a larger one in so many pieces, of as many bytes together."""
 
 

@@ -18,7 +18,6 @@ from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from smalltale.model.activations import indices_of, vectors_of
 from smalltale.model.calls import (
@@ -29,6 +28,7 @@ from smalltale.model.calls import (
     shapes_of,
     slice_of,
     storage_key,
+    tensors_in,
     written_tensors,
 )
 from smalltale.model.doors import Contents, Leaving, caller
@@ -78,6 +78,10 @@ class Watcher(TorchDispatchMode):
     """Knows each storage, and writes a Meeting where data and weights are operands of one operator."""
 
     supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the wrapper that says so costs a tenth of the count
 
     def __init__(
         self,
@@ -146,7 +150,7 @@ class Watcher(TorchDispatchMode):
             return NotImplemented  # the class takes itself apart; what is inside comes here
         if torch.Tag.dynamic_output_shape in func.tags:
             args = self.picked(func, args, kwargs)
-        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        tensors = list(tensors_in(args, kwargs))
         name = func._schema.name.split("::")[-1]
         whats = [
             CONSTANT if name in SHAPE_ONLY else self.what(each, name == "lift_fresh") for each in tensors
@@ -163,7 +167,7 @@ class Watcher(TorchDispatchMode):
             out = shapes_of(func, args, kwargs, constant=all(what == CONSTANT for what in whats))
         else:
             out = func(*args, **kwargs)
-        results = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
+        results = list(tensors_in(out))
         fresh = [each for each in results if storage_key(each) not in given]
         for each in [*fresh, *written]:
             self.contents.note(each)
@@ -199,7 +203,7 @@ class Watcher(TorchDispatchMode):
         """The arguments of an operator whose result has as many elements as its data picks."""
         name = func._schema.name.split("::")[-1]
         masks = masks_of(name, args)
-        if not any(self.is_data(each) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)):
+        if not any(self.is_data(each) for each in tensors_in(args, kwargs)):
             return args
         if masks and any(self.is_data(each) for each in masks):
             self.trace.picks[caller()] = None
