@@ -5,7 +5,7 @@ In: a token folder, or nothing (our fables). Out: results/scaling-DEVICE.json an
 Beware: `weak` keeps the batch a rank, `strong` the whole batch; on a CPU each rank has one thread, and ranks beyond the
 cores share them. NVLink multicast stays off.
 
-    python benchmarks/scaling.py [--ranks 1 2 4 8] [--shapes small medium large] [--tokens FOLDER] [--quick]
+    python benchmarks/scaling.py [--ranks 1 2 4 8] [--shapes small medium large] [--tokens FOLDER] [--quick] [--expect]
 """
 
 from __future__ import annotations
@@ -174,11 +174,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--commit", default=git_commit(), help="where there is no git")
+    parser.add_argument("--expect", action="store_true", help="only print what is computed for several H200s")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     if chosen.worker:
         worker(json.loads(chosen.worker))
+        return
+    if chosen.expect:
+        print(json.dumps(expectation(), indent=2))
         return
     gpus = torch.cuda.device_count()
     counts = chosen.ranks or ([each for each in (1, 2, 4, 8) if each <= gpus] if gpus else [1, 2, 4])
