@@ -2,8 +2,8 @@
 
 In: a training and a validation text. Out: results/ablation-cpu.json, a table, and a JSON line: for each choice and seed the
 bits per byte, the difference from the base of the same seed, counted parameters and the processor's seconds a step.
-Beware: one thread, seconds are the processor's own, so that other work on the machine does not count as ours; rates
-are the base's, tuned for no choice but the base. A run that is in the file is not made again, so that a stopped search goes on.
+Beware: one thread. Steps are timed afterwards, the choices in turn, in seconds of the processor's own, so that other work on the
+machine counts little. Rates are the base's, tuned for no other choice. A run that is in the file is not made again.
 
     python benchmarks/ablation.py --stories FILE --text FILE [--only NAME …] [--set section.key=value …] [--quick]
 
@@ -19,7 +19,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,32 +120,51 @@ def prepared(stories: Path, text: Path, seen: int) -> Iterator[Text]:
         yield Text(read_tokens(folder / "tokens"), tokenizer, read_stories(text)[:seen])
 
 
+class Training:
+    """One choice in training, as smalltale's loop trains it."""
+
+    def __init__(self, choice: Choice, seed: int, steps: int, text: Text) -> None:
+        recipe = load_recipe("demo", (*BASE, f"training.schedule.steps={steps}", *choice.keys))
+        self.shape, self.config = (
+            recipe.section("model", ModelConfig),
+            recipe.section("training", TrainingConfig),
+        )
+        device = choose_device("cpu")
+        torch.manual_seed(seed)
+        self.model, self.steps = choice.model(self.shape), steps
+        self.optimizers = Optimizers(self.model, self.config.optim, dtype=device.dtype, compiled=True)
+        if choice.change is not None:
+            choice.change(self.optimizers)
+        self.gradients = new.TellingGradients(
+            self.model,
+            Rows.from_tokens(text.data, self.config.row_length, seed=seed),
+            device,
+            Ranks(),
+            head_rows=self.config.head_rows,
+            compiled=True,
+            most=CACHED_TOKENS,
+        )
+        self.gradients.fit(self.config.batch_tokens)
+        self.optimizers.zero_grad()
+
+    def step(self, number: int) -> float:
+        """Returns the loss before it."""
+        self.optimizers.set_multiplier(self.config.schedule.multiplier(number / self.steps))
+        loss = self.gradients.of_step(number, self.config.batch_tokens)
+        self.optimizers.step()
+        self.optimizers.zero_grad()
+        return loss
+
+
 def run(choice: Choice, seed: int, steps: int, text: Text) -> dict[str, Any]:
-    """Train one choice with one seed, as smalltale's loop does."""
+    """Train one choice with one seed to its end."""
     torch._dynamo.reset()
-    recipe = load_recipe("demo", (*BASE, f"training.schedule.steps={steps}", *choice.keys))
-    shape, config = recipe.section("model", ModelConfig), recipe.section("training", TrainingConfig)
-    device = choose_device("cpu")
-    torch.manual_seed(seed)
-    model = choice.model(shape)
-    optimizers = Optimizers(model, config.optim, dtype=device.dtype, compiled=True)
-    if choice.change is not None:
-        choice.change(optimizers)
-    rows = Rows.from_tokens(text.data, config.row_length, seed=seed)
-    gradients = new.TellingGradients(
-        model, rows, device, Ranks(), head_rows=config.head_rows, compiled=True, most=CACHED_TOKENS
-    )
-    gradients.fit(config.batch_tokens)
-    optimizers.zero_grad()
+    training = Training(choice, seed, steps, text)
+    model = training.model
     average = [torch.zeros_like(each) for each in model.parameters()]
-    tail, seconds, losses = max(1, round(TAIL * steps)), [], []
+    tail, losses = max(1, round(TAIL * steps)), []
     for step in range(steps):
-        began = time.process_time()
-        optimizers.set_multiplier(config.schedule.multiplier(step / steps))
-        losses.append(gradients.of_step(step, config.batch_tokens))
-        optimizers.step()
-        optimizers.zero_grad()
-        seconds.append(time.process_time() - began)
+        losses.append(training.step(step))
         if step >= steps - tail:
             torch._foreach_add_(average, [each.detach() for each in model.parameters()])
     bits = evaluate(model, text.tokenizer, text.stories).bits_per_byte
@@ -160,13 +179,28 @@ def run(choice: Choice, seed: int, steps: int, text: Text) -> dict[str, Any]:
         "bits_per_byte": round(bits, 4),
         "bits_per_byte_of_averaged_tail": round(of_average, 4),
         "loss": round(statistics.fmean(losses[-20:]), 4),
-        "counted_parameters": count_parameters(choice.model(shape)).counted,
-        "seconds_per_step": round(statistics.median(seconds[1:]), 4),
+        "counted_parameters": count_parameters(choice.model(training.shape)).counted,
     }
 
 
-def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a choice: means over the seeds, and what each seed lost or won against the base."""
+def pace(choices: Sequence[Choice], text: Text, rounds: int) -> dict[str, float]:
+    """The processor's seconds that a step of each takes: a median over rounds of four steps, all choices in turn."""
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 100
+    trainings = {each.name: Training(each, 0, 1000, text) for each in choices}
+    taken: dict[str, list[float]] = {name: [] for name in trainings}
+    for number in range(rounds + 1):
+        for name, training in trainings.items():
+            for step in range(4 * number, 4 * number + 4):
+                began = time.process_time()
+                training.step(step)
+                if number:
+                    taken[name].append(time.process_time() - began)
+    return {name: round(statistics.median(each), 4) for name, each in taken.items()}
+
+
+def table(runs: list[dict[str, Any]], seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """A row a choice: means over the seeds, what each seed lost or won against the base, a step's time against its."""
     base = {each["seed"]: each for each in runs if each["choice"] == "base"}
     rows = []
     for name in dict.fromkeys(each["choice"] for each in runs):
@@ -184,12 +218,7 @@ def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     round(each["bits_per_byte_of_averaged_tail"] - each["bits_per_byte"], 4) for each in mine
                 ],
                 "counted_parameters": mine[0]["counted_parameters"],
-                "time": round(
-                    statistics.fmean(
-                        each["seconds_per_step"] / base[each["seed"]]["seconds_per_step"] for each in mine
-                    ),
-                    3,
-                ),
+                "time": round(seconds[name] / seconds["base"], 3) if name in seconds else None,
             }
         )
     return rows
@@ -202,7 +231,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         differences = "  ".join(f"{each:+.4f}" for each in row["against_base"])
         print(
-            f"{row['choice']:34} {row['bits_per_byte']:9.4f} {differences:>25} {row['counted_parameters']:10,} {row['time']:14.2f}"
+            f"{row['choice']:34} {row['bits_per_byte']:9.4f} {differences:>25} {row['counted_parameters']:10,} {row['time'] or 0:14.2f}"
         )
 
 
@@ -228,9 +257,27 @@ def main() -> None:
     choices = [each for each in CHOICES if each.name == "base" or only is None or each.name in only]
     if chosen.keys:
         choices.append(Choice(name=" ".join(chosen.keys), keys=tuple(chosen.keys)))
-    held = json.loads(chosen.out.read_text(encoding="utf-8"))["runs"] if chosen.out.exists() else []
-    runs = [each for each in held if each["steps"] == steps]
+    held = json.loads(chosen.out.read_text(encoding="utf-8")) if chosen.out.exists() else {}
+    runs = [each for each in held.get("runs", []) if each["steps"] == steps]
+    seconds = held.get("seconds_per_step", {})
     done = {(each["choice"], each["seed"]) for each in runs}
+
+    def keep() -> None:
+        write_json(
+            chosen.out,
+            {
+                "table": table(runs, seconds),
+                "runs": runs,
+                "seconds_per_step": seconds,
+                "base": load_recipe("demo", BASE).as_dict(),
+                "stories": len(text.stories),
+                "machine": choose_device("cpu").name,
+                "threads": 1,
+                "versions": {"torch": importlib.metadata.version("torch")},
+                "quick": chosen.quick,
+            },
+        )
+
     with prepared(chosen.stories, chosen.text, 30 if chosen.quick else STORIES) as text:
         for choice in choices:
             for seed in range(seeds):
@@ -238,20 +285,11 @@ def main() -> None:
                     continue
                 runs.append(run(choice, seed, steps, text) | {"commit": chosen.commit})
                 print(json.dumps(runs[-1]), flush=True)
-                write_json(
-                    chosen.out,
-                    {
-                        "table": table(runs),
-                        "runs": runs,
-                        "base": load_recipe("demo", BASE).as_dict(),
-                        "stories": len(text.stories),
-                        "machine": choose_device("cpu").name,
-                        "threads": 1,
-                        "versions": {"torch": importlib.metadata.version("torch")},
-                        "quick": chosen.quick,
-                    },
-                )
-    rows = table(runs)
+                keep()
+        if not {each.name for each in choices} <= seconds.keys():
+            seconds = pace(choices, text, 1 if chosen.quick else 5)
+            keep()
+    rows = table(runs, seconds)
     show(rows)
     print(json.dumps({row["choice"]: row["against_base"] for row in rows}))
 
