@@ -82,17 +82,18 @@ class Ledger:
 
     def twins(self, uses: Uses, traces: list[Trace]) -> list[tuple[str, str]]:
         """Uncounted tensors that take part and hold the very numbers of a counted one, with its name."""
-        counted: dict[tuple[int, float, float], str] = {}
-        others: list[tuple[str, Tensor]] = []
+        others = [(f"the tensor at {place}", each) for each, place in self.unregistered(traces)]
+        counted: list[tuple[str, Tensor]] = []
         for held in self.held:
             for names, tensor, _ in held.distinct():
                 if held.is_counted(names):
-                    if numbers := numbers_of(tensor):
-                        counted.setdefault(numbers, names[0])
+                    counted.append((names[0], tensor))
                 elif held.weight in uses:
                     others.append((names[0], tensor))
-        others += [(f"the tensor at {place}", each) for each, place in self.unregistered(traces)]
-        return [(name, counted[key]) for name, each in others if (key := numbers_of(each)) in counted]
+        sizes = {each.numel() for _, each in others}
+        known = {numbers_of(each): name for name, each in reversed(counted) if each.numel() in sizes}
+        found = [(name, numbers_of(each)) for name, each in others]
+        return [(name, known[numbers]) for name, numbers in found if numbers is not None and numbers in known]
 
     def unregistered(self, traces: list[Trace]) -> list[tuple[Tensor, str]]:
         """Tensors that take part, and that are neither parameters nor buffers nor trained; with where they do."""
