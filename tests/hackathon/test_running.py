@@ -122,7 +122,9 @@ def test_prompts_in_a_text_people_train_on_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[edition]\nslug = 'a b'", "use letters, digits and -"),
+        ("[edition]\nslug = 'a b'", "use 1 to 64 letters, digits and -"),
+        ("[edition]\npanel = 'my panel'", "letters, digits, dots and dashes"),
+        ("[edition]\ntitle = ' '", "title has 0 characters"),
         ("[edition]\njugdes = []", "unknown key 'jugdes'"),
         ("[[prompt_set]]\nkind = 'weekly'", "must be one of: practice, daily, final"),
         ("[[prompt_set]]\nkind = 'daily'", "names no file"),
