@@ -105,6 +105,15 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
         check_weights(nn.Linear(4, 4), tmp_path / "model.safetensors")
 
 
+def test_whole_numbers_for_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(4, 4, dtype=torch.int32), "bias": torch.zeros(4)}, path)
+    with pytest.raises(FileProblem, match=r"weight weight is I32, the model's is torch.float32"):
+        check_weights(nn.Linear(4, 4), path)
+    save_file({"weight": torch.zeros(4, 4, dtype=torch.bfloat16), "bias": torch.zeros(4)}, path)
+    check_weights(nn.Linear(4, 4), path)
+
+
 def test_an_honest_claim_passes_in_its_own_process(tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model")
     found = verify(hand_in(tmp_path, model), model)

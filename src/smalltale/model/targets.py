@@ -96,6 +96,12 @@ def check_weights(model: nn.Module, path: Path, allow_pickle: bool = False) -> N
             name: (tuple(each["shape"]), each["dtype"]) for name, each in safetensors_header(path).items()
         }
         compare_shapes(model, {name: shape for name, (shape, _) in found.items()}, path)
+        state = model.state_dict()
+        for name, (_, dtype) in found.items():
+            if (dtype[0] in "BF" and dtype != "BOOL") != state[name].is_floating_point() and dtype != "C64":
+                raise FileProblem(
+                    f"{path}: weight {name} is {dtype}, the model's is {state[name].dtype}; the file is not of this model"
+                )
         return
     if not allow_pickle:
         raise FileProblem(
