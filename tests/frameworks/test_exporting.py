@@ -6,15 +6,21 @@ import ast
 import json
 import pickle
 import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from smalltale.cli import build_app
 from smalltale.errors import FileProblem, RecipeError, SmalltaleError
-from smalltale.frameworks.exporting import export, small_plan
+from smalltale.frameworks.exporting import TEMPLATES, export, small_plan
 from smalltale.frameworks.framework import MODULES, Plan, every_framework, framework
 from smalltale.model.count import count_parameters
 from smalltale.model.gpt import GPT, GPTConfig
@@ -149,3 +155,94 @@ def test_the_streams_of_the_shared_scripts_are_the_tokens(prepared: Prepared, tm
     meta = json.loads((out / "meta.json").read_text())
     tokens = read_tokens(prepared.tokens)
     assert np.array_equal(np.memmap(out / "val.bin", dtype=meta["dtype"], mode="r"), tokens.val)
+
+
+def test_axolotl_reads_each_story_as_a_line_that_encodes_to_its_ids(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    out = exported("axolotl", prepared, tmp_path / "out")
+    from transformers import PreTrainedTokenizerFast
+
+    # The class that axolotl.yaml names.
+    tokens, tokenizer = read_tokens(prepared.tokens), PreTrainedTokenizerFast.from_pretrained(out)
+    lines = [json.loads(line)["text"] for line in (out / "train.jsonl").read_text().splitlines()]
+    # Axolotl adds the end token after a story; the one before it stands in the line.
+    ids = [each for text in lines for each in tokenizer.encode(text, add_special_tokens=False)]
+    assert [*ids[1:], ids[0]] == tokens.train.tolist()
+    assert yaml.safe_load((out / "axolotl.yaml").read_text())["datasets"] == [
+        {"path": "train.jsonl", "ds_type": "json", "type": "completion"}
+    ]
+
+
+def test_foundry_reads_the_shards_of_composer_through_a_llama(prepared: Prepared, tmp_path: Path) -> None:
+    out = exported("llmfoundry", prepared, tmp_path / "out")
+    settings = yaml.safe_load((out / "train.yaml").read_text())
+    assert settings["model"]["name"] == "hf_causal_lm"
+    assert not settings["model"]["pretrained"]
+    loader = settings["train_loader"]["dataset"]
+    ours = (out / loader["local"] / loader["split"] / "shard.00000.mds").read_bytes()
+    composers = exported("composer", prepared, tmp_path / "other") / "mds" / "train" / "shard.00000.mds"
+    assert ours == composers.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["nanogpt", "llama2c"])
+def test_a_vocabulary_too_large_for_two_bytes_is_refused(
+    name: str, prepared: Prepared, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tokens"
+    shutil.copytree(prepared.tokens, folder)
+    for split in ("train", "val"):
+        array = np.fromfile(folder / f"{split}.bin", dtype=np.uint16)
+        array.astype(np.uint32).tofile(folder / f"{split}.bin")
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, "dtype": "uint32"}))
+    with pytest.raises(FileProblem, match=r"uint16; train a tokenizer of at most 65,536"):
+        export(framework(name), folder, prepared.tokenizer, tmp_path / "out", prepared.plan)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_longer_than_the_text_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    plan = replace(prepared.plan, context=1_000_000)
+    with pytest.raises(FileProblem, match="encode more"):
+        export(framework("accelerate"), prepared.tokens, prepared.tokenizer, tmp_path / "out", plan)
+
+
+def test_the_verb_wants_a_tokenizer_beside_the_tokens_or_named(prepared: Prepared, tmp_path: Path) -> None:
+    shutil.copytree(prepared.tokens, tmp_path / "tokens")
+    asked = ["export", str(tmp_path / "tokens"), "--for", "mlx", "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(build_app(), asked)
+    assert isinstance(refused.exception, FileProblem)
+    assert "--tokenizer" in str(refused.exception)
+    small = ["--layers", "1", "--width", "32", "--heads", "2", "--context", "32"]
+    told = CliRunner().invoke(build_app(), [*asked, *small, "--tokenizer", str(prepared.tokenizer)])
+    assert told.exit_code == 0
+    assert json.loads((tmp_path / "out" / "meta.json").read_text())["plan"]["layers"] == 1
+
+
+def test_a_stand_in_can_be_imported_called_decorated_with_and_derived_from() -> None:
+    script = """
+from stand_in import stand_in_for
+stand_in_for("absent")
+import absent.deep.down as down
+from absent.ops import jit, Base
+
+class Real: pass
+class Own(Real, Base): pass
+
+@jit
+def kernel(): pass
+
+@down.config(key=[1])
+def other(x: Base | None): pass
+
+assert Own.__mro__ == (Own, Real, object)
+assert not isinstance(3, Base)
+try:
+    import missing
+except ModuleNotFoundError:
+    print("only what was named")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=TEMPLATES / "shared", capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.stderr) == ("only what was named\n", "")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from smalltale.frameworks.proving import Proof
+    from smalltale.frameworks.records import Proof
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,9 +22,19 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(frameworks, name="frameworks")
 
     @frameworks.callback()
-    def table(context: typer.Context) -> None:
+    def table(
+        context: typer.Context,
+        markdown: Annotated[
+            bool, typer.Option("--markdown", help="The recorded figures, as a table for a page.")
+        ] = False,
+    ) -> None:
         """The table of frameworks: version, state on this machine, when its row was last proven."""
-        if context.invoked_subcommand is None:
+        if context.invoked_subcommand is None and markdown:
+            from smalltale.frameworks.framework import every_framework
+            from smalltale.frameworks.records import figures_table
+
+            say(figures_table(every_framework()))
+        elif context.invoked_subcommand is None:
             show_table()
 
     @frameworks.command("install")
@@ -38,6 +48,21 @@ def add_to(app: typer.Typer) -> None:
             f"{name} {made.version}: {made.megabytes:,} MB in {made.seconds:.0f} s; its python is {made.python}"
         )
 
+    @frameworks.command("train")
+    def train_verb(
+        folder: Annotated[Path, typer.Argument(help="An export folder (smalltale export).")],
+    ) -> None:
+        """Run an exported recipe in its framework's environment; stopped with Ctrl-C."""
+        from smalltale.frameworks.run import framework_of, train
+
+        chosen = framework_of(folder)
+        train(chosen, folder, {})
+        trust = " --trust" if chosen.needs_trust else ""
+        if chosen.read is not None:
+            say(
+                f"go on with: smalltale import {folder / chosen.checkpoint} --from {chosen.name}{trust} --out NEW"
+            )
+
     @frameworks.command("prove")
     def prove_verb(
         names: Annotated[list[str] | None, typer.Argument(help="Frameworks; all by default.")] = None,
@@ -47,15 +72,32 @@ def add_to(app: typer.Typer) -> None:
         source: Annotated[str, typer.Option(help="The stories: as for corpus build.")] = "fable",
         work: Annotated[Path, typer.Option(help="Where the runs are kept.")] = Path("runs/frameworks"),
         fresh: Annotated[bool, typer.Option("--fresh", help="Make each environment anew.")] = False,
+        record: Annotated[
+            bool, typer.Option("--record", help="Keep each proof as the row's last one, in smalltale itself.")
+        ] = False,
     ) -> None:
         """Prove rows by real runs: export, train, import, count, evaluate, generate, check. Exit code 1 where one fails."""
+        from smalltale.errors import SmalltaleError
         from smalltale.frameworks.framework import every_framework, framework
-        from smalltale.frameworks.proving import prove
+        from smalltale.frameworks.install import checkout_variable
+        from smalltale.frameworks.proving import prove_all
 
-        rows = [framework(name) for name in names or []] or [
-            each for each in every_framework() if each.cheap or not cheap
-        ]
-        proofs = [prove(each, work.absolute(), source, fresh=fresh) for each in rows]
+        rows = [framework(name) for name in names or []]
+        for each in rows:
+            checkout_variable(each)
+        for each in every_framework() if not rows else []:
+            if cheap and not each.cheap:
+                continue
+            try:
+                checkout_variable(each)
+            except SmalltaleError as error:
+                say(f"{each.name} is left out: {error}")
+                continue
+            rows.append(each)
+        proofs = []
+        for proof in prove_all(rows, work.absolute(), source, fresh=fresh, record=record):
+            say(f"{proof.name}: {'pass' if proof.passed else 'FAIL'}: {proof.message}")
+            proofs.append(proof)
         show_proofs(proofs)
         if not all(each.passed for each in proofs):
             raise typer.Exit(1)
@@ -134,44 +176,46 @@ def add_ways(app: typer.Typer) -> None:
 def show_table() -> None:
     """One row a framework."""
     from smalltale.frameworks.framework import every_framework
-    from smalltale.frameworks.install import constraints_of, environment, version_of
-    from smalltale.frameworks.proving import is_stale, record_of
+    from smalltale.frameworks.install import environment, version_of
+    from smalltale.frameworks.records import is_stale, record_of
 
-    table = Table("name", "framework", "version", "on this machine", "last proven")
+    table = Table("name", "framework", "version", "here", "last proven")
     for each in every_framework():
-        found = environment(each) if constraints_of(each).exists() else None
-        if not constraints_of(each).exists():
-            state = "no environment needed"
-        elif found is None:
-            state = f"not installed: smalltale frameworks install {each.name}"
-        else:
-            state = "installed" if found.current else f"outdated: smalltale frameworks install {each.name}"
+        found = environment(each)
+        state = "no" if found is None else "installed" if found.current else "outdated"
         proof = record_of(each)
         told = (
             "never"
             if proof is None
             else proof.proven_at[:10]
             if proof.passed
-            else f"failed {proof.proven_at[:10]}"
+            else "FAILED " + proof.proven_at[:10]
         )
-        stale = " (stale: changed since)" if proof and is_stale(each, proof) else ""
+        stale = ", stale" if proof and is_stale(each, proof) else ""
         table.add_row(each.name, each.title, version_of(each), state, told + stale)
     Console().print(table)
+    say(
+        "here: whether its environment is on this machine; no or outdated: smalltale frameworks install NAME\n"
+        "stale: its recipe or its list of versions has changed since it was proven"
+    )
 
 
 def show_proofs(proofs: list[Proof]) -> None:
     """Pass or fail, the figures and the message."""
-    table = Table("framework", "", "loss", "tokens/s", "logits", "counted", "bits/byte", "message")
+    table = Table(
+        "framework", "", "loss", "tokens/s", "ours", "logits", "counted", "bits/byte", "seconds", "message"
+    )
     for each in proofs:
         told = each.figures
         loss = f"{told['first_losses']:.2f} → {told['last_losses']:.2f}" if "last_losses" in told else ""
         speed = f"{told['tokens_per_second']:,.0f}" if told.get("tokens_per_second") else ""
+        own = f"{told['own_tokens_per_second']:,.0f}"
         logits = f"{told['largest_logit_difference']:.1e}" if "largest_logit_difference" in told else ""
         counted = f"{told['counted_parameters']:,}" if "counted_parameters" in told else ""
         bits = f"{told['bits_per_byte']:.3f}" if "bits_per_byte" in told else ""
-        table.add_row(
-            each.name, "pass" if each.passed else "FAIL", loss, speed, logits, counted, bits, each.message
-        )
+        verdict = "pass" if each.passed else "FAIL"
+        seconds = f"{each.seconds:.0f}" if each.seconds else ""
+        table.add_row(each.name, verdict, loss, speed, own, logits, counted, bits, seconds, each.message)
     Console(width=180).print(table)
 
 

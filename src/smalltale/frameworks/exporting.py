@@ -111,7 +111,7 @@ def fill(framework: Framework, name: str, folder: Path, plan: Plan, **more: Any)
             "train": "\n".join(f"   {line}" for line in framework.train),
             "checkpoint": framework.checkpoint,
             "trust": " --trust" if framework.needs_trust else "",
-            "checkout": f"git clone {framework.needs_checkout} ../{framework.name}"
+            "checkout": f"\n   and get its checkout: `git clone {framework.needs_checkout} FOLDER`, `export {framework.name.upper()}=FOLDER`"
             if framework.needs_checkout
             else "",
             **framework.names,

@@ -6,6 +6,7 @@ Beware: no framework is imported here or in any module beside: each lives in an 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -87,16 +88,6 @@ class Native:
     config: dict[str, Any]
     """The config.json to write: Hugging Face's, or the architecture nanogpt."""
     weights: dict[str, Tensor]
-    version: str | None = None
-    """The framework's version, where the checkpoint tells it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a training run of the framework showed."""
-
-    losses: list[float]
-    tokens_per_second: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +109,13 @@ class Framework:
     needs_trust: bool = False
     """Its checkpoint is a pickle."""
     needs_checkout: str | None = None
-    """The repository to clone, where the framework is no package."""
-    read_run: Callable[[Path, str], Run] | None = None
-    """(export folder, what the run printed) -> the run; None where the recipe writes run.json itself."""
+    """The repository to clone, where the framework is no package; $NAME says where the checkout lies."""
+    step_line: re.Pattern[str] | None = None
+    """What it prints a step: the loss and the milliseconds; None where the recipe writes run.json itself."""
     names: Mapping[str, Any] = field(default_factory=dict)
     """Further names that its templates use."""
-    eleven: bool = True
-    """Whether it is one of those that the rules name."""
     cheap: bool = False
     """Whether CI proves it at every change."""
-    dead: str | None = None
-    """Why it cannot be proven any more, with what was tried."""
 
 
 def framework(name: str) -> Framework:

@@ -20,7 +20,7 @@ from torch import Tensor
 from smalltale.errors import FileProblem
 from smalltale.files import new_folder, provenance, read_json, sha256_of, write_json
 from smalltale.frameworks.framework import Framework, Native
-from smalltale.frameworks.reading import near
+from smalltale.frameworks.reading import near, weight_files
 from smalltale.model.count import count_parameters
 from smalltale.model.outside import open_outside
 from smalltale.rules import Rules
@@ -80,7 +80,7 @@ def import_checkpoint(
         reference = compare(model, checkpoint)
         record = provenance(
             recipe=export.get("recipe"),
-            inputs={"checkpoint": sha256_of(checkpoint) if checkpoint.is_file() else str(checkpoint)},
+            inputs={path.name: sha256_of(path) for path in weight_files(checkpoint)},
             counts={"counted_parameters": counted.counted},
             seconds=time.monotonic() - began,
         )
@@ -88,7 +88,6 @@ def import_checkpoint(
             "kind": "checkpoint",
             "format": 1,
             "framework": framework.name,
-            "framework_version": native.version,
             "reference": asdict(reference) if reference else None,
             "plan": export.get("plan"),
         }

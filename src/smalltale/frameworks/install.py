@@ -1,8 +1,9 @@
 """Environments: each framework in one of its own, from a list of exact versions kept in the project.
 
 In: a framework's name. Out: a virtual environment under the cache folder, and installed.json beside it.
-Beware: packages are installed without their dependencies, for the list names all that is needed: what a framework
-asks for and does not use (torchvision, spaCy, CUDA libraries) stays out. The core environment is never touched.
+Beware: all but torch is installed without its dependencies, for the list names what is needed: what a framework asks for
+and does not use (torchvision, spaCy, a tracker) stays out. torch alone brings what its own build wants: nothing for a
+processor, CUDA's libraries from an index whose build is for GPUs. The core environment is never touched.
 """
 
 from __future__ import annotations
@@ -58,8 +59,6 @@ def pinned(path: Path) -> dict[str, str]:
 
 def version_of(framework: Framework) -> str:
     """The version that the list names."""
-    if not constraints_of(framework).exists():
-        return "ours"
     return pinned(constraints_of(framework))[framework.package] if framework.package else "checkout"
 
 
@@ -92,10 +91,6 @@ def install(framework: Framework) -> Environment:
     """Make the environment anew. Raises SmalltaleError with pip's last words where it fails."""
     began = time.monotonic()
     constraints = constraints_of(framework)
-    if not constraints.exists():
-        raise SmalltaleError(
-            f"{framework.title} needs no environment: its files are written by smalltale itself"
-        )
     folder = cache_folder() / framework.name
     with explained(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -103,14 +98,16 @@ def install(framework: Framework) -> Environment:
         venv.create(folder / "env", with_pip=True, symlinks=True)
     python = folder / "env" / "bin" / "python"
     log.info("installing %s into %s", framework.title, folder)
-    packages = constraints.read_text(encoding="utf-8")
+    versions = pinned(constraints)
+    if "torch" in versions:
+        pip(python, ["--constraint", str(constraints), f"torch=={versions['torch']}"], folder)
     pip(python, ["--no-deps", "--requirement", str(constraints)], folder)
     write_json(
         folder / "installed.json",
         {
             "version": version_of(framework),
             "constraints": sha256_of(constraints),
-            "packages": len(packages.splitlines()),
+            "packages": len(versions),
             "seconds": round(time.monotonic() - began, 1),
             "megabytes": sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
             // 1_000_000,
@@ -121,11 +118,29 @@ def install(framework: Framework) -> Environment:
     return made
 
 
+def checkout_variable(framework: Framework) -> dict[str, str]:
+    """$NAME with the absolute place of the framework's checkout, {} for a package. Raises SmalltaleError where it has none."""
+    if framework.needs_checkout is None:
+        return {}
+    variable = framework.name.upper()
+    given = os.environ.get(variable)
+    if not given or not Path(given, "train.py").is_file():
+        found = f"{variable}={given} has no train.py" if given else f"{variable} is not set"
+        raise SmalltaleError(
+            f"{framework.title} is no package, it runs from a checkout, and {found}; "
+            f"git clone {framework.needs_checkout} FOLDER, then set {variable}=FOLDER"
+        )
+    return {variable: str(Path(given).absolute())}
+
+
 def pip(python: Path, arguments: list[str], folder: Path) -> None:
     """Run the environment's own pip. Raises SmalltaleError."""
-    asked = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    # A run compiles the few modules that it imports; compiling all of torch takes longer than copying it.
+    options = ["--quiet", "--disable-pip-version-check", "--no-compile"]
+    asked = [str(python), "-m", "pip", "install", *options, *arguments]
     ran = subprocess.run(asked, capture_output=True, text=True, check=False)
-    (folder / "install.log").write_text(ran.stdout + ran.stderr, encoding="utf-8")
+    with (folder / "install.log").open("a", encoding="utf-8") as kept:
+        kept.write(ran.stdout + ran.stderr)
     if ran.returncode:
         said = [line for line in ran.stderr.splitlines() if "ERROR" in line] or ran.stderr.splitlines()
         raise SmalltaleError(
@@ -133,20 +148,9 @@ def pip(python: Path, arguments: list[str], folder: Path) -> None:
         )
 
 
-def clean_environment(python: Path) -> dict[str, str]:
-    """The variables for a process of a framework: no packages of ours, no network, no compiling, two threads."""
+def own_variables(made: Environment) -> dict[str, str]:
+    """The variables for a process of a framework: its environment's programs first, nothing that leads to our packages."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
     }
-    return {
-        **kept,
-        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "HF_HUB_OFFLINE": "1",
-        "WANDB_MODE": "disabled",
-        "TOKENIZERS_PARALLELISM": "false",
-        # Compiling for a processor takes longer than the few steps that it would speed up.
-        "TORCHDYNAMO_DISABLE": "1",
-        # Threads that spin while they wait starve each other where the cores are shared.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
-    }
+    return {**kept, "PATH": f"{made.python.parent}{os.pathsep}{os.environ.get('PATH', '')}"}

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smalltale.errors import FileProblem
-from smalltale.files import new_file, read_json, read_text, write_json
+from smalltale.files import new_file, read_text, write_json
 from smalltale.frameworks.exporting import fill
-from smalltale.frameworks.framework import Export, Framework, Native, Run
+from smalltale.frameworks.framework import Export, Framework, Native
 from smalltale.frameworks.llama import EMBEDDING, HEAD, native_llama
 from smalltale.frameworks.reading import load_weights, near
 
@@ -34,6 +34,18 @@ LLAMA = {
     "bias": False,
     "parallel_residual": False,
 }
+SIZES = (
+    "padded_vocab_size",
+    "n_embd",
+    "intermediate_size",
+    "n_layer",
+    "n_head",
+    "n_query_groups",
+    "head_size",
+    "block_size",
+    "norm_eps",
+    "rope_base",
+)
 NAMES = {
     "transformer.wte.weight": EMBEDDING,
     "transformer.ln_f.weight": "model.norm.weight",
@@ -97,7 +109,7 @@ def read(checkpoint: Path, trust: bool) -> Native:
     found = near(path, "model_config.yaml")
     if found is None:
         raise FileProblem(f"no model_config.yaml beside {path}; litgpt writes it there: copy it too")
-    shape = yaml.safe_load(read_text(found))
+    shape = read_shape(found)
     other = [name for name, wanted in LLAMA.items() if shape.get(name) != wanted]
     if other:
         raise FileProblem(
@@ -106,6 +118,18 @@ def read(checkpoint: Path, trust: bool) -> Native:
     weights = renamed(loaded, shape)
     tied = HEAD not in weights or torch.equal(weights[HEAD], weights[EMBEDDING])
     return native_llama(weights, config_of(shape, tied))
+
+
+def read_shape(path: Path) -> dict[str, Any]:
+    """The table of a model_config.yaml. Raises FileProblem where it is no shape."""
+    try:
+        shape = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise FileProblem(f"{path} is not YAML ({error}); copy it again") from error
+    lacking = [key for key in SIZES if not isinstance(shape, dict) or key not in shape]
+    if lacking:
+        raise FileProblem(f"{path} has no {lacking[0]}; copy the one that litgpt wrote beside the checkpoint")
+    return dict(shape)
 
 
 def config_of(shape: Mapping[str, Any], tied: bool) -> dict[str, Any]:
@@ -135,11 +159,13 @@ def renamed(weights: Mapping[str, Tensor], shape: Mapping[str, Any]) -> dict[str
     for name, each in weights.items():
         name = name.removeprefix("_orig_mod.")
         layer = LAYER.fullmatch(name)
+        known = name in NAMES if layer is None else layer[2] in {**LAYER_NAMES, "attn.qkv": ""}
+        if not known or (layer and layer[2] == "attn.qkv" and len(each) != sum(sizes)):
+            raise FileProblem(
+                f"the weight {name} of shape {tuple(each.shape)} has no place in LitGPT's Llama; train the exported "
+                "pretrain.yaml with the version that `smalltale frameworks install litgpt` brings"
+            )
         if layer is None:
-            if name not in NAMES:
-                raise FileProblem(
-                    f"the weight {name} has no place in a Llama; train the exported pretrain.yaml"
-                )
             found[NAMES[name]] = each
         elif layer[2] == "attn.qkv":
             for part, piece in zip("qkv", torch.split(each, sizes), strict=True):
@@ -147,15 +173,6 @@ def renamed(weights: Mapping[str, Tensor], shape: Mapping[str, Any]) -> dict[str
         else:
             found[f"model.layers.{layer[1]}.{LAYER_NAMES[layer[2]]}.weight"] = each
     return found
-
-
-def read_run(folder: Path, printed: str) -> Run:
-    """Losses and speed from the lines of `litgpt pretrain`."""
-    found = [(float(loss), float(milliseconds)) for loss, milliseconds in STEP.findall(printed)]
-    times = sorted(each for _, each in found[5:])
-    plan = read_json(folder / "meta.json")["plan"]
-    rate = plan["batch_rows"] * plan["context"] / times[len(times) // 2] * 1000 if times else None
-    return Run(losses=[loss for loss, _ in found], tokens_per_second=rate)
 
 
 FRAMEWORK = Framework(
@@ -167,6 +184,6 @@ FRAMEWORK = Framework(
     checkpoint="out/final/lit_model.pth",
     package="litgpt",
     needs_trust=True,
-    read_run=read_run,
+    step_line=STEP,
     cheap=True,
 )

@@ -62,7 +62,7 @@ def retied(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str
     return kept
 
 
-def native_llama(weights: Mapping[str, Tensor], config: dict[str, Any], version: str | None = None) -> Native:
+def native_llama(weights: Mapping[str, Tensor], config: dict[str, Any]) -> Native:
     """Weights by Hugging Face names, wrappers' prefixes before them or not, as a Native. Raises FileProblem."""
     anchor = next((name for name in weights if name.endswith(EMBEDDING)), None)
     if anchor is None:
@@ -72,4 +72,4 @@ def native_llama(weights: Mapping[str, Tensor], config: dict[str, Any], version:
         )
     prefix = anchor.removesuffix(EMBEDDING)
     own = {name.removeprefix(prefix): each for name, each in weights.items() if name.startswith(prefix)}
-    return Native(config=config, weights=retied(own, config), version=version)
+    return Native(config=config, weights=retied(own, config))

@@ -6,6 +6,7 @@ token of the story before stands there, and one is put before the first.
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from smalltale.frameworks.exporting import fill
 from smalltale.frameworks.framework import Export, Framework
 
 SHARD_TOKENS = 20_000_000
+STEP = re.compile(r"^\d+ \| loss ([\d.]+|nan) \| lr \S+ \| ([\d.]+)ms", re.MULTILINE)
 
 
 def export(to: Export) -> None:
@@ -52,11 +54,11 @@ FRAMEWORK = Framework(
     export=export,
     read=None,
     train=(
-        'ln -sfn "$PWD/data" "${LLAMA2C:=../llama2c}/data"',
+        'ln -sfn "$PWD/data" "$LLAMA2C/data"',
         '(cd "$LLAMA2C" && python train.py "$OLDPWD/train_smalltale.py")',
     ),
     checkpoint="out/ckpt.pt",
     package=None,
     needs_checkout="https://github.com/karpathy/llama2.c",
-    eleven=False,
+    step_line=STEP,
 )

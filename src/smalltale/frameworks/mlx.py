@@ -25,5 +25,4 @@ FRAMEWORK = Framework(
     train=("python train.py",),
     checkpoint="model",
     package="mlx",
-    eleven=False,
 )

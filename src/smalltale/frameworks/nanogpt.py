@@ -10,15 +10,15 @@ import re
 from pathlib import Path
 
 from smalltale.errors import FileProblem
-from smalltale.files import new_file, read_json
+from smalltale.files import new_file
 from smalltale.frameworks.exporting import fill, write_streams
-from smalltale.frameworks.framework import Export, Framework, Native, Run
+from smalltale.frameworks.framework import Export, Framework, Native
 from smalltale.frameworks.reading import load_pickle
 from smalltale.model.gpt import GPT_ARCHITECTURE, GPTConfig
 from smalltale.tokens.tokenizer import Tokenizer
 
 EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
-STEP = re.compile(r"^iter (\d+): loss ([\d.]+|nan), time ([\d.]+)ms", re.MULTILINE)
+STEP = re.compile(r"^iter \d+: loss ([\d.]+|nan), time ([\d.]+)ms", re.MULTILINE)
 
 
 def export(to: Export) -> None:
@@ -55,19 +55,13 @@ def read(checkpoint: Path, trust: bool) -> Native:
     weights = {
         name: each for name, each in weights.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))
     }
+    # The pair of embedding and head is one weight, kept once.
     head = weights.pop(HEAD, None)
+    if EMBEDDING not in weights and head is None:
+        raise FileProblem(f"{path} has no weight {EMBEDDING}; train the exported train_smalltale.py anew")
     weights.setdefault(EMBEDDING, head)
     config = {"architecture": GPT_ARCHITECTURE, **vars(shape)}
     return Native(config=config, weights=weights)
-
-
-def read_run(folder: Path, printed: str) -> Run:
-    """Losses and speed from train.py's own lines."""
-    found = [(float(loss), float(milliseconds)) for _, loss, milliseconds in STEP.findall(printed)]
-    times = sorted(each for _, each in found[5:])
-    plan = read_json(folder / "meta.json")["plan"]
-    rate = plan["batch_rows"] * plan["context"] / times[len(times) // 2] * 1000 if times else None
-    return Run(losses=[loss for loss, _ in found], tokens_per_second=rate)
 
 
 FRAMEWORK = Framework(
@@ -76,13 +70,13 @@ FRAMEWORK = Framework(
     export=export,
     read=read,
     train=(
-        'ln -sfn "$PWD" "${NANOGPT:=../nanogpt}/data/smalltale"',
+        'ln -sfn "$PWD" "$NANOGPT/data/smalltale"',
         '(cd "$NANOGPT" && python train.py data/smalltale/train_smalltale.py && python data/smalltale/reference.py)',
     ),
     checkpoint="out/ckpt.pt",
     package=None,
     needs_trust=True,
     needs_checkout="https://github.com/karpathy/nanoGPT",
-    read_run=read_run,
+    step_line=STEP,
     cheap=True,
 )

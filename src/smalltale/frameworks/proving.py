@@ -1,7 +1,7 @@
 """A row's proof: the whole way out and back through the command line, by a real run of the framework's own trainer.
 
-In: a framework, real stories. Out: a Proof, kept as records/NAME.json.
-Beware: a record names the hashes of what it proved; one that no longer fits is stale, which is shown and fails nothing.
+In: a framework, stories. Out: a Proof (records.py).
+Beware: the speeds of one run of this, ours among them, belong together: another machine, or work beside, gives others.
 """
 
 from __future__ import annotations
@@ -10,78 +10,37 @@ import json
 import logging
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from smalltale.corpus.build import read_corpus
 from smalltale.errors import SmalltaleError
-from smalltale.files import END_OF_STORY, read_json, write_json
-from smalltale.frameworks.exporting import TEMPLATES
-from smalltale.frameworks.framework import MODULES, Framework, Run
-from smalltale.frameworks.install import (
-    Environment,
-    clean_environment,
-    constraints_of,
-    environment,
-    install,
-    version_of,
-)
-from smalltale.frameworks.reading import near
+from smalltale.files import END_OF_STORY, read_json, read_jsonl
+from smalltale.frameworks.framework import Framework
+from smalltale.frameworks.install import Environment, environment, install, version_of
+from smalltale.frameworks.records import Proof, hashes_of, keep_record
+from smalltale.frameworks.run import Run, run_of, speed, train
 
 log = logging.getLogger(__name__)
 
-RECORDS = Path(__file__).parent / "records"
 SHAPE = {"layers": 4, "width": 128, "heads": 4, "context": 256}
 RUN = {"rows": 8, "steps": 60, "learning-rate": 0.003}
 STORIES, VOCABULARY, PROMPTS = 3000, 2048, 2
 FALL = 0.5
 """The last ten losses are on average so much lower than the first ten, in nats."""
-SECONDS = 1200
-"""The longest a single command may take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proof:
-    """What a run showed."""
-
-    name: str
-    passed: bool
-    message: str
-    proven_at: str
-    version: str
-    module_hash: str
-    constraints_hash: str
-    machine: str
-    install_seconds: float | None = None
-    install_megabytes: int | None = None
-    figures: dict[str, Any] = field(default_factory=dict)
-
-
-def hashes_of(framework: Framework) -> tuple[str, str]:
-    """SHA-256 of the framework's module with its recipe files, and of its list of versions."""
-    module = Path(__file__).parent / f"{MODULES[framework.name]}.py"
-    recipes = sorted(each for each in (TEMPLATES / framework.name).rglob("*") if each.is_file())
-    told = sha256(b"".join(path.read_bytes() for path in [module, *recipes])).hexdigest()
-    constraints = constraints_of(framework)
-    return told, sha256(constraints.read_bytes() if constraints.exists() else b"").hexdigest()
-
-
-def record_of(framework: Framework) -> Proof | None:
-    """The last recorded proof."""
-    path = RECORDS / f"{framework.name}.json"
-    return Proof(**read_json(path)) if path.exists() else None
-
-
-def is_stale(framework: Framework, proof: Proof) -> bool:
-    """Whether the row has changed since it was proven."""
-    return hashes_of(framework) != (proof.module_hash, proof.constraints_hash)
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+"""For every run, ours too: threads that spin while they wait starve each other where the cores are shared."""
+EAGER = {"TORCHDYNAMO_DISABLE": "1"}
+"""For theirs: compiling for a processor takes longer than the few steps that it would speed up."""
+OUT = "export, train"
+OUT_AND_BACK = f"{OUT}, import, count, evaluate, generate, check"
 
 
 def prepare(work: Path, source: str) -> None:
@@ -104,39 +63,51 @@ def prepare(work: Path, source: str) -> None:
 
 
 def our_speed(work: Path) -> float:
-    """Tokens/s of our own trainer on the same shape, tokens a step and number of steps, measured once a work folder."""
-    kept = work / "own.json"
-    if not kept.exists():
-        tokens = RUN["rows"] * SHAPE["context"]
-        values = {
-            **{f"model.{key}": value for key, value in SHAPE.items()},
-            "training.row_length": SHAPE["context"],
-            "training.batch_tokens": tokens,
-            "training.micro_batch_tokens": tokens,
-        }
-        overrides = [each for key, value in values.items() for each in ("--set", f"{key}={value}")]
-        place = ["--tokens", work / "tokens", "--tokenizer", work / "tokenizer", "--out", work / "own"]
-        said = smalltale("train", "demo", *place, "--steps", RUN["steps"], "--device", "cpu", *overrides)
-        found = re.search(r"\(([\d,]+) tokens/s\)", said)
-        write_json(kept, {"tokens_per_second": float(found[1].replace(",", "")) if found else None})
-    return float(read_json(kept)["tokens_per_second"])
+    """Tokens/s of our own trainer on the same shape, tokens a step and number of steps: the median of windows of 10 steps."""
+    tokens = int(RUN["rows"] * SHAPE["context"])
+    values = {
+        **{f"model.{key}": value for key, value in SHAPE.items()},
+        "training.row_length": SHAPE["context"],
+        "training.batch_tokens": tokens,
+        "training.micro_batch_tokens": tokens,
+    }
+    overrides = [each for key, value in values.items() for each in ("--set", f"{key}={value}")]
+    place = ["--tokens", work / "tokens", "--tokenizer", work / "tokenizer", "--out", work / "own"]
+    remove(work / "own")
+    smalltale("train", "demo", *place, "--steps", RUN["steps"], "--device", "cpu", *overrides)
+    told = [row["seconds"] for row in read_jsonl(work / "own" / "metrics.jsonl") if "loss" in row]
+    found = speed([after - before for before, after in pairwise(told)], tokens)
+    assert found is not None
+    return found
 
 
-def prove(framework: Framework, work: Path, source: str, *, fresh: bool = False) -> Proof:
-    """Prove one row and keep its record. A failure is a Proof too, with the message."""
-    figures: dict[str, Any] = {}
+def prove_all(
+    rows: Sequence[Framework], work: Path, source: str, *, fresh: bool = False, record: bool = False
+) -> Iterator[Proof]:
+    """Prove one row after the other. Raises SmalltaleError where what they share fails."""
+    prepare(work, source)
+    own = our_speed(work)
+    for framework in rows:
+        proof = prove(framework, work, own, fresh=fresh)
+        if record:
+            keep_record(proof)
+        yield proof
+
+
+def prove(framework: Framework, work: Path, own_speed: float, *, fresh: bool = False) -> Proof:
+    """Prove one row. A failure is a Proof too, with the message."""
+    began = time.monotonic()
+    figures: dict[str, Any] = {"own_tokens_per_second": own_speed}
     made: Environment | None = None
     try:
-        prepare(work, source)
-        if constraints_of(framework).exists():
-            made = environment(framework)
-            made = made if made and made.current and not fresh else install(framework)
-        go(framework, work, made, figures)
-        passed, message = True, "export, train, import, count, evaluate, generate, check"
+        made = environment(framework)
+        made = made if made and made.current and not fresh else install(framework)
+        go(framework, work, figures)
+        passed, message = True, OUT_AND_BACK if framework.read else OUT
     except SmalltaleError as error:
         passed, message = False, str(error)
     module_hash, constraints_hash = hashes_of(framework)
-    proof = Proof(
+    return Proof(
         name=framework.name,
         passed=passed,
         message=message,
@@ -145,31 +116,28 @@ def prove(framework: Framework, work: Path, source: str, *, fresh: bool = False)
         module_hash=module_hash,
         constraints_hash=constraints_hash,
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        seconds=round(time.monotonic() - began, 1),
         install_seconds=made.seconds if made else None,
         install_megabytes=made.megabytes if made else None,
         figures=figures,
     )
-    write_json(RECORDS / f"{framework.name}.json", asdict(proof))
-    return proof
 
 
-def go(framework: Framework, work: Path, made: Environment | None, figures: dict[str, Any]) -> None:
+def go(framework: Framework, work: Path, figures: dict[str, Any]) -> None:
     """The way out and back; `figures` is filled as it goes. Raises SmalltaleError at the first thing that is wrong."""
     place, back = work / "rows" / framework.name, work / "back" / framework.name
     for old in (place, back):
         remove(old)
     shape = [each for key, value in {**SHAPE, **RUN}.items() for each in (f"--{key}", str(value))]
     smalltale("export", work / "tokens", "--for", framework.name, "--out", place, *shape)
-    if framework.read is None:
-        return
-    assert made is not None
-    run = trained(framework, place, made.python)
+    run = trained(framework, place)
     first, last = mean(run.losses[:10]), mean(run.losses[-10:])
     figures.update(steps=len(run.losses), first_losses=first, last_losses=last)
     figures["tokens_per_second"] = run.tokens_per_second
-    figures["own_tokens_per_second"] = our_speed(work)
     check(len(run.losses) >= RUN["steps"], f"{len(run.losses)} optimizer steps, {RUN['steps']} are wanted")
     check(first - last > FALL, f"the loss went from {first:.3f} to {last:.3f}, a fall of {FALL} is wanted")
+    if framework.read is None:
+        return
     trust = ["--trust"] if framework.needs_trust else []
     checkpoint = place / framework.checkpoint
     smalltale("import", checkpoint, "--from", framework.name, "--out", back, *trust)
@@ -192,45 +160,35 @@ def go(framework: Framework, work: Path, made: Environment | None, figures: dict
     check(verdict["accepted"], f"the hand-in was refused: {verdict['errors'][:1]}")
 
 
-def trained(framework: Framework, place: Path, python: Path) -> Run:
-    """Run the recipe's own lines in the framework's environment."""
+def trained(framework: Framework, place: Path) -> Run:
+    """Train in an export folder. Raises SmalltaleError with the run's last words where it fails."""
     log.info("training with %s", framework.title)
-    script = "set -e\n" + "\n".join(framework.train)
-    said = command(["bash", "-c", script], cwd=place, env=clean_environment(python))
-    (place / "train.log").write_text(said, encoding="utf-8")
-    if framework.read_run is not None:
-        return framework.read_run(place, said)
-    found = near(place / framework.checkpoint, "run.json")
-    check(found is not None, f"the run left no run.json near {framework.checkpoint}")
-    return Run(**read_json(found))  # type: ignore[arg-type]
+    path = place / "train.log"
+    with path.open("w", encoding="utf-8") as printed:
+        try:
+            train(framework, place, {**THREADS, **EAGER}, printed)
+        except SmalltaleError as error:
+            raise SmalltaleError(last_words(path.read_text(encoding="utf-8")) or str(error)) from error
+    return run_of(framework, place, path.read_text(encoding="utf-8"))
 
 
 def smalltale(*arguments: object) -> str:
-    """One command of ours. Returns what it printed; raises SmalltaleError with its message."""
-    return command([sys.executable, "-m", "smalltale", *map(str, arguments)])
-
-
-def command(asked: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Standard output of a process. Raises SmalltaleError with its last words where it fails."""
-    try:
-        ran = subprocess.run(
-            asked, cwd=cwd, env=env, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SmalltaleError(f"{asked[-1][:80]} took more than {SECONDS} s; run it by hand") from error
+    """What one command of ours printed. Raises SmalltaleError with its message."""
+    asked = [sys.executable, "-m", "smalltale", *map(str, arguments)]
+    ran = subprocess.run(asked, capture_output=True, text=True, check=False, env={**os.environ, **THREADS})
     if ran.returncode:
-        if cwd is not None:
-            (cwd / "train.log").write_text(ran.stdout + ran.stderr, encoding="utf-8")
-        words = [line for line in (ran.stderr or ran.stdout).strip().splitlines() if line.strip()]
-        raise SmalltaleError(
-            words[-1].removeprefix("smalltale: ")[:400] if words else f"status {ran.returncode}"
-        )
+        raise SmalltaleError(last_words(ran.stderr or ran.stdout) or f"status {ran.returncode}")
     return ran.stdout
+
+
+def last_words(text: str) -> str:
+    """The last line that says something."""
+    words = [line for line in text.strip().splitlines() if line.strip()]
+    return words[-1].removeprefix("smalltale: ")[:400] if words else ""
 
 
 def remove(folder: Path) -> None:
     """Take away what an earlier proof left."""
-
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -57,9 +57,17 @@ def load_pickle(path: Path, trust: bool, wanted: str) -> Any:
     return loaded
 
 
+def weight_files(checkpoint: Path) -> list[Path]:
+    """The files that hold a checkpoint's weights: itself, or a folder's model*.safetensors, else its torch files."""
+    if checkpoint.is_file():
+        return [checkpoint]
+    found = sorted(checkpoint.glob("model*.safetensors"))
+    return found or sorted(each for each in checkpoint.iterdir() if each.suffix in (".pt", ".pth", ".ckpt"))
+
+
 def load_safetensors(folder: Path) -> dict[str, Tensor]:
     """All weights of a folder's model*.safetensors, or of the file itself. Raises FileProblem."""
-    paths = [folder] if folder.is_file() else sorted(folder.glob("model*.safetensors"))
+    paths = [each for each in weight_files(folder) if each.suffix == ".safetensors"]
     if not paths:
         raise FileProblem(f"{folder} holds no model.safetensors; give the folder that the training run wrote")
     try:

@@ -5,16 +5,30 @@ import types
 from importlib.machinery import ModuleSpec
 
 
-class Anything(type):
-    """The class of every name that is asked of a stand-in: it has every attribute and takes every call."""
+class Anything:
+    """Every name of a stand-in: it has every attribute, takes every call, and as a base or a type it is not there."""
 
-    def __getattr__(cls, name: str) -> type:
+    def __getattr__(self, name: str) -> "Anything":
         if name.startswith("__"):
             raise AttributeError(name)
-        return Anything(name, (), {})
+        return Anything()
 
-    def __call__(cls, *given, **named):
-        return type.__call__(cls) if cls.__init__ is object.__init__ else type.__call__(cls, *given, **named)
+    def __call__(self, *given, **named) -> "Anything":
+        return self
+
+    def __mro_entries__(self, bases: tuple) -> tuple:
+        return ()
+
+    def __instancecheck__(self, instance) -> bool:
+        return False
+
+    def __subclasscheck__(self, subclass) -> bool:
+        return False
+
+    def __or__(self, other) -> "Anything":
+        return self
+
+    __ror__ = __or__
 
 
 class StandIn(types.ModuleType):
@@ -22,11 +36,10 @@ class StandIn(types.ModuleType):
 
     __path__ = ()
 
-    def __getattr__(self, name: str) -> type:
+    def __getattr__(self, name: str) -> Anything:
         if name.startswith("__"):
             raise AttributeError(name)
-        # A call of what was made gives itself back, so that decorators pass.
-        return Anything(name, (), {"__call__": lambda self, *given, **named: self})
+        return Anything()
 
 
 class Finder:

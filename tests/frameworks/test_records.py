@@ -1,0 +1,123 @@
+"""Records of proofs: which are kept, when one is stale, and that a stale or failed one fails nothing."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from smalltale.cli import build_app
+from smalltale.errors import SmalltaleError
+from smalltale.files import write_json
+from smalltale.frameworks import install as installing
+from smalltale.frameworks import proving, records
+from smalltale.frameworks.framework import MODULES, every_framework, framework
+from smalltale.frameworks.proving import RUN
+from smalltale.frameworks.records import Proof, figures_table, hashes_of, is_stale, record_of
+
+ROW = framework("composer")
+
+
+def proof(**changed: object) -> Proof:
+    module, constraints = hashes_of(ROW)
+    kept = Proof(
+        name="composer",
+        passed=True,
+        message="",
+        proven_at="2026-11-26T00:00:00+00:00",
+        version="1",
+        module_hash=module,
+        constraints_hash=constraints,
+        machine="",
+        seconds=1.0,
+    )
+    return replace(kept, **changed)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The recipe files and the lists of versions, to be changed."""
+    shutil.copytree(records.TEMPLATES, tmp_path / "templates", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(installing.CONSTRAINTS, tmp_path / "constraints")
+    monkeypatch.setattr(records, "TEMPLATES", tmp_path / "templates")
+    monkeypatch.setattr(installing, "CONSTRAINTS", tmp_path / "constraints")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "stale"),
+    [
+        ("templates/composer/train.py", True),
+        ("templates/shared/stories.py", True),
+        ("constraints/composer.txt", True),
+        ("templates/trainer/train.py", False),
+        ("constraints/trainer.txt", False),
+    ],
+)
+def test_a_record_is_stale_when_its_recipe_or_list_has_changed(path: str, stale: bool, copies: Path) -> None:
+    kept = proof()
+    assert not is_stale(ROW, kept)
+    (copies / path).write_text((copies / path).read_text() + "# changed\n")
+    assert is_stale(ROW, kept) == stale
+
+
+@pytest.mark.parametrize("name", sorted(each.stem for each in records.RECORDS.glob("*.json")))
+def test_a_record_tells_a_whole_run_or_its_failure(name: str) -> None:
+    kept = record_of(framework(name))
+    assert kept is not None
+    assert kept.name == name
+    if not kept.passed:
+        assert kept.message
+        return
+    told = kept.figures
+    assert told["steps"] >= RUN["steps"]
+    assert told["last_losses"] < told["first_losses"] - proving.FALL
+    assert min(told["tokens_per_second"], told["own_tokens_per_second"]) > 0
+    if framework(name).read is not None:
+        assert told["largest_logit_difference"] <= 1e-5
+        assert told["completions"] == 8
+
+
+def test_the_table_shows_stale_failed_and_missing_rows_and_exits_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    monkeypatch.setenv("SMALLTALE_FRAMEWORKS", str(tmp_path / "made"))
+    monkeypatch.setenv("COLUMNS", "100")
+    write_json(tmp_path / "composer.json", asdict(proof(module_hash="another")))
+    write_json(tmp_path / "trainer.json", asdict(proof(name="trainer", passed=False)))
+    told = CliRunner().invoke(build_app(), ["frameworks"])
+    assert told.exit_code == 0
+    lines = {line.split()[1]: line for line in told.output.splitlines() if line.startswith("│")}
+    assert set(lines) == set(MODULES)
+    assert "2026-11-26, stale" in lines["composer"]
+    assert "FAILED 2026-11-26" in lines["trainer"]
+    assert "never" in lines["nanogpt"]
+
+
+def test_a_row_without_its_checkout_is_left_out_of_all_and_told_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NANOGPT", "LLAMA2C"):
+        monkeypatch.delenv(name, raising=False)
+    asked: list[str] = []
+
+    def note(rows: list[object], *given: object, **more: object) -> list[Proof]:
+        asked.extend(each.name for each in rows)  # type: ignore[attr-defined]
+        return []
+
+    monkeypatch.setattr(proving, "prove_all", note)
+    told = CliRunner().invoke(build_app(), ["frameworks", "prove"])
+    assert asked == [each.name for each in every_framework() if each.needs_checkout is None]
+    assert "nanogpt is left out: nanoGPT is no package" in told.output
+    refused = CliRunner().invoke(build_app(), ["frameworks", "prove", "nanogpt"])
+    assert isinstance(refused.exception, SmalltaleError)
+
+
+def test_the_page_tells_the_figures_of_the_records() -> None:
+    """Prints what to paste: `smalltale frameworks --markdown`."""
+    page = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text()
+    assert figures_table(every_framework()) in page
