@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from smalltale.errors import RecipeError
-from smalltale.model.attention import plain_attention, same_story
+from smalltale.model.attention import QUERY_BLOCK, plain_attention, same_story
 from smalltale.model.head import chunked_cross_entropy
 from smalltale.model.transformer import ModelConfig, Transformer, norm
 
@@ -38,11 +38,12 @@ def test_a_story_in_a_packed_row_reads_as_if_it_stood_alone() -> None:
     torch.testing.assert_close(packed[:, 9:], model(ids[:, 9:]), atol=1e-5, rtol=1e-4)
 
 
-def test_attention_without_the_maximum_equals_the_library() -> None:
+@pytest.mark.parametrize("length", [16, 2 * QUERY_BLOCK, 2 * QUERY_BLOCK + 44])
+def test_attention_without_the_maximum_equals_the_library(length: int) -> None:
     torch.manual_seed(0)
-    q, k = norm(torch.randn(2, 3, 16, 8)), norm(torch.randn(2, 3, 16, 8))
-    v = torch.randn(2, 3, 16, 8)
-    allowed = same_story(torch.arange(16)[None].expand(2, 16) // 5)
+    q, k = norm(torch.randn(2, 3, length, 8)), norm(torch.randn(2, 3, length, 8))
+    v = torch.randn(2, 3, length, 8)
+    allowed = same_story(torch.arange(length)[None].expand(2, length) // (length // 3))
     library = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
     torch.testing.assert_close(plain_attention(q, k, v, allowed), library)
 

