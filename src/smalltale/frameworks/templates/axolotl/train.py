@@ -13,4 +13,6 @@ stand_in_for("bitsandbytes", "triton", "wandb")
 
 from axolotl.cli.train import do_cli
 
-do_cli("axolotl.yaml")
+# The processes that prepare the data import this file again.
+if __name__ == "__main__":
+    do_cli("axolotl.yaml")
