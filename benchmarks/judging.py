@@ -158,12 +158,13 @@ def main() -> None:
     parser.add_argument("--judgements", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "judging.json")
+    parser.add_argument("--quick", action="store_true", help="1,000 judgements and two kills")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    figures = measure(options.judgements, options.kills)
+    figures = measure(1000, 2) if options.quick else measure(options.judgements, options.kills)
     machine = {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
     write_json(options.out, {**figures, "machine": machine, "commit": git_commit()})
-    print(json.dumps(figures, indent=2))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
