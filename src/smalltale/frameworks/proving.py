@@ -44,9 +44,13 @@ OUT_AND_BACK = f"{OUT}, import, count, evaluate, generate, check"
 
 
 def prepare(work: Path, source: str) -> None:
-    """Corpus, tokenizer, tokens, held-out text and prompts for all rows, once."""
-    if (work / "prompts.txt").exists():
+    """Corpus, tokenizer, tokens, held-out text and prompts for all rows, once for each source of stories."""
+    told = work / "source.txt"
+    if told.exists() and told.read_text(encoding="utf-8") == source:
         return
+    told.unlink(missing_ok=True)
+    for name in ("corpus", "tokenizer", "tokens"):
+        remove(work / name)
     work.mkdir(parents=True, exist_ok=True)
     smalltale(
         "corpus", "build", "--source", source, "--set", f"corpus.stories={STORIES}", "--out", work / "corpus"
@@ -60,6 +64,7 @@ def prepare(work: Path, source: str) -> None:
     (work / "val.txt").write_text(f"\n{END_OF_STORY}\n".join(stories), encoding="utf-8")
     prompts = [" ".join(story.split()[:8]) for story in stories[:PROMPTS]]
     (work / "prompts.txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
+    told.write_text(source, encoding="utf-8")
 
 
 def our_speed(work: Path) -> float:
