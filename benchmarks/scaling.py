@@ -198,15 +198,30 @@ def main() -> None:
                 "length": 512,
                 "steps": 4 if chosen.quick else 20,
             }
+            most = max(counts)
             weak = [start(each, {**told, "batch_tokens": a_rank * each}) for each in counts]
-            strong = [start(each, {**told, "batch_tokens": a_rank * max(counts)}) for each in counts]
-            for rows in (weak, strong):
-                for row in rows:
-                    one = rows[0]["tokens_per_second"] / rows[0]["ranks"]
-                    row["efficiency"] = round(row["tokens_per_second"] / row["ranks"] / one, 3)
-            table[name] = {"weak": weak, "strong": strong}
-    last = table[names[-1]]
-    result = {
+            # At the most ranks both are the same run.
+            strong = [start(each, {**told, "batch_tokens": a_rank * most}) for each in counts if each < most]
+            table[name] = {"weak": with_efficiency(weak), "strong": with_efficiency([*strong, weak[-1]])}
+            result = result_of(table, counts, chosen)
+            # After each shape, so that a machine that goes in the middle takes one shape with it.
+            out = chosen.out or HERE / "results" / f"scaling-{weak[0]['kind']}.json"
+            out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in result.items() if key != "shapes"}))
+
+
+def with_efficiency(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with each one's speed a rank as a share of the first's."""
+    one = rows[0]["tokens_per_second"] / rows[0]["ranks"]
+    return [{**row, "efficiency": round(row["tokens_per_second"] / row["ranks"] / one, 3)} for row in rows]
+
+
+def result_of(
+    table: dict[str, dict[str, list[dict[str, Any]]]], counts: list[int], chosen: argparse.Namespace
+) -> dict[str, Any]:
+    """What is written, of the shapes measured so far; its headline is the last one's."""
+    last = list(table.values())[-1]
+    return {
         "efficiency": last["weak"][-1]["efficiency"],
         "ranks": counts[-1],
         "loss_spread": round(
@@ -220,9 +235,6 @@ def main() -> None:
         "commit": chosen.commit,
         "quick": chosen.quick,
     }
-    out = chosen.out or HERE / "results" / f"scaling-{last['weak'][0]['kind']}.json"
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({key: value for key, value in result.items() if key != "shapes"}))
 
 
 if __name__ == "__main__":

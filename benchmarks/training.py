@@ -149,7 +149,9 @@ def result_of(
     ratios = {
         f"ratio_{peer}": round(
             min(
-                rows["ours"]["tokens_per_second"] / rows[peer]["tokens_per_second"] for rows in table.values()
+                rows["ours"]["tokens_per_second"] / rows[peer]["tokens_per_second"]
+                for rows in table.values()
+                if peer in rows
             ),
             2,
         )
