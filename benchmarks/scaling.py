@@ -219,8 +219,8 @@ def with_efficiency(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def result_of(
     table: dict[str, dict[str, list[dict[str, Any]]]], counts: list[int], chosen: argparse.Namespace
 ) -> dict[str, Any]:
-    """What is written, of the shapes measured so far; its headline is the last one's."""
-    last = list(table.values())[-1]
+    """What is written, of the shapes measured so far; its headline is the largest one's."""
+    last = max(table.values(), key=lambda rows: int(rows["weak"][0]["parameters"]))
     return {
         "efficiency": last["weak"][-1]["efficiency"],
         "ranks": counts[-1],

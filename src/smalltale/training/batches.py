@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ LEAST_FILL = 0.98
 """Whole stories of TinyStories, 207 tokens on average and much alike, fill 95 % of rows of 512 and 79 % of 256."""
 
 PIECES = 8
-"""Batches have a multiple of this many pieces a row, so that compiled code seldom meets a new shape."""
+"""Batches have a multiple of this many pieces a row, the same in an epoch, so that a new shape is seldom met."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +69,15 @@ class Packing:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
+    @cached_property
+    def widest(self) -> int:
+        """Pieces of the fullest row, rounded up to a multiple of PIECES."""
+        return -(-int(np.diff(self.bounds).max()) // PIECES) * PIECES
+
     def plan(self, rows: NDArray[np.int64]) -> Plan:
-        """The pieces of these rows."""
+        """The pieces of these rows, as wide as the widest of all rows."""
         first, count = self.bounds[rows], self.bounds[rows + 1] - self.bounds[rows]
-        column = np.arange(-(-int(count.max()) // PIECES) * PIECES)
+        column = np.arange(self.widest)
         held = column < count[:, None]
         piece = np.where(held, first[:, None] + column, 0)
         return Plan(
@@ -146,12 +152,16 @@ class Rows:
             self.epoch = epoch
 
     def plan(self, index: int, count: int) -> Plan:
-        """Where the tokens of rows index·count to (index + 1)·count of this rank's stream stand."""
+        """Where the tokens of rows index·count to (index + 1)·count of this rank's stream stand.
+
+        Equally wide on all ranks: a shape that is new to one is new to all of them, so that they record it together.
+        """
         mine = np.arange(index * count, (index + 1) * count) * self.world_size + self.rank
         epochs, places = np.divmod(mine, self.per_epoch)
         parts = []
-        for epoch in range(epochs[0], epochs[-1] + 1):
-            self.load_epoch(int(epoch))
+        first, last = index * count * self.world_size, (index + 1) * count * self.world_size - 1
+        for epoch in range(first // self.per_epoch, last // self.per_epoch + 1):
+            self.load_epoch(epoch)
             parts.append(self.packing.plan(self.order[places[epochs == epoch]]))
         widest = max(each.starts.shape[1] for each in parts)
         starts, lengths = (
