@@ -125,4 +125,9 @@ def joined() -> Iterator[Ranks]:
         logging.getLogger("smalltale").setLevel(logging.WARNING)
     yield Ranks(rank=rank, size=size, local=local)
     # Not after an error: taking leave waits for ranks that may be gone.
-    dist.destroy_process_group()
+    if on_gpus:
+        # NCCL would wait for ever for recorded CUDA graphs that hold its communicator (seen on two H100s).
+        dist.all_reduce(torch.zeros(()))
+        dist.distributed_c10d._abort_process_group()
+    else:
+        dist.destroy_process_group()
