@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from smalltale.training.meeting import meet
 
 PATIENCE = timedelta(minutes=10)
 """How long a rank waits for another one; torchrun ends them all at once where one dies."""
+
+GRAPHS: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+"""Recordings, perhaps of sums over the ranks: NCCL takes no leave while one of them is left (seen on two H100s)."""
 
 # torch 2.13 renamed it.
 gather_into: Callable[[Tensor, Tensor], Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
@@ -125,9 +129,6 @@ def joined() -> Iterator[Ranks]:
         logging.getLogger("smalltale").setLevel(logging.WARNING)
     yield Ranks(rank=rank, size=size, local=local)
     # Not after an error: taking leave waits for ranks that may be gone.
-    if on_gpus:
-        # NCCL would wait for ever for recorded CUDA graphs that hold its communicator (seen on two H100s).
-        dist.all_reduce(torch.zeros(()))
-        dist.distributed_c10d._abort_process_group()
-    else:
-        dist.destroy_process_group()
+    for graph in list(GRAPHS):
+        graph.reset()
+    dist.destroy_process_group()

@@ -22,7 +22,7 @@ from smalltale.model.transformer import Transformer
 from smalltale.training.batches import Batch, Plan, Rows, gather
 from smalltale.training.device import Device
 from smalltale.training.fitting import fitting_part
-from smalltale.training.ranks import Ranks
+from smalltale.training.ranks import GRAPHS, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -216,6 +216,7 @@ class Recorded:
                 function(*self.inputs)
         torch.cuda.current_stream().wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
+        GRAPHS.add(self.graph)
         with torch.cuda.graph(self.graph):
             self.output = function(*self.inputs)
 
