@@ -140,3 +140,15 @@ def test_spans_tell_where_the_story_of_each_token_begins_and_ends() -> None:
         for place, number in enumerate(story):
             assert begin[row][place] - row * T == story.index(number)
             assert end[row][place] - row * T == T - story[::-1].index(number)
+
+
+def test_every_rank_of_a_step_gets_the_same_width() -> None:
+    random = np.random.default_rng(0)
+    sizes = np.concatenate([random.integers(2, 5, 400), random.integers(20, 64, 60)])
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint64)
+    tokens = np.zeros(int(offsets[-1]), dtype=np.uint16)
+    ranks = [Rows(tokens, offsets, 1, 64, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
+    steps = 2 * ranks[0].per_epoch // (2 * 3)
+    widths = [{each.plan(step, 3).starts.shape[1] for each in ranks} for step in range(steps)]
+    assert all(len(each) == 1 for each in widths)
+    assert max(each.plan(0, ranks[0].per_epoch).lengths.astype(bool).sum(1).max() for each in ranks) > 8
