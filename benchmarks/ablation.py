@@ -145,15 +145,13 @@ class Training:
             most=CACHED_TOKENS,
         )
         self.gradients.fit(self.config.batch_tokens)
-        self.optimizers.zero_grad()
 
     def step(self, number: int) -> float:
         """Returns the loss before it."""
         self.optimizers.set_multiplier(self.config.schedule.multiplier(number / self.steps))
         loss = self.gradients.of_step(number, self.config.batch_tokens)
         self.optimizers.step()
-        self.optimizers.zero_grad()
-        return loss
+        return float(loss)
 
 
 def run(choice: Choice, seed: int, steps: int, text: Text) -> dict[str, Any]:

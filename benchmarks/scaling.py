@@ -82,9 +82,9 @@ def worker(told: dict[str, Any]) -> None:
         for step in range(told["steps"]):
             device.synchronize()
             began = time.perf_counter()
-            (loss,) = ranks.sums(gradients.of_step(step, told["batch_tokens"]))
+            share = gradients.of_step(step, told["batch_tokens"])
             update()
-            optimizers.zero_grad()
+            (loss,) = ranks.sums(float(share))
             device.synchronize()
             seconds.append(time.perf_counter() - began)
         for _ in range(4):  # the same work without sending

@@ -139,8 +139,7 @@ class Ours(Trainer):
     def one_step(self) -> float:
         loss = self.gradients.of_step(self.done, self.batch_tokens)
         self.update()
-        self.optimizers.zero_grad()
-        return loss
+        return float(loss)
 
 
 class Windows:

@@ -30,9 +30,8 @@ def trained(prepared: Path, dtype: torch.dtype, first_scale: float = 0.0) -> tup
     gradients.loss_scale = first_scale or gradients.loss_scale
     losses = []
     for step in range(12):
-        losses.append(gradients.of_step(step, 1024))
+        losses.append(float(gradients.of_step(step, 1024)))
         optimizers.step()
-        optimizers.zero_grad()
     return losses, gradients
 
 

@@ -127,7 +127,7 @@ def gradients(ranks):
     device = replace(choose_device("cpu"), dtype=torch.float32)
     maker = Gradients(model, rows, device, ranks, head_rows=64, compiled=False, most=64)
     maker.fit(512)
-    share = maker.of_step(3, 512)
+    share = float(maker.of_step(3, 512))
     return ranks.sums(share)[0], [parameter.grad for parameter in model.parameters()]
 
 with joined() as ranks:

@@ -13,13 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-try:
-    from smalltale.model.story_attention import HEAD_WIDTHS
-    from smalltale.model.story_attention import story_attention as story_attention
-except ImportError:  # Triton comes with torch's builds for GPUs alone.
-    HEAD_WIDTHS, story_attention = set(), None  # type: ignore[assignment]
-
-
 QUERY_BLOCK = 128
 """Queries of a CPU's attention at once: each block leaves out the keys after it."""
 
@@ -56,10 +49,3 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
         total = weights.float().sum(-1, keepdim=True)
         mixed.append((weights @ v[..., seen, :]) * (1 / total).to(v.dtype))
     return torch.cat(mixed, dim=-2)
-
-
-def has_story_attention(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
-    """Whether this device has `story_attention`, for this type and width of heads."""
-    if story_attention is None or device.type != "cuda" or dtype not in {torch.bfloat16, torch.float16}:
-        return False
-    return torch.cuda.get_device_capability(device)[0] >= 8 and head_width in HEAD_WIDTHS

@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from smalltale.model.fused_products import tiled
+
 HEAD_WIDTHS = {32, 64, 128}
 
 
@@ -33,8 +35,8 @@ class Launch:
         return {"block": self.block, "num_warps": self.warps, "num_stages": self.stages}
 
 
-FORWARD, QUERIES, KEYS = Launch(64, 32, 4, 3), Launch(64, 32, 4, 1), Launch(64, 32, 4, 3)
-"""The fastest of those tried on an H200 with heads of 128 (2026-11-23)."""
+FORWARD, QUERIES, KEYS = Launch(64, 64, 4, 3), Launch(64, 32, 4, 1), Launch(64, 32, 4, 3)
+"""The fastest of those tried with heads of 128: forward on an H100 (2026-11-26), the others on an H200 (2026-11-23)."""
 
 
 @triton.jit
@@ -126,8 +128,9 @@ def store_unrotated(
 
 @triton.jit
 def forward_kernel(
-    qkv,
     turned,
+    keys_of,
+    values_of,
     begins,
     out,
     log_total,
@@ -138,13 +141,12 @@ def forward_kernel(
     keys_block: tl.constexpr,
 ):
     width: tl.constexpr = 2 * half
-    head, stride = tl.program_id(1), 3 * heads * width
+    head = tl.program_id(1)
     rows = tl.program_id(0) * block + tl.arange(0, block)
     column = tl.arange(0, width)
     valid = rows < count
     begin = tl.load(begins + rows, mask=valid, other=count)
-    q_base, k_base = turned + head * count * width, turned + (heads + head) * count * width
-    v_base = qkv + (2 * heads + head) * width
+    q_base = turned + head * count * width
     q = tl.load(q_base + rows[:, None] * width + column[None, :], mask=valid[:, None], other=0.0)
     mixed = tl.zeros((block, width), dtype=tl.float32)
     total = tl.zeros((block,), dtype=tl.float32)
@@ -152,9 +154,8 @@ def forward_kernel(
         tl.min(begin, 0) // keys_block * keys_block, (tl.program_id(0) + 1) * block, keys_block
     ):
         keys = start + tl.arange(0, keys_block)
-        there = keys < count
-        k = tl.load(k_base + keys[:, None] * width + column[None, :], mask=there[:, None], other=0.0)
-        v = tl.load(v_base + keys[:, None] * stride + column[None, :], mask=there[:, None], other=0.0)
+        k = keys_of.load([(heads + head) * count + start, 0])
+        v = values_of.load([start, (2 * heads + head) * width])
         seen = (keys[None, :] <= rows[:, None]) & (keys[None, :] >= begin[:, None])
         weights = tl.where(seen, tl.exp2(tl.dot(q, tl.trans(k))), 0.0)
         total += tl.sum(weights, 1)
@@ -289,9 +290,14 @@ def story_attention(
     rotate_kernel[(triton.cdiv(count, 32), H)](
         qkv, cosine, sine, turned, count, T, H, gain, epsilon, half=half, block=32
     )
-    forward_kernel[(triton.cdiv(count, FORWARD.block), H)](
-        qkv, turned, spans[0], out, log_total, count, H, half=half, keys_block=FORWARD.other, **FORWARD.told()
+    keys_of, values_of = (
+        tiled(turned.view(-1, D), FORWARD.other, D),
+        tiled(qkv.view(count, -1), FORWARD.other, D),
     )
+    forward_kernel[(triton.cdiv(count, FORWARD.block), H)](
+        turned, keys_of, values_of, spans[0], out, log_total, count, H, half=half, keys_block=FORWARD.other,
+        **FORWARD.told(),
+    )  # fmt: skip
     return out, log_total, turned
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smalltale.errors import RecipeError
-from smalltale.model.attention import attend, same_story, story_attention
+from smalltale.model.attention import attend, same_story
 from smalltale.model.head import soft_cap
+from smalltale.model.kernels import FeedForwardProducts, has_fused_products, story_attention
 
 EPSILON = torch.finfo(torch.float32).eps
 """Added to the mean square in every norm, whatever type it is computed in."""
@@ -125,7 +126,12 @@ class FeedForward(nn.Module):
         self.down = Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(SquaredReLU.apply(self.up(x)))  # type: ignore[no-untyped-call]
+        out: Tensor
+        if torch.is_grad_enabled() and has_fused_products(x.device, x.dtype, *self.up.weight.shape):
+            up, down = (each.weight.to(x.dtype) for each in (self.up, self.down))
+            out = FeedForwardProducts.apply(x.flatten(0, 1), up, down).view_as(x)  # type: ignore[no-untyped-call]
+        else:
+            out = self.down(SquaredReLU.apply(self.up(x)))  # type: ignore[no-untyped-call]
         return out
 
 

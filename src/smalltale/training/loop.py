@@ -206,16 +206,16 @@ class Run:
         return time.monotonic() - began if self.compiled else 0.0
 
     def step(self, progress: float, *, stop_asked: bool) -> tuple[float, bool]:
-        """One optimizer step, unless the loss is not finite. Returns the loss before it, and whether to stop."""
+        """One optimizer step. Returns the loss before it, and whether to stop."""
         began = time.monotonic()
         self.optimizers.set_multiplier(self.config.schedule.multiplier(progress) * self.state.rate_factor)
         share = self.gradients.of_step(self.state.step, self.state.batch_tokens)
+        self.update()
+        # Read after the update has been sent to the device: one whose loss is not finite goes back to a saved state anyway.
+        loss = float(share)
         # The leader's clock counts for all, and a signal to one stops all.
         seconds = time.monotonic() - began
-        loss, seconds, asked = self.ranks.sums(share, seconds * self.ranks.leads, stop_asked)
-        if math.isfinite(loss):
-            self.update()
-        self.optimizers.zero_grad()
+        loss, seconds, asked = self.ranks.sums(loss, seconds * self.ranks.leads, stop_asked)
         self.state = replace(
             self.state,
             step=self.state.step + 1,

@@ -202,8 +202,10 @@ class Optimizers:
             group["lr"].fill_(rate * multiplier)
 
     def step(self) -> None:
+        """Move the weights; the gradients are zero after it."""
         self.muon.step()
         self.adam.step()
+        self.zero_grad()
 
     def gradients(self) -> list[Tensor]:
         """All gradients, as they lie: a tensor for each stack and each parameter of AdamW's."""

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smalltale.errors import SmalltaleError
-from smalltale.model.attention import has_story_attention, same_story
+from smalltale.model.attention import same_story
 from smalltale.model.head import chunked_cross_entropy
+from smalltale.model.kernels import has_story_attention
 from smalltale.model.transformer import Transformer
 from smalltale.training.batches import Batch, Plan, Rows, gather
 from smalltale.training.device import Device
@@ -60,6 +61,7 @@ class Gradients:
             torch.compile(each, dynamic=False) if compiled else each for each in model.blocks
         ]
         self.recorded: dict[tuple[torch.Size, bool], Recorded] = {}
+        self.next_plans: tuple[tuple[int, int, int], list[Plan]] | None = None
 
     def fit(self, batch_tokens: int) -> None:
         """Compile for batches of so many tokens, of all ranks together, and find how many go through at once.
@@ -101,14 +103,21 @@ class Gradients:
 
     def plans(self, step: int, batch_tokens: int) -> list[Plan]:
         """Where the tokens of this rank's micro-batches of a step stand."""
+        if self.next_plans and self.next_plans[0] == (step, batch_tokens, self.micro_tokens):
+            return self.next_plans[1]
         count = batch_tokens // self.ranks.size // self.micro_tokens
         rows = self.micro_tokens // self.rows.row_length
         return [self.rows.plan(step * count + number, rows) for number in range(count)]
 
-    def of_step(self, step: int, batch_tokens: int) -> float:
+    def plan_next(self, step: int, batch_tokens: int) -> None:
+        """Make a step's plans before they are asked for, while the device works."""
+        self.next_plans = (step, batch_tokens, self.micro_tokens), self.plans(step, batch_tokens)
+
+    def of_step(self, step: int, batch_tokens: int) -> Tensor:
         """Add the gradient of the mean loss over all ranks' targets of a step, summed over the ranks.
 
-        Returns this rank's share of that mean, in nats per token; the shares of all ranks add up to it.
+        Returns this rank's share of that mean, in nats per token, a scalar on the device; the shares of all ranks add up
+        to it. Reading it waits for the device.
         """
         plans = self.plans(step, batch_tokens)
         (targets,) = self.ranks.sums(sum(plan.targets for plan in plans))
@@ -125,10 +134,11 @@ class Gradients:
             torch._foreach_zero_(self.held())
             self.fit(batch_tokens)
             return self.of_step(step, batch_tokens)
+        self.plan_next(step + 1, batch_tokens)
         if self.loss_scale > 1 and self.overflowed(total):
             self.loss_scale /= 2
             return self.of_step(step, batch_tokens)
-        return float(total) / targets
+        return total / targets
 
     def held(self) -> list[Tensor]:
         """The gradients there are."""
