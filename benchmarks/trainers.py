@@ -52,6 +52,8 @@ class Shape:
     batch_tokens: int
     micro_tokens: int
     """Tokens a peer sends through its model at once."""
+    our_micro_tokens: int = 0
+    """The same for ours; 0 for the whole batch on a GPU, what a cache holds on a CPU."""
 
     def ours(self) -> ModelConfig:
         return ModelConfig(
@@ -120,7 +122,7 @@ class Ours(Trainer):
             Ranks(),
             head_rows=8192 if on_gpu else 512,
             compiled=True,
-            most=shape.batch_tokens if on_gpu else CACHED_TOKENS,
+            most=shape.our_micro_tokens or (shape.batch_tokens if on_gpu else CACHED_TOKENS),
         )
         self.batch_tokens = shape.batch_tokens
         self.optimizers.set_multiplier(0.0)

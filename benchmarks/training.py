@@ -102,6 +102,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=Path, help="a token folder; without one, our fables")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--shapes", nargs="*", help="small, medium, large; demo on a CPU")
+    parser.add_argument(
+        "--micro-tokens",
+        type=int,
+        default=0,
+        help="tokens at once on a GPU, ours and theirs, where memory is short",
+    )
     parser.add_argument("--quick", action="store_true", help="two windows of few steps, the smallest shape")
     parser.add_argument("--commit", default=git_commit(), help="where there is no git")
     parser.add_argument("--out", type=Path)
@@ -126,7 +132,8 @@ def main() -> None:
                 vocabulary=data.meta["vocabulary"],
                 length=512 if on_gpu else 256,
                 batch_tokens=131072 if on_gpu else 2048 if chosen.quick else 8192,
-                micro_tokens=65536 if on_gpu else 2048 if chosen.quick else 4096,
+                our_micro_tokens=chosen.micro_tokens,
+                micro_tokens=chosen.micro_tokens or 65536 if on_gpu else 2048 if chosen.quick else 4096,
             )
             print(f"{name}: {shape}", flush=True)
             table[name] = compare(contenders(chosen, shape, data, device), shape, windows, steps)
