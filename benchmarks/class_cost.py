@@ -1,7 +1,7 @@
 """What a weight class costs in time: one pass over all of TinyStories, by machine.
 
 In: the class recipes, results/training-cuda.json and results/training-cpu.json. Out: the table of README.md, in Markdown.
-Beware: only the H200's small and medium are measured at their own shape; the rest is computed, as COMPUTED says.
+Beware: only the GPU of training-cuda.json is measured at the classes' own shapes; the rest is computed, as COMPUTED says.
 
     python benchmarks/class_cost.py
 """
@@ -48,7 +48,7 @@ def main() -> None:
         rows[machine] = {name: told(peak * share / work[name], "computed") for name in names}
     demo = load_recipe("demo").section("model", ModelConfig)
     reached = on_cpu["shapes"]["demo"]["ours"]["tokens_per_second"] * demo.flops_per_token(256)
-    rows["2 cores of a Xeon with AMX"] = {name: told(reached / work[name], "computed") for name in names}
+    rows[f"2 cores of an {on_cpu['machine']}"] = {name: told(reached / work[name], "computed") for name in names}
     print("| machine | " + " | ".join(names) + " |\n| --- | --- | --- | --- |")
     for machine, row in rows.items():
         print(f"| {machine} | " + " | ".join(row[name] for name in names) + " |")
