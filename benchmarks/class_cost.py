@@ -48,7 +48,9 @@ def main() -> None:
         rows[machine] = {name: told(peak * share / work[name], "computed") for name in names}
     demo = load_recipe("demo").section("model", ModelConfig)
     reached = on_cpu["shapes"]["demo"]["ours"]["tokens_per_second"] * demo.flops_per_token(256)
-    rows[f"2 cores of an {on_cpu['machine']}"] = {name: told(reached / work[name], "computed") for name in names}
+    rows[f"2 cores of an {on_cpu['machine']}"] = {
+        name: told(reached / work[name], "computed") for name in names
+    }
     print("| machine | " + " | ".join(names) + " |\n| --- | --- | --- | --- |")
     for machine, row in rows.items():
         print(f"| {machine} | " + " | ".join(row[name] for name in names) + " |")
