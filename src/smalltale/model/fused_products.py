@@ -28,15 +28,27 @@ def halves(whole, rows: tl.constexpr, half: tl.constexpr):
 
 
 @triton.jit
+def tile_of_product(
+    x, weight, row, column, depth, turned: tl.constexpr, tile: tl.constexpr, inner: tl.constexpr
+):
+    """A tile of x · weight, or where the weight is `turned` of x · weightᵀ, in float32."""
+    total = tl.zeros((tile, tile), dtype=tl.float32)
+    for k in range(0, depth, inner):
+        if turned:
+            total = tl.dot(x.load([row, k]), weight.load([column, k]).T, total)
+        else:
+            total = tl.dot(x.load([row, k]), weight.load([k, column]), total)
+    return total
+
+
+@triton.jit
 def squared_kernel(x, weight, out, count, columns, depth, programs, tile: tl.constexpr, inner: tl.constexpr):
     """out = max(x · weightᵀ, 0)²."""
     half: tl.constexpr = tile // 2
     across = tl.cdiv(columns, tile)
     for number in tl.range(tl.program_id(0), tl.cdiv(count, tile) * across, programs, flatten=True):
         row, column = number // across * tile, number % across * tile
-        total = tl.zeros((tile, tile), dtype=tl.float32)
-        for k in range(0, depth, inner):
-            total = tl.dot(x.load([row, k]), weight.load([column, k]).T, total)
+        total = tile_of_product(x, weight, row, column, depth, True, tile, inner)
         left, right = halves(tl.maximum(total, 0.0), tile, half)
         out.store([row, column], (left * left).to(out.dtype))
         out.store([row, column + half], (right * right).to(out.dtype))
@@ -51,9 +63,7 @@ def rooted_kernel(
     across = tl.cdiv(columns, tile)
     for number in tl.range(tl.program_id(0), tl.cdiv(count, tile) * across, programs):
         row, column = number // across * tile, number % across * tile
-        total = tl.zeros((tile, tile), dtype=tl.float32)
-        for k in range(0, depth, inner):
-            total = tl.dot(x.load([row, k]), weight.load([k, column]), total)
+        total = tile_of_product(x, weight, row, column, depth, False, tile, inner)
         left, right = halves(2.0 * total, tile, half)
         left *= tl.sqrt(square.load([row, column]).to(tl.float32))
         out.store([row, column], left.to(out.dtype))
@@ -79,9 +89,7 @@ def exponential_kernel(
     across = tl.cdiv(columns, tile)
     for number in tl.range(tl.program_id(0), tl.cdiv(count, tile) * across, programs, flatten=True):
         row, column = number // across * tile, number % across * tile
-        total = tl.zeros((tile, tile), dtype=tl.float32)
-        for k in range(0, depth, inner):
-            total = tl.dot(x.load([row, k]), weight.load([column, k]).T, total)
+        total = tile_of_product(x, weight, row, column, depth, True, tile, inner)
         rows = row + tl.arange(0, tile)
         left, right = halves(total, tile, half)
         exponential, gradient = capped_exponential(left, column, columns, slant, half)
