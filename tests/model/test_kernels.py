@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smalltale.model.attention import attend, same_story
 from smalltale.model.head import ExponentialCrossEntropy, soft_cap
-from smalltale.model.kernels import FeedForwardProducts, has_fused_products
+from smalltale.model.kernels import FeedForwardProducts, has_fused_products, story_attention
+from smalltale.model.transformer import EPSILON, norm, rotate, rotation_table
 
 pytestmark = pytest.mark.skipif(
     not (torch.cuda.is_available() and has_fused_products(torch.device("cuda"), torch.bfloat16)),
@@ -59,3 +63,26 @@ def test_the_loss_by_exponentials_is_cross_entropy(rows: int, width: int, vocabu
         assert found is not None
         assert right is not None
         assert apart(found, right) < 0.01
+
+
+def test_attention_inside_stories_is_that_of_float32() -> None:
+    torch.manual_seed(0)
+    B, T, H, D = 3, 160, 2, 64
+    cosine, sine = (each.cuda() for each in rotation_table(T, D, 10_000.0))
+    begins = torch.zeros(B * T, dtype=torch.int32, device="cuda")
+    ends = torch.zeros_like(begins)
+    for begin, end in pairwise([0, 30, 160, 290, 300, 320, 480]):
+        begins[begin:end], ends[begin:end] = begin, end
+    ours = drawn(B, T, 3, H, D).requires_grad_()
+    plain = ours.detach().float().requires_grad_()
+    upstream = drawn(B, T, H, D)
+    mixed, _, _ = story_attention(ours, cosine, sine, torch.stack((begins, ends)), EPSILON)
+    mixed.backward(upstream)
+    q, k, v = plain.unbind(2)
+    q, k = (rotate(norm(each), (cosine, sine)) for each in (q, k))
+    wanted = attend(q, k, v, same_story(begins.view(B, T)))
+    wanted.backward(upstream.float())
+    assert ours.grad is not None
+    assert plain.grad is not None
+    assert apart(mixed, wanted) < 0.01
+    assert apart(ours.grad, plain.grad) < 0.01
