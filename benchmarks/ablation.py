@@ -145,6 +145,7 @@ class Training:
             most=CACHED_TOKENS,
         )
         self.gradients.fit(self.config.batch_tokens)
+        self.optimizers.zero_grad()
 
     def step(self, number: int) -> float:
         """Returns the loss before it."""

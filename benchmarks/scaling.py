@@ -140,7 +140,7 @@ def start(ranks: int, told: dict[str, Any]) -> dict[str, Any]:
 
 
 def expectation() -> dict[str, Any]:
-    """Computed for several H200s from one GPU's measured speed, as if nothing overlapped and small batches cost nothing.
+    """Computed for several GPUs from one's measured speed, as if nothing overlapped and small batches cost nothing.
 
     Where a shape was not measured, its speed is the medium shape's with the work of a token in proportion.
     """

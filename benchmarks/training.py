@@ -106,7 +106,7 @@ def main() -> None:
         "--micro-tokens",
         type=int,
         default=0,
-        help="tokens at once on a GPU, ours and theirs, where memory is short",
+        help="tokens at once, ours and theirs, where memory is short",
     )
     parser.add_argument("--quick", action="store_true", help="two windows of few steps, the smallest shape")
     parser.add_argument("--commit", default=git_commit(), help="where there is no git")
@@ -133,7 +133,7 @@ def main() -> None:
                 length=512 if on_gpu else 256,
                 batch_tokens=131072 if on_gpu else 2048 if chosen.quick else 8192,
                 our_micro_tokens=chosen.micro_tokens,
-                micro_tokens=chosen.micro_tokens or 65536 if on_gpu else 2048 if chosen.quick else 4096,
+                micro_tokens=chosen.micro_tokens or (65536 if on_gpu else 2048 if chosen.quick else 4096),
             )
             print(f"{name}: {shape}", flush=True)
             table[name] = compare(contenders(chosen, shape, data, device), shape, windows, steps)
