@@ -238,6 +238,13 @@ def test_runs_far_apart_in_length_are_drawn_on_a_logarithmic_scale(tmp_path: Pat
     assert {"0.1", "1", "10"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", by_tokens))
 
 
+def test_a_plot_of_what_no_run_has_measured_says_so(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "young", steps=9))
+    drawn = dict(plots([run]))
+    assert "not measured yet" in drawn["Bits per byte by tokens"]
+    assert "not measured yet" not in drawn["Training loss by tokens"]
+
+
 def test_every_run_has_a_look_of_its_own() -> None:
     looks = {(style.colour, str(style.dash)) for style in styles(4 * len(COLOURS))}
     assert len(looks) == 4 * len(COLOURS)

@@ -168,6 +168,12 @@ def draw(axes: Axes, runs: Sequence[Run], across: Axis, measure: Measure) -> Non
     size, unit = next(
         ((size, name) for least, size, name in across.units if longest >= least), (1.0, across.title)
     )
+    if not lengths:
+        axes.text(
+            0.5, 0.5, "not measured yet", ha="center", va="center", transform=axes.transAxes, color="grey"
+        )
+        axes.set(xticks=[], yticks=[], ylabel=measure.title, xlabel=across.title)
+        return
     highest = []
     for (x, y), style, order in zip(lines, styles(len(runs)), range(len(runs), 0, -1), strict=True):
         if not len(x):
