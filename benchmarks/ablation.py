@@ -28,21 +28,21 @@ from typing import Any
 import torch
 
 import candidates as new
+from smalltale.config import load_recipe
 from smalltale.corpus.build import CorpusConfig, build_corpus, read_corpus
+from smalltale.counting.count import count_parameters
 from smalltale.files import git_commit, read_stories, write_json
-from smalltale.model.count import count_parameters
 from smalltale.model.transformer import ModelConfig, Transformer
-from smalltale.recipe import load_recipe
 from smalltale.tokens.encode import encode_corpus
 from smalltale.tokens.shards import TokenFolder, read_tokens
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
+from smalltale.training.batch_size import CACHED_TOKENS
 from smalltale.training.batches import Rows
 from smalltale.training.config import TrainingConfig
 from smalltale.training.device import choose_device
+from smalltale.training.distributed import Ranks
 from smalltale.training.evaluate import evaluate
-from smalltale.training.fitting import CACHED_TOKENS
 from smalltale.training.optim import Optimizers
-from smalltale.training.ranks import Ranks
 
 HERE = Path(__file__).parent
 BASE = (

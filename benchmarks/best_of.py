@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 
 from smalltale.doctor import machine_facts
 from smalltale.files import git_commit, read_jsonl, read_stories, sha256_of
+from smalltale.generation.best_of_n import choose_best
 from smalltale.generation.candidate import Candidate
-from smalltale.generation.complete import completions, different
-from smalltale.generation.copies import longest_copies
-from smalltale.generation.evidence import write_signals
-from smalltale.generation.measure import measure
-from smalltale.generation.rank import choose_best
+from smalltale.generation.generate import completions, different
+from smalltale.generation.language_model import open_storyteller
 from smalltale.generation.sampler import GenerationConfig, RankWeights
-from smalltale.generation.storyteller import open_storyteller
 from smalltale.judging.referee import SIGNALS, read_referee
+from smalltale.metrics.features import write_signals
+from smalltale.metrics.memorization import longest_copies
+from smalltale.metrics.metrics import measure
 from smalltale.prompts import read_prompts
 from smalltale.submission import Completion
 from smalltale.training.device import choose_device

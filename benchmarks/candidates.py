@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from smalltale.model.attention import attend
 from smalltale.model.transformer import Block, ModelConfig, Transformer, norm, rotate
 from smalltale.training.batches import Batch
+from smalltale.training.gradients import Gradients
 from smalltale.training.optim import Optimizers, Stack
-from smalltale.training.step import Gradients
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Muon's first polynomial (Jordan et al., 2024), the same in each of five steps."""

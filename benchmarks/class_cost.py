@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from smalltale.config import load_recipe
 from smalltale.model.transformer import ModelConfig
-from smalltale.recipe import load_recipe
 from smalltale.training.config import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"

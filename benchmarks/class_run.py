@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from smalltale.files import git_commit, read_stories
-from smalltale.generation.complete import complete
+from smalltale.generation.generate import complete
 from smalltale.generation.sampler import GenerationConfig
 from smalltale.model.transformer import ModelConfig
 from smalltale.tokens.shards import read_tokens
@@ -32,9 +32,9 @@ from smalltale.training.checkpoint import load_model
 from smalltale.training.config import TrainingConfig
 from smalltale.training.device import choose_device
 from smalltale.training.evaluate import evaluate
+from smalltale.training.launch import train
 from smalltale.training.optim import OptimConfig
 from smalltale.training.schedule import ScheduleConfig
-from smalltale.training.train import train
 from trainers import ON_CPU, ON_GPU
 
 HERE = Path(__file__).parent

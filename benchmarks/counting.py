@@ -33,10 +33,10 @@ CLASSES = ("small", "medium", "large")
 def count_one(name: str) -> dict[str, Any]:
     """Count in this process; `name` is a recipe, or GPT-2 small."""
     began = time.perf_counter()
-    from smalltale.model.count import count_parameters
+    from smalltale.config import load_recipe
+    from smalltale.counting.count import count_parameters
     from smalltale.model.gpt import GPT, GPTConfig
     from smalltale.model.transformer import ModelConfig, Transformer
-    from smalltale.recipe import load_recipe
 
     imported = time.perf_counter()
     if name == GPT2:

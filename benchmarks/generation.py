@@ -33,10 +33,10 @@ if __name__ == "__main__":  # not in the peer's process
 import torch
 
 from smalltale.files import git_commit
-from smalltale.generation.complete import completions
-from smalltale.generation.native import native_library
+from smalltale.generation.generate import completions
+from smalltale.generation.language_model import Ours, choose_dtype
+from smalltale.generation.native_decoder import native_library
 from smalltale.generation.sampler import GenerationConfig
-from smalltale.generation.storyteller import Ours, choose_dtype
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 
@@ -162,7 +162,7 @@ def greedy(teller: Any, count: int) -> list[list[int]]:
 
 def parity(model: Transformer, peer: Any, count: int) -> dict[str, Any]:
     """Greedy words: through transformers and through us, from kept keys and from whole rows, in both number types."""
-    from smalltale.generation.outside import HuggingFace
+    from smalltale.generation.hf_model import HuggingFace
 
     outside = HuggingFace.__new__(HuggingFace)
     outside.model, outside.tokenizer, outside.context, outside.batch, outside.refill = peer, None, 512, 3, 0.5

@@ -32,10 +32,10 @@ from hackathon_site import (
     wait_for,
 )
 from smalltale.files import write_json
-from smalltale.hackathon.people import sign_in
-from smalltale.hackathon.store import Store
-from smalltale.hackathon.tables import HandIn, Job, Judgement, Person, Score
 from smalltale.rules import aoe_day
+from smalltale.server.accounts.accounts import sign_in
+from smalltale.server.database.models import HandIn, Job, Judgement, Person, Score
+from smalltale.server.database.session import Store
 
 READS_PER_SECOND = 100
 SIGNED_IN_OF = 4

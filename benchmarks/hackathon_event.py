@@ -13,11 +13,11 @@ from datetime import timedelta
 
 from sqlalchemy import insert, text
 
-from smalltale.hackathon.editions import EditionDraft, PromptSetDraft, import_edition
-from smalltale.hackathon.people import hashed
-from smalltale.hackathon.store import Store
-from smalltale.hackathon.tables import ApiToken, HandIn, Member, Person, Score, Team
 from smalltale.rules import aoe_day, rules_from
+from smalltale.server.accounts.accounts import hashed
+from smalltale.server.database.models import ApiToken, HandIn, Member, Person, Score, Team
+from smalltale.server.database.session import Store
+from smalltale.server.editions.editions import EditionDraft, PromptSetDraft, import_edition
 
 CLASSES = ("small", "medium", "large")
 PROMPTS = [f"Once upon a time there was story number {i}. One day," for i in range(63)]

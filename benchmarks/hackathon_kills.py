@@ -39,8 +39,8 @@ from hackathon_site import (
     wait_for,
 )
 from smalltale.files import write_json
-from smalltale.hackathon.store import Store, broken_audit_row
-from smalltale.hackathon.tables import Audit, Completion, HandIn, Job, Judgement, Prompt, Score, Upload
+from smalltale.server.database.models import Audit, Completion, HandIn, Job, Judgement, Prompt, Score, Upload
+from smalltale.server.database.session import Store, broken_audit_row
 
 TEAMS = 500
 SENDERS = 4

@@ -16,7 +16,7 @@ import numpy as np
 from smalltale.files import git_commit, sha256_of, write_json
 from smalltale.judging.gold import Graded, read_graded
 from smalltale.judging.rubric import load_rubric
-from smalltale.judging.scores import clustered_interval, paired
+from smalltale.ranking.statistics import clustered_interval, paired
 
 PROMPTS, SAMPLES, JUDGES = 60, 4, 3
 SHARES = {"story": 0.6, "taste": 0.2, "judgement": 0.2}

@@ -27,13 +27,13 @@ import torch
 from smalltale.files import git_commit
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.shards import read_tokens
+from smalltale.training.batch_size import fitting_tokens
 from smalltale.training.batches import Rows
 from smalltale.training.device import choose_device
-from smalltale.training.figures import memory
-from smalltale.training.fitting import fitting_tokens
+from smalltale.training.distributed import joined
+from smalltale.training.gradients import Gradients, Recorded
 from smalltale.training.optim import OptimConfig, Optimizers
-from smalltale.training.ranks import joined
-from smalltale.training.step import Gradients, Recorded
+from smalltale.training.throughput import memory
 from trainers import ON_CPU, ON_GPU, token_folder
 
 HERE = Path(__file__).parent

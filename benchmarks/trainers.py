@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.shards import TokenFolder
+from smalltale.training.batch_size import CACHED_TOKENS
 from smalltale.training.batches import Rows
 from smalltale.training.device import Device
-from smalltale.training.fitting import CACHED_TOKENS
+from smalltale.training.distributed import Ranks
+from smalltale.training.gradients import Gradients, Recorded
 from smalltale.training.optim import OptimConfig, Optimizers
-from smalltale.training.ranks import Ranks
-from smalltale.training.step import Gradients, Recorded
 
 ON_GPU = {
     "small": (8, 512, 4),

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from smalltale.corpus.build import CorpusConfig, build_corpus, read_corpus
+from smalltale.tokens.encode import encode_corpus
+from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
+
 # Tests run side by side, a process a core; with more threads than cores they wait for each other most of their time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -35,3 +39,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this user may not mount a small disk")
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus of 200 fables, a tokenizer and tokens."""
+    folder = tmp_path_factory.mktemp("prepared")
+    build_corpus(CorpusConfig(stories=200, validation_share=0.1), folder / "corpus")
+    texts = (each.text for each in read_corpus(folder / "corpus", "train"))
+    train_tokenizer(texts, TokenizerConfig(vocabulary=300)).save(folder / "tokenizer", {"made": "for a test"})
+    encode_corpus(folder / "corpus", folder / "tokenizer", folder / "tokens")
+    return folder

@@ -19,10 +19,10 @@ import yaml
 from typer.testing import CliRunner
 
 from smalltale.cli import build_app
+from smalltale.counting.count import count_parameters
 from smalltale.errors import FileProblem, RecipeError, SmalltaleError
 from smalltale.frameworks.exporting import TEMPLATES, export, small_plan
 from smalltale.frameworks.framework import MODULES, Plan, every_framework, framework
-from smalltale.model.count import count_parameters
 from smalltale.model.gpt import GPT, GPTConfig
 from smalltale.tokens.shards import read_tokens
 from smalltale.tokens.tokenizer import Tokenizer

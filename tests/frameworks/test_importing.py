@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from smalltale.counting.count import count_parameters
 from smalltale.errors import FileProblem
 from smalltale.frameworks.framework import MODULES
 from smalltale.frameworks.llama import HEAD
-from smalltale.model.count import count_parameters
-from smalltale.model.outside import open_outside
+from smalltale.model.foreign import open_outside
 from smalltale.tokens.tokenizer import Tokenizer
 
 from .checkpoints import bring, gpt, keep_reference, nanogpt_file, trained

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smalltale.errors import RecipeError
-from smalltale.generation.native import likeliest, native_library
+from smalltale.generation.native_decoder import likeliest, native_library
 from smalltale.generation.sampler import CANDIDATES, GenerationConfig, choose, draws
 
 CONFIGS = st.builds(

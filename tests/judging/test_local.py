@@ -13,12 +13,12 @@ import pytest
 from smalltale import files
 from smalltale.errors import FileProblem, MissingExtra
 from smalltale.judging import local
-from smalltale.judging.asking import question_of
+from smalltale.judging.ask import question_of
 from smalltale.judging.folder import read_judgements
 from smalltale.judging.gold import read_gold
-from smalltale.judging.guard import neutralise
 from smalltale.judging.judge import Sampling
 from smalltale.judging.local import grammar_of, local_judge
+from smalltale.judging.prompt_injection import neutralise
 from smalltale.judging.qualification import qualify
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission

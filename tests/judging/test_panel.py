@@ -16,22 +16,22 @@ from smalltale.cli import build_app
 from smalltale.cli.judge import judge_hand_in
 from smalltale.errors import SmalltaleError
 from smalltale.files import read_json, write_json
-from smalltale.hackathon.judged import read_entry
-from smalltale.hackathon.standings import rank
+from smalltale.judging.cache import Journal
+from smalltale.judging.compare import compare_folders, duel
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import estimate, price_of
-from smalltale.judging.handin import read_hand_in
 from smalltale.judging.item import items_of
-from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Question, Reply, Sampling, ScriptedJudge, rehearsal
 from smalltale.judging.judgement import Judgement
-from smalltale.judging.named import open_judges
-from smalltale.judging.pairs import Pair, compare_pairs
+from smalltale.judging.pairwise import Pair, compare_pairs
 from smalltale.judging.panel import Calibration, calibrate, may_rank, story_scores
+from smalltale.judging.registry import open_judges
 from smalltale.judging.report import write_report
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
-from smalltale.judging.versus import compare_folders, duel
+from smalltale.judging.validate import read_hand_in
+from smalltale.ranking.entries import read_entry
+from smalltale.ranking.standings import rank
 from smalltale.submission import Completion, write_submission
 
 

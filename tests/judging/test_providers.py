@@ -12,11 +12,11 @@ from loopback import Said, answer, chat, serving
 from test_run import FAST, KINDS, misbehave
 
 from smalltale.errors import SmalltaleError
-from smalltale.judging.asking import question_of
+from smalltale.judging.ask import question_of
 from smalltale.judging.folder import read_judgements
 from smalltale.judging.judge import Broken, Busy, Judge, JudgeUnusable, Question, Reply, Sampling
-from smalltale.judging.named import identity_of, open_judges
 from smalltale.judging.providers import ProviderJudge
+from smalltale.judging.registry import identity_of, open_judges
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
 from smalltale.submission import Completion, write_submission

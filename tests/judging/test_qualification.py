@@ -14,8 +14,8 @@ from smalltale.files import read_stories
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price
 from smalltale.judging.gold import ATTACKS, LEVELS, read_gold, read_graded
-from smalltale.judging.guard import neutralise, without_words_to_judge
 from smalltale.judging.judge import Question, ScriptedJudge
+from smalltale.judging.prompt_injection import neutralise, without_words_to_judge
 from smalltale.judging.qualification import Report, estimate_of, qualify
 from smalltale.judging.rubric import load_rubric
 from smalltale.signals import judge_directed

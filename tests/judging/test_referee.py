@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from smalltale.cli import build_app
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import write_jsonl
-from smalltale.judging.crossed import fit_referee
+from smalltale.judging.cross_validation import fit_referee
 from smalltale.judging.gold import Graded, read_graded
 from smalltale.judging.referee import SIGNALS, Evidence, read_evidence, read_referee, write_referee
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from smalltale.judging.judge import Reply, TokenChoice
 from smalltale.judging.judgement import Answer, Problem, parse_answer
+from smalltale.judging.logprob_scores import weighted_scores
 from smalltale.judging.rubric import RubricError, load_rubric, parse_rubric, rubric_names
 from smalltale.judging.run import scoring
-from smalltale.judging.weighted import weighted_scores
 
 PAPER = load_rubric("paper")
 RIGHT: dict[str, Any] = {

@@ -13,11 +13,11 @@ from loopback import Said, Script, answer, chat, serving, text_of, token_said
 
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
+from smalltale.judging.cache import Journal
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price
 from smalltale.judging.endpoint import EndpointJudge, retry_after, wait_asked_for
 from smalltale.judging.folder import read_judgements
-from smalltale.judging.journal import Journal
 from smalltale.judging.judge import JudgeUnusable
 from smalltale.judging.report import write_report
 from smalltale.judging.rubric import load_rubric

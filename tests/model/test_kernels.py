@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smalltale.model.attention import attend, same_story
-from smalltale.model.head import ExponentialCrossEntropy, soft_cap
-from smalltale.model.kernels import FeedForwardProducts, has_fused_products, story_attention
+from smalltale.model.kernels.dispatch import FeedForwardProducts, has_fused_products, story_attention
+from smalltale.model.loss import ExponentialCrossEntropy, soft_cap
 from smalltale.model.transformer import EPSILON, norm, rotate, rotation_table
 
 pytestmark = pytest.mark.skipif(

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smalltale.model.folder import write_model
-from smalltale.model.modeling_smalltale import KNOWN
+from smalltale.model.hf.modeling_smalltale import KNOWN
+from smalltale.model.serialization import write_model
 from smalltale.model.transformer import ModelConfig, Transformer
 
 SHAPE = ModelConfig(vocabulary=90, layers=3, width=32, heads=2, context=64)

@@ -5,7 +5,7 @@ import torch
 
 from smalltale.errors import RecipeError
 from smalltale.model.attention import QUERY_BLOCK, plain_attention, same_story
-from smalltale.model.head import chunked_cross_entropy
+from smalltale.model.loss import chunked_cross_entropy
 from smalltale.model.transformer import ModelConfig, Transformer, norm
 
 TINY = ModelConfig(vocabulary=50, layers=2, width=32, heads=2, context=24)

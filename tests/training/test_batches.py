@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from smalltale.model.head import NO_TARGET
+from smalltale.model.loss import NO_TARGET
 from smalltale.training.batches import Batch, Rows
 
 END = 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from smalltale.errors import SmalltaleError
-from smalltale.model.kernels import has_story_attention
+from smalltale.model.kernels.dispatch import has_story_attention
 from smalltale.training.device import choose_device
 
 

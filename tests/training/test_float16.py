@@ -12,9 +12,9 @@ from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.shards import read_tokens
 from smalltale.training.batches import Rows
 from smalltale.training.device import apple_multiplies_bfloat16, card_type, choose_device
+from smalltale.training.distributed import Ranks
+from smalltale.training.gradients import FLOAT16_SCALE, Gradients
 from smalltale.training.optim import OptimConfig, Optimizers
-from smalltale.training.ranks import Ranks
-from smalltale.training.step import FLOAT16_SCALE, Gradients
 
 
 def trained(prepared: Path, dtype: torch.dtype, first_scale: float = 0.0) -> tuple[list[float], Gradients]:

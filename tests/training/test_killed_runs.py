@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from smalltale.training.checkpoint import newest_state
-from smalltale.training.metrics import read_metrics, rows_of
+from smalltale.training.metrics_file import read_metrics, rows_of
 
 TRAIN = (sys.executable, "-m", "smalltale", "train", "demo", "--tokens", "tokens", "--tokenizer", "tokenizer")
 SETTINGS = (

@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
         out: Annotated[Path, typer.Option(help="A new folder.")],
     ) -> None:
         """Write a folder for transformers or llama.cpp, load it back and compare its logits with ours."""
-        from smalltale.training.publish import export_checkpoint
+        from smalltale.export.publish import export_checkpoint
 
         made = export_checkpoint(checkpoint, to, out)
         Console().print(
@@ -48,9 +48,9 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Put a checkpoint on the Hub, with a model card written from the run's own records."""
         from smalltale.errors import SmalltaleError
-        from smalltale.training.card import push, write_card
+        from smalltale.export.model_card import push, write_card
+        from smalltale.export.publish import export_checkpoint
         from smalltale.training.checkpoint import load_model
-        from smalltale.training.publish import export_checkpoint
 
         if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository, re.ASCII):
             raise SmalltaleError(

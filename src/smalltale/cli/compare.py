@@ -34,7 +34,7 @@ def compare(
     if judge is not None:
         show_duel(first, second, judge, recipe, set_ or [], cache, only_shared=shared)
         return
-    from smalltale.judging.versus import compare_folders, may_rank
+    from smalltale.judging.compare import compare_folders, may_rank
 
     table = Table("measure", Column("difference (95 %)", no_wrap=True), "prompts", "wins", "losses", "p", "")
     found = compare_folders(first, second, only_shared=shared)
@@ -75,12 +75,12 @@ def show_duel(
     """Pairwise verdicts between two entries."""
     from contextlib import ExitStack
 
+    from smalltale.config import load_recipe
+    from smalltale.judging.cache import Journal
+    from smalltale.judging.compare import duel
     from smalltale.judging.config import JudgingConfig
-    from smalltale.judging.journal import Journal
-    from smalltale.judging.named import open_judges
+    from smalltale.judging.registry import open_judges
     from smalltale.judging.rubric import load_rubric
-    from smalltale.judging.versus import duel
-    from smalltale.recipe import load_recipe
 
     config = load_recipe(recipe, overrides).section("judging", JudgingConfig)
     rubric = load_rubric("pairwise")

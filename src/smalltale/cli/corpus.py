@@ -33,8 +33,8 @@ def add_to(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Build a corpus folder from sources; a build that was stopped goes on where it stopped."""
+        from smalltale.config import load_recipe
         from smalltale.corpus.build import CorpusConfig, build_corpus
-        from smalltale.recipe import load_recipe
 
         loaded = load_recipe(recipe, set_ or [])
         config = loaded.section("corpus", CorpusConfig)

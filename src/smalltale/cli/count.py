@@ -14,7 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from torch import nn
 
-    from smalltale.model.count import ParameterCount
+    from smalltale.counting.count import ParameterCount
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,7 +52,7 @@ def add_to(app: typer.Typer) -> None:
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
     ) -> None:
         """Count a model; exit code 2 where it is over the class asked for, 1 where a claim does not verify."""
-        from smalltale.model.count import count_parameters, refuse_over_budget
+        from smalltale.counting.count import count_parameters, refuse_over_budget
         from smalltale.rules import Rules
 
         if plan:
@@ -63,7 +63,7 @@ def add_to(app: typer.Typer) -> None:
             return
         model = model_of(target, set_ or [], trust_remote_code)
         if weights is not None:
-            from smalltale.model.targets import check_weights
+            from smalltale.model.weights_file import check_weights
 
             check_weights(model, weights, allow_pickle)
         counted = count_parameters(model, depth=depth)
@@ -77,10 +77,12 @@ def add_to(app: typer.Typer) -> None:
 
 def model_of(target: str, overrides: list[str], trust_remote_code: bool) -> nn.Module:
     """The model that a target names; nothing is trained, and no weight read."""
+    from smalltale.config import load_recipe, recipe_names
+    from smalltale.counting.load import model_of_factory
     from smalltale.errors import FileProblem
-    from smalltale.model.targets import check_weights, model_of_factory, model_of_folder
+    from smalltale.model.architectures import model_of_folder
     from smalltale.model.transformer import ModelConfig, Transformer
-    from smalltale.recipe import load_recipe, recipe_names
+    from smalltale.model.weights_file import check_weights
 
     folder = Path(target)
     if folder.is_dir():
@@ -101,7 +103,7 @@ def show_verdict(
     submission: Path, folder: Path, frozen: tuple[str, ...], rules: Path | None, as_json: bool
 ) -> None:
     """One verdict, one line; exit code 1 unless it is a pass."""
-    from smalltale.model.verify import verify
+    from smalltale.counting.verify import verify
 
     found = verify(submission, folder, frozen, rules)
     if as_json:
@@ -115,7 +117,7 @@ def show_verdict(
 
 def show_plan(weight_class: str) -> None:
     """Shapes that fill a class."""
-    from smalltale.model.plan import closed_form, plan
+    from smalltale.counting.shapes import closed_form, plan
     from smalltale.rules import Rules
 
     budget = Rules().weight_class(weight_class).max_parameters

@@ -18,10 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from smalltale.config import Recipe
+    from smalltale.counting.count import ParameterCount
     from smalltale.demo import DemoResult, Sample
-    from smalltale.model.count import ParameterCount
     from smalltale.model.transformer import Transformer
-    from smalltale.recipe import Recipe
     from smalltale.tokens.tokenizer import Tokenizer
     from smalltale.training.checkpoint import RunState
 
@@ -52,7 +52,7 @@ def add_to(app: typer.Typer) -> None:
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
     ) -> None:
         """Train a storyteller from scratch, count it, let it write, judge it and rank it."""
-        from smalltale.recipe import load_recipe
+        from smalltale.config import load_recipe
 
         overrides = [f"training.schedule.minutes={minutes}", *source_overrides(stories, valid), *(set_ or [])]
         Demo(load_recipe(recipe, overrides), out, judge=judge).run()
@@ -196,7 +196,7 @@ class Demo:
 
     def sampler(self, tokenizer: Tokenizer) -> Callable[[Transformer, RunState], None]:
         """What shows a sample story in the middle of training."""
-        from smalltale.generation.complete import complete
+        from smalltale.generation.generate import complete
         from smalltale.generation.sampler import GenerationConfig
 
         config = replace(self.recipe.section("generation", GenerationConfig), samples=1, max_tokens=60)
@@ -209,8 +209,8 @@ class Demo:
         return sample
 
     def count(self) -> tuple[str, ParameterCount]:
-        from smalltale.model.count import count_parameters
-        from smalltale.model.folder import read_model
+        from smalltale.counting.count import count_parameters
+        from smalltale.model.serialization import read_model
         from smalltale.rules import Rules
 
         count = count_parameters(read_model(self.out / "checkpoint").train())
@@ -274,8 +274,8 @@ class Demo:
         return f"{found.judged} judgements with a score; plumbing only, not fit to rank", True
 
     def leaderboard(self) -> str:
-        from smalltale.hackathon.judged import read_entry
-        from smalltale.hackathon.standings import rank
+        from smalltale.ranking.entries import read_entry
+        from smalltale.ranking.standings import rank
 
         standing = rank([read_entry(self.out / "judgements")])[0]
         place = f"rank {standing.rank}" if standing.rank is not None else f"no rank: {standing.note}"
@@ -287,7 +287,7 @@ class Demo:
         from smalltale.demo import DemoResult
         from smalltale.files import read_json
         from smalltale.rules import Rules
-        from smalltale.training.metrics import read_metrics
+        from smalltale.training.metrics_file import read_metrics
 
         rules = Rules()
         weight_class = rules.class_for(count.counted) or rules.weight_class(self.recipe.weight_class)
@@ -323,8 +323,8 @@ class Demo:
 
     def scores(self) -> dict[str, Any]:
         """Criteria with intervals, and the standings, as the page shows them."""
-        from smalltale.hackathon.judged import criterion_intervals, read_entry
-        from smalltale.hackathon.standings import rank
+        from smalltale.ranking.entries import criterion_intervals, read_entry
+        from smalltale.ranking.standings import rank
 
         folder = self.out / "judgements"
         rows = []

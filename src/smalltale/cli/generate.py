@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from smalltale.generation.rank import Ranked
+    from smalltale.generation.best_of_n import Ranked
     from smalltale.generation.sampler import GenerationConfig
 
 
@@ -43,10 +44,10 @@ def add_to(app: typer.Typer) -> None:
         """Write different completions for every prompt, as a hand-in. A killed run goes on where it was."""
         wait_without_spinning()
         from smalltale.cli.stories import stories_of
+        from smalltale.config import load_recipe
         from smalltale.errors import SmalltaleError
         from smalltale.generation.sampler import GenerationConfig
         from smalltale.prompts import read_prompts
-        from smalltale.recipe import load_recipe
         from smalltale.submission import refuse_other_forms
 
         refuse_other_forms(out)
@@ -93,8 +94,9 @@ def hand_in(
 ) -> int:
     """Write the completions of a model and its declaration. Returns the number of rows."""
     from smalltale.generation.candidate import Journal
-    from smalltale.generation.complete import completions
-    from smalltale.generation.storyteller import open_storyteller
+    from smalltale.generation.generate import completions
+    from smalltale.generation.language_model import open_storyteller
+    from smalltale.metrics.memorization import longest_copies
     from smalltale.submission import write_submission
 
     declaration = declared(checkpoint, team, config)
@@ -114,7 +116,7 @@ def hand_in(
             finished=journal.finished,
             keep=journal.keep,
             ranked=(lambda each: None) if ranked is None else ranked.append,
-            training=training,
+            copied_words=None if training is None else partial(longest_copies, stories=training),
         )
         write_submission(out, rows, declaration)
     finally:

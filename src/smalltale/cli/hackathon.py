@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 def login(url: Annotated[str, typer.Argument(help="The hackathon's address.")]) -> None:
     """Keep an API token from your account page for `smalltale submit`."""
     from smalltale.errors import SmalltaleError
-    from smalltale.hackathon.client import call, keep_token, token_file
+    from smalltale.server.client import call, keep_token, token_file
 
     token = typer.prompt("API token (from your account page)", hide_input=True).strip()
     if not token.startswith("smalltale_"):
@@ -74,7 +74,7 @@ def submit(
 ) -> None:
     """Hand in a file, send the model of a hand-in, or both."""
     from smalltale.errors import SmalltaleError
-    from smalltale.hackathon.client import call, declared_beside, token_for
+    from smalltale.server.client import call, declared_beside, token_for
 
     if (file is None) == (number is None) or (model is None and number is not None):
         raise SmalltaleError("give a file to hand in, or --model CHECKPOINT with --hand-in NUMBER")
@@ -116,7 +116,7 @@ def submit(
 
 def send(to: str, number: int | None, model: Path | None, token: str) -> None:
     """Send a model and say so."""
-    from smalltale.hackathon.client import send_model
+    from smalltale.server.client import send_model
 
     assert number is not None
     assert model is not None
@@ -135,8 +135,8 @@ def check(
 
     from smalltale.errors import SmalltaleError
     from smalltale.files import read_text
-    from smalltale.hackathon.checking import concerns
-    from smalltale.hackathon.editions import read_edition
+    from smalltale.server.editions.editions import read_edition
+    from smalltale.server.editions.validate import concerns
 
     found = concerns(read_edition(rules), datetime.now(UTC), [read_text(path) for path in against or []])
     for each in found:
@@ -152,7 +152,7 @@ def backup(
     out: Annotated[Path, typer.Argument(help="The file to write.")], database: Database = DEFAULT
 ) -> None:
     """Copy the whole database to a file, while the server runs."""
-    from smalltale.hackathon.backup import backup as write
+    from smalltale.server.database.backup import backup as write
 
     store = open_store(database)
     write(store, out)
@@ -162,7 +162,7 @@ def backup(
 
 def restore(source: Annotated[Path, typer.Argument(help="A backup.")], database: Database = DEFAULT) -> None:
     """Fill an empty database from a backup."""
-    from smalltale.hackathon.backup import restore as fill
+    from smalltale.server.database.backup import restore as fill
 
     fill(source, database)
     open_store(database).close()
@@ -179,7 +179,7 @@ def verify(
     ] = None,
 ) -> None:
     """Look at a model that came another way; the verdict stands on the hand-in's page. Exit code 1 unless it is verified."""
-    from smalltale.hackathon.verification import verify_folder
+    from smalltale.server.verification.verification import verify_folder
 
     store = open_store(database)
     found = verify_folder(store, by, number, checkpoint, frozen or ())
@@ -202,14 +202,14 @@ def export(
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
 ) -> None:
     """Write an edition as a folder and send it to a Hugging Face dataset repository."""
-    from smalltale.hackathon.exchange import export_event
+    from smalltale.server.exchange.archive_export import export_event
 
     store = open_store(database)
     count = export_event(store, slug, out)
     store.close()
     print(f"wrote {count} hand-ins to {out}")
     if hub is not None:
-        from smalltale.hackathon.hub import send_folder
+        from smalltale.server.exchange.hub import send_folder
 
         print(f"sent to {send_folder(out, hub, private=private)}")
 
@@ -226,12 +226,12 @@ def import_event(
     database: Database = DEFAULT,
 ) -> None:
     """Load an old event: its hand-ins are queued to be judged, or keep the scores that lie beside them."""
-    from smalltale.hackathon.editions import import_edition, read_edition
-    from smalltale.hackathon.loading import import_folder
+    from smalltale.server.editions.editions import import_edition, read_edition
+    from smalltale.server.exchange.archive_import import import_folder
 
     draft = read_edition(rules)
     if source.startswith(HUB):
-        from smalltale.hackathon.hub import bring_folder
+        from smalltale.server.exchange.hub import bring_folder
 
         folder = bring_folder(source.removeprefix(HUB))
     else:

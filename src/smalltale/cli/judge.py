@@ -63,12 +63,12 @@ def run(
     ] = False,
 ) -> None:
     """Judge every completion of a hand-in, once by each judge."""
+    from smalltale.config import load_recipe
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import price_of
-    from smalltale.judging.handin import read_hand_in
     from smalltale.judging.run import JOURNAL
+    from smalltale.judging.validate import read_hand_in
     from smalltale.prompts import read_prompts
-    from smalltale.recipe import load_recipe
 
     vouched = read_prompts(prompts) if prompts else None
     rows = read_hand_in(submission, vouched)
@@ -110,11 +110,11 @@ def judge_hand_in(
 ) -> JudgingSummary:
     """Judge a hand-in by judges of these names."""
     from smalltale.judging.folder import META
-    from smalltale.judging.handin import read_hand_in
-    from smalltale.judging.named import open_judges
+    from smalltale.judging.registry import open_judges
     from smalltale.judging.report import write_report
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import judge_submission, scoring
+    from smalltale.judging.validate import read_hand_in
 
     asked = scoring(load_rubric(rubric))
     # A broken file, hand-in or qualification, is named before any judge is started.
@@ -138,8 +138,8 @@ def judge_hand_in(
 
 def qualifications_of(judges: Sequence[str], paths: Sequence[Path], rubric: Rubric) -> dict[str, Calibration]:
     """By the judge's own name, what these files say. Raises SmalltaleError for an unknown judge, a file of another."""
-    from smalltale.judging.named import identity_of
     from smalltale.judging.panel import calibrations_of
+    from smalltale.judging.registry import identity_of
 
     return calibrations_of({own: (own, at) for own, at in map(identity_of, judges)}, paths, rubric)
 
@@ -171,10 +171,10 @@ def show_estimate(
     journal: Path,
 ) -> None:
     """What a run would cost, nothing asked; what the journal holds costs nothing."""
+    from smalltale.judging.cache import keys_kept
     from smalltale.judging.cost import estimate
     from smalltale.judging.item import by_key, items_of
-    from smalltale.judging.journal import keys_kept
-    from smalltale.judging.named import identity_of
+    from smalltale.judging.registry import identity_of
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import scoring
 
@@ -218,16 +218,16 @@ def qualify(
     set_: Overrides = None,
 ) -> None:
     """Find out whether a judge is fit to rank."""
+    from smalltale.config import load_recipe
     from smalltale.files import write_json
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import price_of
     from smalltale.judging.gold import read_graded
-    from smalltale.judging.named import identity_of, open_judges
     from smalltale.judging.qualification import estimate_of
     from smalltale.judging.qualification import qualify as qualify_judge
+    from smalltale.judging.registry import identity_of, open_judges
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import scoring
-    from smalltale.recipe import load_recipe
 
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
     asked = scoring(load_rubric(rubric))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from smalltale.hackathon.standings import Standing
+    from smalltale.ranking.standings import Standing
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,8 +30,8 @@ def leaderboard(
     """Rank judged entries: means with intervals, ties where the noise does not separate them."""
     import json
 
-    from smalltale.hackathon.judged import read_entry
-    from smalltale.hackathon.standings import rank
+    from smalltale.ranking.entries import read_entry
+    from smalltale.ranking.standings import rank
     from smalltale.rules import Rules
 
     if weight_class is not None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from smalltale.generation.measure import Measures
+    from smalltale.metrics.metrics import Measures
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,13 +34,13 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """How different, how whole and how much copied the completions are."""
         from smalltale.cli.stories import stories_of
-        from smalltale.generation.measure import measure
+        from smalltale.metrics.metrics import measure
         from smalltale.submission import read_submission
 
         rows = read_submission(file)
         found = measure(rows, stories_of(training) if training is not None else None)
         if signals is not None:
-            from smalltale.generation.evidence import write_signals
+            from smalltale.metrics.features import write_signals
 
             write_signals(signals, rows)
         if plots is not None:

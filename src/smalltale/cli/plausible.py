@@ -26,9 +26,9 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Hold a hand-in's stories against the model's own; exit code 1 where they are implausible."""
         from smalltale.files import read_json
-        from smalltale.generation.declared import declared_settings
-        from smalltale.generation.plausible import plausibility
-        from smalltale.generation.storyteller import open_storyteller
+        from smalltale.generation.language_model import open_storyteller
+        from smalltale.metrics.declared_sampling import declared_settings
+        from smalltale.metrics.provenance import plausibility
         from smalltale.submission import read_submission
 
         if sampling is None:

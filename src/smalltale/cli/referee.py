@@ -38,7 +38,7 @@ def fit(
 ) -> None:
     """Fit a referee and hold it against a baseline that only guesses the model. Exit code 2 where it does not win."""
     from smalltale.errors import SmalltaleError
-    from smalltale.judging.crossed import fit_referee
+    from smalltale.judging.cross_validation import fit_referee
     from smalltale.judging.gold import read_graded
     from smalltale.judging.referee import read_evidence, write_referee
     from smalltale.judging.rubric import load_rubric
@@ -84,7 +84,7 @@ def score(
 ) -> None:
     """Predict a hand-in's mean marks, each beside how well such predictions agreed with the grader."""
     from smalltale.judging.referee import by_prompt, read_evidence, read_referee
-    from smalltale.judging.scores import clustered_interval
+    from smalltale.ranking.statistics import clustered_interval
 
     found, evidence = read_referee(referee), read_evidence(signals)
     table = Table("criterion", "predicted (95 %)", "agreement, new prompts", "agreement, new models")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from smalltale.training.runs import Run
+    from smalltale.experiments.runs import Run
 
 PIPE_WIDTH = 240
 """Columns of a table that no terminal limits."""
@@ -39,22 +39,22 @@ def add_to(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """List training runs, the newest first; compare them; draw their loss and bits per byte."""
-        from smalltale.training.compare import differing
-        from smalltale.training.runs import find_runs
+        from smalltale.experiments.compare import differing
+        from smalltale.experiments.runs import find_runs
 
         runs = find_runs(folders or [Path()])
         console = Console() if Console().is_terminal else Console(width=PIPE_WIDTH)
         notes: list[str] = []
         if plot is not None or html is not None:
-            from smalltale.training.curves import notes as left_out
+            from smalltale.experiments.plots import notes as left_out
 
             notes = left_out(runs)
         if plot is not None:
-            from smalltale.training.curves import write_picture
+            from smalltale.experiments.plots import write_picture
 
             write_picture(runs, plot)
         if html is not None:
-            from smalltale.training.runs_page import write_page
+            from smalltale.experiments.report_page import write_page
 
             write_page(runs, html)
         if as_json:
@@ -70,7 +70,7 @@ def add_to(app: typer.Typer) -> None:
 
 def show_runs(runs: Sequence[Run], console: Console) -> None:
     """The table of runs, as many columns as fit, and below it what is wrong with any."""
-    from smalltale.training.compare import COLUMNS, cells
+    from smalltale.experiments.compare import COLUMNS, cells
 
     left = list(COLUMNS)
     while True:
@@ -103,7 +103,7 @@ def show_runs(runs: Sequence[Run], console: Console) -> None:
 
 def show_differing(runs: Sequence[Run], console: Console) -> None:
     """The settings in which the runs differ."""
-    from smalltale.training.compare import differing, setting
+    from smalltale.experiments.compare import differing, setting
 
     found = differing(runs)
     if not found:
@@ -124,7 +124,7 @@ def show_differing(runs: Sequence[Run], console: Console) -> None:
 
 def show_by_value(found: Mapping[str, Sequence[Any]], names: Sequence[str], console: Console) -> None:
     """The same as lines, where a table would be too wide: under each setting its values, and whose they are."""
-    from smalltale.training.compare import setting
+    from smalltale.experiments.compare import setting
 
     for key, values in found.items():
         console.print(Text(key, style="bold"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from smalltale.hackathon.store import Store
+    from smalltale.server.database.session import Store
 
 Database = Annotated[
     str, typer.Option(help="sqlite:///FILE or postgresql://USER@HOST/NAME.", envvar="SMALLTALE_DATABASE")
@@ -30,7 +30,7 @@ def open_store(database: str) -> Store:
     from smalltale.errors import MissingExtra
 
     try:
-        from smalltale.hackathon.store import Store
+        from smalltale.server.database.session import Store
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "web", "the hackathon's server") from error
     store = Store(database)
@@ -66,14 +66,14 @@ def serve(
     import uvicorn
 
     from smalltale.errors import SmalltaleError
-    from smalltale.hackathon import worker as working
-    from smalltale.hackathon.app import create_app
-    from smalltale.hackathon.editions import import_edition, read_edition
-    from smalltale.hackathon.oauth import providers_of
-    from smalltale.hackathon.panels import panel_of
+    from smalltale.server import worker as working
+    from smalltale.server.editions.editions import import_edition, read_edition
+    from smalltale.server.judging.panels import panel_of
+    from smalltale.server.web.app import create_app
+    from smalltale.server.web.oauth import providers_of
 
     if demo:
-        from smalltale.hackathon.sample import fill
+        from smalltale.server.demo import fill
 
         fill(store)
     elif rules is not None:
@@ -119,7 +119,7 @@ def set_up_logs(as_json: bool) -> None:
     import logging
     import sys
 
-    from smalltale.hackathon.logs import REQUESTS, write_json_lines
+    from smalltale.server.web.middleware.json_logs import REQUESTS, write_json_lines
 
     if as_json:
         write_json_lines(sys.stderr)
@@ -131,8 +131,8 @@ def invite_first(store: Store, url: str) -> None:
     """On an empty database, print one invitation that makes the first organiser."""
     from sqlalchemy import select
 
-    from smalltale.hackathon.people import invite_account
-    from smalltale.hackathon.tables import Person
+    from smalltale.server.accounts.accounts import invite_account
+    from smalltale.server.database.models import Person
 
     with store.read() as session:
         if session.scalar(select(Person.id).where(Person.admin).limit(1)) is not None:
@@ -155,8 +155,8 @@ def worker(
     store = open_store(database)
     set_up_logs(log_json)
 
-    from smalltale.hackathon import worker as working
-    from smalltale.hackathon.panels import panel_of
+    from smalltale.server import worker as working
+    from smalltale.server.judging.panels import panel_of
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

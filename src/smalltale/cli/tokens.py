@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Train a tokenizer on a corpus: byte-level BPE, Unigram or WordPiece."""
-        from smalltale.recipe import load_recipe
+        from smalltale.config import load_recipe
         from smalltale.tokens.tokenizer import TokenizerConfig
 
         loaded = load_recipe(recipe, set_ or [])
@@ -93,8 +93,8 @@ def add_to(app: typer.Typer) -> None:
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
     ) -> None:
         """Show what each vocabulary costs and saves in each weight class."""
+        from smalltale.config import load_recipe
         from smalltale.errors import RecipeError
-        from smalltale.recipe import load_recipe
         from smalltale.tokens.sweep import ModelShape, sweep
         from smalltale.tokens.tokenizer import TokenizerConfig
 

@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from smalltale.config import Recipe
     from smalltale.model.transformer import ModelConfig
-    from smalltale.recipe import Recipe
     from smalltale.tokens.tokenizer import Tokenizer
     from smalltale.training.config import TrainingConfig
-    from smalltale.training.loop import TrainingSummary, Watcher
+    from smalltale.training.trainer import TrainingSummary, Watcher
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
     ) -> None:
         """Train a model from scratch, or go on where a run was stopped."""
-        from smalltale.recipe import load_recipe
+        from smalltale.config import load_recipe
 
         loaded = load_recipe(recipe, budget_overrides(minutes, steps, device) + (set_ or []))
         summary = train_recipe(loaded, tokens, tokenizer, out)
@@ -57,7 +57,7 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Bits per byte of a checkpoint on held-out stories."""
         from smalltale.files import read_stories
-        from smalltale.model.outside import is_outside, open_outside
+        from smalltale.model.foreign import is_outside, open_outside
         from smalltale.tokens.tokenizer import Tokenizer
         from smalltale.training.checkpoint import load_model
         from smalltale.training.device import choose_device
@@ -102,10 +102,10 @@ def train_recipe(
     recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, watch: Watcher | None = None
 ) -> TrainingSummary:
     """Count the recipe's model, refuse it over its class's budget, then train it."""
-    from smalltale.model.count import count_parameters, refuse_over_budget
+    from smalltale.counting.count import count_parameters, refuse_over_budget
     from smalltale.model.transformer import Transformer
     from smalltale.rules import Rules
-    from smalltale.training.train import train
+    from smalltale.training.launch import train
 
     loaded, shape, config = parts_of(recipe, tokenizer)
     count = count_parameters(Transformer(shape))

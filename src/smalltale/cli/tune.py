@@ -13,8 +13,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     import optuna
 
-    from smalltale.training.loop import Watcher
-    from smalltale.training.tune import Range, Trial
+    from smalltale.experiments.tune import Range, Trial
+    from smalltale.training.trainer import Watcher
 
 SHOWN = 10
 """Trials in the printed table."""
@@ -42,8 +42,8 @@ def add_to(app: typer.Typer) -> None:
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, for all.")] = None,
     ) -> None:
         """Search for the best values of any recipe keys; stop it and start it again as you like."""
+        from smalltale.experiments.tune import open_study, parse_range, search
         from smalltale.files import explained
-        from smalltale.training.tune import open_study, parse_range, search
 
         ranges = [parse_range(each) for each in searched]
         check_ranges(recipe, set_ or [], ranges)
@@ -57,11 +57,11 @@ def add_to(app: typer.Typer) -> None:
 
 def check_ranges(recipe: str, overrides: Sequence[str], ranges: Sequence[Range]) -> None:
     """Refuse a key that the recipe's model and training have not, or a bound that they do not take."""
+    from smalltale.config import load_recipe
     from smalltale.errors import RecipeError
+    from smalltale.experiments.tune import as_override
     from smalltale.model.transformer import ModelConfig
-    from smalltale.recipe import load_recipe
     from smalltale.training.config import TrainingConfig
-    from smalltale.training.tune import as_override
 
     for each in ranges:
         section = each.key.partition(".")[0]
@@ -80,9 +80,9 @@ def check_ranges(recipe: str, overrides: Sequence[str], ranges: Sequence[Range])
 def check_parts(recipe: str, overrides: Sequence[str], tokens: Path, tokenizer: Path) -> None:
     """Refuse tokens and a tokenizer that no trial could train on."""
     from smalltale.cli.train import parts_of
-    from smalltale.recipe import load_recipe
+    from smalltale.config import load_recipe
     from smalltale.tokens.shards import read_tokens
-    from smalltale.training.train import check_fit
+    from smalltale.training.launch import check_fit
 
     loaded, shape, config = parts_of(load_recipe(recipe, overrides), tokenizer)
     check_fit(shape, read_tokens(tokens), loaded, config)
@@ -91,7 +91,7 @@ def check_parts(recipe: str, overrides: Sequence[str], tokens: Path, tokenizer: 
 def trial_of(recipe: str, overrides: Sequence[str], tokens: Path, tokenizer: Path, out: Path) -> Trial:
     """What runs one trial into a folder of its own."""
     from smalltale.cli.train import train_recipe
-    from smalltale.recipe import load_recipe
+    from smalltale.config import load_recipe
 
     def run(number: int, drawn: Sequence[str], watch: Watcher) -> float | None:
         loaded = load_recipe(recipe, [*overrides, *drawn])

@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from tokenizers import processors
 from torch import Tensor
 
+from smalltale.counting.count import count_parameters
 from smalltale.errors import FileProblem
 from smalltale.files import new_folder, provenance, read_json, sha256_of, write_json
 from smalltale.frameworks.framework import Framework, Native
 from smalltale.frameworks.reading import near, weight_files
-from smalltale.model.count import count_parameters
-from smalltale.model.outside import open_outside
+from smalltale.model.foreign import open_outside
 from smalltale.rules import Rules
 from smalltale.tokens.tokenizer import Tokenizer
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smalltale.errors import RecipeError
-from smalltale.generation.native import likeliest
+from smalltale.generation.native_decoder import likeliest
 
 CANDIDATES = 64
 """Likeliest tokens looked at first; only rows whose top-p reaches further are sorted whole."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smalltale.errors import RecipeError
-from smalltale.judging.asking import Patience
+from smalltale.judging.ask import Patience
 from smalltale.judging.judge import Sampling
 
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-from smalltale.judging.guard import neutralise, without_words_to_judge
 from smalltale.judging.judge import Sampling
+from smalltale.judging.prompt_injection import neutralise, without_words_to_judge
 from smalltale.judging.rubric import Rubric
 from smalltale.signals import spoken_to_judge
 from smalltale.submission import Completion

@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.rubric import Rubric
+from smalltale.ranking.statistics import weighted_mean_and_deviation
 
 COMMON_MEAN, COMMON_SD = 5.5, 2.0
 """The scale that calibrated scores are told on: the gold set's mean and spread."""
@@ -131,17 +130,6 @@ def calibrate(
     ]
 
 
-def combined(said: Sequence[tuple[float, float]]) -> tuple[float, float | None]:
-    """What judges said of one story, (score, weight) each: the weighted mean, and their standard deviation.
-
-    Scores that all weigh nothing are averaged plainly; one judge alone has no deviation.
-    """
-    scores = np.array([score for score, _ in said])
-    weights = np.array([weight for _, weight in said])
-    mean = float(np.average(scores, weights=weights if weights.any() else None))
-    return mean, float(np.std(scores)) if len(scores) > 1 else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class StoryScore:
     """One completion's score by all its judges."""
@@ -166,6 +154,6 @@ def story_scores(judgements: Iterable[Judgement]) -> list[StoryScore]:
             if (score := each.ranking) is not None
         ]
         if len(values) == len(own):
-            mean, spread = combined(values)
+            mean, spread = weighted_mean_and_deviation(values)
             found.append(StoryScore(prompt=prompt, sample=sample, score=mean, disagreement=spread))
     return found

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from smalltale.judging.cache import Journal
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Estimate, Price, estimate
 from smalltale.judging.gold import ATTACKS, LEVELS, Gold, Graded, read_gold
 from smalltale.judging.item import Item
-from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
-from smalltale.judging.pairs import Pair, Verdict, compare_pairs
+from smalltale.judging.pairwise import Pair, Verdict, compare_pairs
 from smalltale.judging.rubric import Qualification, Rubric, load_rubric
 from smalltale.judging.run import JOURNAL, judge_items, salt_of
-from smalltale.judging.scores import auc, pearson, quadratic_kappa, spearman
+from smalltale.ranking.statistics import auc, pearson, quadratic_kappa, spearman
 
 BARS_ANSWERED = 0.95
 """Least share of gold completions with a score."""

@@ -19,10 +19,16 @@ import numpy as np
 from smalltale.files import new_file, read_json
 from smalltale.judging.cost import Price
 from smalltale.judging.folder import META, judgement_of, read_rows
-from smalltale.judging.guard import passages
 from smalltale.judging.judgement import STATES
 from smalltale.judging.panel import story_scores
-from smalltale.judging.scores import Interval, clustered_interval, length_adjusted, pearson, prompts_needed
+from smalltale.judging.prompt_injection import passages
+from smalltale.ranking.statistics import (
+    Interval,
+    clustered_interval,
+    length_adjusted,
+    pearson,
+    prompts_needed,
+)
 
 SHOWN = 3
 """Stories at either end."""

@@ -16,16 +16,16 @@ from typing import Any
 
 from smalltale.errors import SmalltaleError
 from smalltale.files import explained, provenance, read_json, refuse_foreign_folder, sha256_of, write_json
+from smalltale.judging.cache import Journal
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price, Spending
+from smalltale.judging.executor import Run
 from smalltale.judging.folder import META, TABLE, write_table
 from smalltale.judging.item import Item, items_of
-from smalltale.judging.journal import Journal
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.panel import Calibration, calibrate, may_rank, shares
 from smalltale.judging.rubric import Rubric, RubricError
-from smalltale.judging.work import Run
 from smalltale.submission import read_submission
 
 JOURNAL = "journal.jsonl"

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from smalltale.errors import RecipeError
 from smalltale.model.attention import attend, same_story
-from smalltale.model.head import soft_cap
-from smalltale.model.kernels import FeedForwardProducts, has_fused_products, story_attention
+from smalltale.model.kernels.dispatch import FeedForwardProducts, has_fused_products, story_attention
+from smalltale.model.loss import soft_cap
 
 EPSILON = torch.finfo(torch.float32).eps
 """Added to the mean square in every norm, whatever type it is computed in."""

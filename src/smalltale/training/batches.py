@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smalltale.model.head import NO_TARGET
+from smalltale.model.loss import NO_TARGET
 from smalltale.tokens.shards import TokenFolder
 
 LEAST_FILL = 0.98

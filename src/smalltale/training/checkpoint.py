@@ -23,7 +23,7 @@ from torch import Tensor
 
 from smalltale.errors import FileProblem
 from smalltale.files import explained, new_folder, read_json, write_json
-from smalltale.model.folder import read_model, save_tensors, write_model
+from smalltale.model.serialization import read_model, save_tensors, write_model
 from smalltale.model.transformer import Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 from smalltale.training.optim import Optimizers

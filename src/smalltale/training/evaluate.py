@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smalltale.errors import SmalltaleError
-from smalltale.model.head import NO_TARGET
-from smalltale.model.outside import OutsideModel
+from smalltale.model.foreign import OutsideModel
+from smalltale.model.loss import NO_TARGET
 from smalltale.model.transformer import Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 

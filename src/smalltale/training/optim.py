@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from smalltale.errors import RecipeError
 from smalltale.model.transformer import Transformer
-from smalltale.training.ranks import Ranks
+from smalltale.training.distributed import Ranks
 
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),

@@ -1,0 +1,1 @@
+"""Training runs on disk: list, plot and compare them; search hyperparameters."""

@@ -1,1 +1,0 @@
-"""Teams, hand-ins, durable judging work and leaderboards."""

@@ -1,0 +1,1 @@
+"""Statistics of completions: diversity, copying, features, likelihood under reference models, provenance."""

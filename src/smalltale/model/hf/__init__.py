@@ -1,0 +1,1 @@
+"""The transformers model class that is copied into every checkpoint."""

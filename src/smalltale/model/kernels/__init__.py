@@ -1,0 +1,1 @@
+"""Triton kernels for NVIDIA GPUs, and the choice between them and plain torch."""

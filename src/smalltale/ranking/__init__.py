@@ -1,0 +1,1 @@
+"""Scores to ranks: statistics, leaderboard entries, standings with intervals and ties."""

@@ -1,0 +1,210 @@
+"""Statistics of judgements: means with intervals, paired comparison, Bradley–Terry, ranks with ties.
+
+In: scores by prompt. Out: Interval, Paired, strengths, ranks.
+Beware: completions of one prompt are not independent, so every bootstrap draws whole prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 2_000
+CONFIDENCE = 0.95
+Floats = NDArray[np.float64]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % interval; low and high are None where one prompt gives none."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        bounds = "" if self.low is None else f" ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.mean:.2f}{bounds}"
+
+
+def clustered_interval(by_prompt: Mapping[str, Sequence[float]], *, seed: int = 0) -> Interval | None:
+    """The mean over prompts of each prompt's mean, prompts resampled. None where there is no score."""
+    means = np.array([np.mean(scores) for scores in by_prompt.values() if len(scores)])
+    if not len(means):
+        return None
+    if len(means) == 1:
+        return Interval(float(means[0]), None, None)
+    draws = np.random.default_rng(seed).integers(0, len(means), size=(DRAWS, len(means)))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means[draws].mean(axis=1), [tail, 1 - tail])
+    return Interval(float(means.mean()), float(low), float(high))
+
+
+def weighted_mean_and_deviation(said: Sequence[tuple[float, float]]) -> tuple[float, float | None]:
+    """What judges said of one story, (score, weight) each: the weighted mean, and their standard deviation.
+
+    Scores that all weigh nothing are averaged plainly; one judge alone has no deviation.
+    """
+    scores = np.array([score for score, _ in said])
+    weights = np.array([weight for _, weight in said])
+    mean = float(np.average(scores, weights=weights if weights.any() else None))
+    return mean, float(np.std(scores)) if len(scores) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """The first entry minus the second, on the prompts both have."""
+
+    difference: Interval
+    prompts: int
+    wins: int
+    losses: int
+    p_value: float
+    """Two-sided, by flipping the signs of the prompts' differences."""
+    spread: float
+    """Standard deviation of the prompts' differences; 0 with one prompt."""
+
+    @property
+    def separated(self) -> bool:
+        """Whether the interval leaves out 0."""
+        low, high = self.difference.low, self.difference.high
+        return low is not None and high is not None and (low > 0 or high < 0)
+
+    def prompts_needed(self, resolution: float) -> int:
+        """How many prompts separate two such entries that differ by `resolution` marks, compared in pairs."""
+        return prompts_for(self.spread**2, resolution)
+
+
+def paired(
+    first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]], *, seed: int = 0
+) -> Paired | None:
+    """Compare two entries prompt by prompt. None where they share no prompt."""
+    shared = [prompt for prompt in first if len(first[prompt]) and len(second.get(prompt, ()))]
+    # Rounded, because two equal scores less one line's values may differ in the last bit.
+    differences = {
+        prompt: [round(float(np.mean(first[prompt]) - np.mean(second[prompt])), 9)] for prompt in shared
+    }
+    difference = clustered_interval(differences, seed=seed)
+    if difference is None:
+        return None
+    values = np.array([each[0] for each in differences.values()])
+    signs = np.random.default_rng(seed + 1).choice([-1.0, 1.0], size=(DRAWS, len(values)))
+    extreme = np.abs((signs * values).mean(axis=1)) >= abs(values.mean()) - 1e-12
+    return Paired(
+        difference=difference,
+        prompts=len(values),
+        wins=int((values > 0).sum()),
+        losses=int((values < 0).sum()),
+        p_value=float((extreme.sum() + 1) / (DRAWS + 1)),
+        spread=float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+    )
+
+
+def bradley_terry(wins: Mapping[tuple[str, str], float], *, rounds: int = 1_000) -> dict[str, float]:
+    """Strengths (natural log, mean 0) from `wins[a, b]`: how often a beat b, a tie as half a win each.
+
+    One half win is added to each pair that met, so that an entry without a loss has a finite strength.
+    """
+    names = sorted({name for pair in wins for name in pair})
+    index = {name: place for place, name in enumerate(names)}
+    won = np.zeros((len(names), len(names)))
+    for (better, worse), count in wins.items():
+        won[index[better], index[worse]] += count
+    met = (won + won.T) > 0
+    won = np.where(met, won + 0.5, 0.0)
+    games = won + won.T
+    strength = np.ones(len(names))
+    for _ in range(rounds):
+        against = games / (strength[:, None] + strength[None, :])
+        new = won.sum(axis=1) / np.maximum(against.sum(axis=1), 1e-12)
+        new /= math.exp(float(np.mean(np.log(new))))
+        if np.max(np.abs(np.log(new / strength))) < 1e-10:
+            break
+        strength = new
+    return {name: float(np.log(strength[place])) for name, place in index.items()}
+
+
+def ranks_with_ties(best_first: Sequence[T], separated: Callable[[T, T], bool]) -> list[int]:
+    """Ranks as in sports (1, 1, 3): an entry shares the rank of its group's best where nothing separates them."""
+    ranks: list[int] = []
+    leader = 0
+    for position, each in enumerate(best_first):
+        if position and separated(best_first[leader], each):
+            leader = position
+        ranks.append(leader + 1)
+    return ranks
+
+
+def spearman(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
+    """Rank correlation, ties averaged. None where either side is constant."""
+    return pearson(mean_ranks(first), mean_ranks(second))
+
+
+def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
+    """Correlation; None where either side is constant or there are fewer than 3."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def mean_ranks(values: Sequence[float] | Floats) -> Floats:
+    """Ranks from 1, equal values with their mean rank."""
+    _, inverse, counts = np.unique(
+        np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True
+    )
+    ends = np.cumsum(counts)
+    middle: Floats = ends - (counts - 1) / 2
+    ranks: Floats = middle[inverse]
+    return ranks
+
+
+def quadratic_kappa(first: Sequence[float], second: Sequence[float], low: int, high: int) -> float | None:
+    """Agreement of two graders' marks beyond chance, quadratically weighted. None where it is not defined."""
+    a = np.clip(np.rint(first), low, high).astype(int) - low
+    b = np.clip(np.rint(second), low, high).astype(int) - low
+    size = high - low + 1
+    seen = np.zeros((size, size))
+    np.add.at(seen, (a, b), 1)
+    weight = (np.arange(size)[:, None] - np.arange(size)[None, :]) ** 2
+    chance = np.outer(seen.sum(axis=1), seen.sum(axis=0)) / max(1, len(a))
+    expected = float((weight * chance).sum())
+    return None if expected == 0 else 1 - float((weight * seen).sum()) / expected
+
+
+def auc(better: Sequence[float], worse: Sequence[float]) -> float | None:
+    """How often one of `better` scores above one of `worse`, ties as half. None where a side is empty."""
+    if not len(better) or not len(worse):
+        return None
+    a, b = np.asarray(better)[:, None], np.asarray(worse)[None, :]
+    return float((a > b).mean() + 0.5 * (a == b).mean())
+
+
+def length_adjusted(scores: Sequence[float], lengths: Sequence[int]) -> Floats:
+    """Scores less what a straight line over log length explains; the mean stays."""
+    values, logs = np.asarray(scores, dtype=np.float64), np.log(np.maximum(1, np.asarray(lengths)))
+    centred = logs - logs.mean()
+    spread = float((centred**2).sum())
+    slope = float((centred * values).sum()) / spread if spread else 0.0
+    adjusted: Floats = values - slope * centred
+    return adjusted
+
+
+def prompts_needed(by_prompt: Mapping[str, Sequence[float]], resolution: float) -> int | None:
+    """How many prompts separate two such entries that differ by `resolution` marks, not paired.
+
+    With this one's spread between prompts; pairing needs fewer. None with fewer than 2 prompts.
+    """
+    means = [float(np.mean(scores)) for scores in by_prompt.values() if len(scores)]
+    return prompts_for(2 * float(np.var(means, ddof=1)), resolution) if len(means) > 1 else None
+
+
+def prompts_for(variance: float, resolution: float) -> int:
+    """Prompts that tell a mean of `resolution` from 0 at 95 % with a power of 80 %, at that variance a prompt."""
+    return max(2, math.ceil(((1.960 + 0.842) / resolution) ** 2 * variance))

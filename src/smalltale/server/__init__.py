@@ -1,0 +1,1 @@
+"""The hackathon server: accounts, submissions, judging, leaderboards, web pages and API."""

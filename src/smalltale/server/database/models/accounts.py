@@ -1,0 +1,104 @@
+"""People, how they come in, and their teams.
+
+In: nothing. Out: mapped classes.
+Beware: unique keys, not looks before leaps, keep one team a person and the number of seats.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from smalltale.server.database.models.base import Base
+
+
+class Person(Base):
+    """Somebody who can sign in: by password, or through a provider."""
+
+    __tablename__ = "person"
+    __table_args__ = (UniqueConstraint("provider", "provider_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    handle: Mapped[str] = mapped_column(String(40), unique=True)
+    password: Mapped[str | None] = mapped_column(String(200))
+    provider: Mapped[str | None] = mapped_column(String(20))
+    provider_id: Mapped[str | None] = mapped_column(String(80))
+    admin: Mapped[bool] = mapped_column(default=False)
+    disabled: Mapped[bool] = mapped_column(default=False)
+    joined: Mapped[datetime]
+
+
+class AccountInvitation(Base):
+    """A code that makes one local account."""
+
+    __tablename__ = "account_invitation"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    admin: Mapped[bool] = mapped_column(default=False)
+    expires: Mapped[datetime]
+    used_by: Mapped[int | None] = mapped_column(ForeignKey("person.id"))
+
+
+class SignIn(Base):
+    """A browser's session; only the hash of its cookie is kept."""
+
+    __tablename__ = "sign_in"
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
+    expires: Mapped[datetime]
+
+
+class ApiToken(Base):
+    """A program's key; only its hash is kept."""
+
+    __tablename__ = "api_token"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
+    name: Mapped[str] = mapped_column(String(60))
+    scopes: Mapped[list[str]]
+    made: Mapped[datetime]
+    last_used: Mapped[datetime | None]
+    revoked: Mapped[datetime | None]
+
+
+class Team(Base):
+    """One or two people in one edition, with the hardware that slots them into a weight class."""
+
+    __tablename__ = "team"
+    __table_args__ = (UniqueConstraint("edition_id", "name_key"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    edition_id: Mapped[int] = mapped_column(ForeignKey("edition.id"))
+    name: Mapped[str] = mapped_column(String(60))
+    name_key: Mapped[str] = mapped_column(String(80))
+    """The name folded, so that look-alikes collide."""
+    hardware: Mapped[str] = mapped_column(String(200))
+    weight_class: Mapped[str] = mapped_column(String(20))
+    confirmed: Mapped[bool] = mapped_column(default=False)
+    """Whether an organiser has confirmed the class that the hardware slots into."""
+    declared: Mapped[datetime]
+    disqualified: Mapped[str | None] = mapped_column(Text)
+
+
+class Member(Base):
+    """One team a person and edition: the key says so. `seat` keeps a team from growing past the limit in a race."""
+
+    __tablename__ = "member"
+    __table_args__ = (UniqueConstraint("team_id", "seat"),)
+    edition_id: Mapped[int] = mapped_column(ForeignKey("edition.id"), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    team_id: Mapped[int] = mapped_column(ForeignKey("team.id"))
+    seat: Mapped[int]
+
+
+class TeamInvitation(Base):
+    """A team asks a person in."""
+
+    __tablename__ = "team_invitation"
+    __table_args__ = (UniqueConstraint("team_id", "person_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    team_id: Mapped[int] = mapped_column(ForeignKey("team.id"))
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
+    made: Mapped[datetime]
+    answer: Mapped[str | None] = mapped_column(String(10))

@@ -1,0 +1,121 @@
+"""What teams hand in: files, stories, models; what they and the organisers say of them; and the log of it all.
+
+In: nothing. Out: mapped classes.
+Beware: the unique key (team, slot) is the daily limit.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from smalltale.server.database.models.base import Base, BigKey
+
+
+class HandIn(Base):
+    """A file that passed the gate. `slot` is what it uses up of the team's limit; None where it uses up nothing."""
+
+    __tablename__ = "hand_in"
+    __table_args__ = (
+        UniqueConstraint("team_id", "slot"),
+        Index("hand_in_by_edition", "edition_id", "received"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    edition_id: Mapped[int] = mapped_column(ForeignKey("edition.id"))
+    team_id: Mapped[int] = mapped_column(ForeignKey("team.id"), index=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
+    prompt_set_id: Mapped[int] = mapped_column(ForeignKey("prompt_set.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    slot: Mapped[str | None] = mapped_column(String(20))
+    received: Mapped[datetime]
+    sha256: Mapped[str] = mapped_column(String(64))
+    weight_class: Mapped[str] = mapped_column(String(20))
+    counted_parameters: Mapped[int]
+    verified_parameters: Mapped[int | None]
+    model_hash: Mapped[str] = mapped_column(String(64))
+    declaration: Mapped[dict[str, Any]]
+    warnings: Mapped[list[str]]
+    state: Mapped[str] = mapped_column(String(12), default="queued")
+    """queued, judging, judged, failed; failed gives the slot back."""
+    reason: Mapped[str | None] = mapped_column(Text)
+    disqualified: Mapped[str | None] = mapped_column(Text)
+
+
+class Completion(Base):
+    """One story of a hand-in."""
+
+    __tablename__ = "completion"
+    __table_args__ = (UniqueConstraint("hand_in_id", "prompt_id", "sample"),)
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"))
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"))
+    sample: Mapped[int]
+    text: Mapped[str] = mapped_column(Text)
+
+
+class Upload(Base):
+    """The bytes of a hand-in as they came, for the record."""
+
+    __tablename__ = "upload"
+    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Verification(Base):
+    """What became of the question whether a hand-in's model is what was declared."""
+
+    __tablename__ = "verification"
+    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), primary_key=True)
+    state: Mapped[str] = mapped_column(String(12))
+    """asked (an organiser wants the model), waiting (it is here), verified, contradicted, unproven."""
+    asked_by: Mapped[str | None] = mapped_column(String(40))
+    upload: Mapped[str | None] = mapped_column(String(32))
+    """Names the pieces of the model that was sent last."""
+    files: Mapped[dict[str, Any]]
+    """Size and SHA-256 of each file of the upload, by its name."""
+    changed: Mapped[datetime]
+    counted: Mapped[int | None] = mapped_column(BigInteger)
+    reasons: Mapped[list[str]]
+    stories: Mapped[dict[str, Any]]
+    """What the plausibility check found (`smalltale plausible`); empty where it was not made."""
+
+
+class ModelPiece(Base):
+    """A few megabytes of a model's file. They go when the model is verified and its stories are plausible."""
+
+    __tablename__ = "model_piece"
+    upload: Mapped[str] = mapped_column(String(32), primary_key=True)
+    file: Mapped[str] = mapped_column(String(60), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), index=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Appeal(Base):
+    """A team asks the organisers to look again."""
+
+    __tablename__ = "appeal"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), unique=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
+    made: Mapped[datetime]
+    text: Mapped[str] = mapped_column(Text)
+    answer: Mapped[str | None] = mapped_column(Text)
+    answered: Mapped[datetime | None]
+
+
+class Audit(Base):
+    """What was done, by whom. Each row's hash covers the one before; triggers refuse changes and deletions."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(40))
+    action: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(120))
+    detail: Mapped[dict[str, Any]]
+    hash: Mapped[str] = mapped_column(String(64))

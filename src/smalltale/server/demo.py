@@ -1,0 +1,195 @@
+"""A sample edition for `smalltale serve --demo`: teams, prompts and stories made up by a small grammar.
+
+In: an empty database. Out: an edition in its third week, judged.
+Beware: the stories are templates, not a model's; the pages say that all of it is made up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import tomllib
+from datetime import timedelta
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from smalltale.rules import aoe_day, rules_from
+from smalltale.server.accounts.accounts import add_person, name_key
+from smalltale.server.accounts.passwords import hash_password
+from smalltale.server.database.models import (
+    Completion,
+    Edition,
+    HandIn,
+    Member,
+    Person,
+    Prompt,
+    PromptSet,
+    Team,
+)
+from smalltale.server.database.session import Store, audit
+from smalltale.server.editions.editions import EditionDraft, PromptSetDraft, import_edition, rules_of
+from smalltale.server.judging.queue import queue_judging
+from smalltale.server.judging.scripted import ScriptedPanel
+from smalltale.server.worker import work
+
+PASSWORD = "tell me a story"  # of the two demonstration accounts; their sign-in page shows it
+NAMES = ("Lily", "Tom", "Mia", "Ben", "Anna", "Sam", "Zoe", "Max")
+THINGS = (
+    "a red kite",
+    "a lost kitten",
+    "a shiny button",
+    "a talking frog",
+    "an old map",
+    "a tiny door",
+    "a blue boat",
+    "a sleepy bear",
+)
+PLACES = ("the park", "the garden", "the attic", "the old barn", "the kitchen", "the woods")
+MORE = (
+    "{n} was a little scared, but also very curious.",
+    "“Can we share it?” asked a small voice behind the tree.",
+    "The wind blew and carried it far away, over the fence and up the hill.",
+    "{n} ran as fast as two short legs could carry a child.",
+    "Mom smiled and said, “Let us look for it together.”",
+    "They looked under the bench, behind the bush and even inside the pond.",
+    "Then a bird sang a song that sounded like the word yes.",
+    "{n} had an idea and drew a big arrow in the sand.",
+    "Soon every neighbour came to help, and nobody went home hungry.",
+    "At last {n} found what everyone was looking for and laughed out loud.",
+    "From that day on, {n} always shared first and asked later.",
+)
+TEAMS = (
+    ("Paper Lanterns", "MacBook Air M2", 11), ("Two Foxes", "GTX 1650 laptop", 8), ("Night Owls", "RTX 4070", 10), ("Tiny Giants", "MacBook Pro M3 Max", 11),
+    ("Wordsmiths of Ghent", "one RTX 4090", 11), ("Eight Cats", "8x H100", 9), ("Bedtime Club", "RTX 3060 laptop", 6), ("Café Attention", "RTX 4080", 7),
+    ("Slow Loris", "MacBook Air M1", 4), ("Once Upon a GPU", "2x RTX 3090", 10), ("The Looped Ones", "GTX 1060", 2), ("Ink & Gradient", "RTX 3070", 9),
+)  # fmt: skip
+
+
+def story(rng: random.Random, skill: int) -> str:
+    """A made-up continuation; with less skill it says the same things again."""
+    name, pool, lines = rng.choice(NAMES), list(MORE), [""]
+    rng.shuffle(pool)
+    for line in pool[:5]:
+        lines.append(line.format(n=name) if rng.random() < skill / 12 or not lines[-1] else lines[-1])
+    return " ".join(lines[1:])
+
+
+def fill(store: Store) -> None:
+    """Make the sample edition where the database has none."""
+    with store.read() as session:
+        if session.scalar(select(Edition.id).limit(1)) is not None:
+            return
+    now, rng = store.now(), random.Random(7)
+    start, end = aoe_day(now - timedelta(days=16)), aoe_day(now + timedelta(days=19))
+    toml = f'team_lock_days = 30\nstart = {start}\nend = {end}\n[edition]\nslug = "demo"\n'
+    prompts = [
+        f"Once upon a time, {name} found {thing} in {rng.choice(PLACES)}. One day,"
+        for name, thing in zip(NAMES * 2, THINGS + THINGS[::-1], strict=True)
+    ]
+    final = [
+        f"Nobody in {PLACES[n]} believed it, but {name} had seen {thing} that very morning."
+        for n, (name, thing) in enumerate(zip(NAMES[:6], THINGS, strict=False))
+    ]
+    rules = rules_from(tomllib.loads(toml), "the demonstration")
+    edition = import_edition(
+        store,
+        EditionDraft(
+            slug="demo",
+            title="The Kitchen Table Edition",
+            toml=toml,
+            rules=rules,
+            judges=["scripted-a", "scripted-b"],
+            rubric="scripted",
+            panel="scripted-1",
+            sets=[
+                PromptSetDraft(kind="practice", appears=rules.opens(), prompts=prompts[:4], public_share=1.0),
+                PromptSetDraft(kind="daily", appears=rules.opens(), prompts=prompts[4:], public_share=0.5),
+                PromptSetDraft(
+                    kind="final",
+                    appears=rules.deadline() - timedelta(days=2),
+                    prompts=final,
+                    public_share=0.0,
+                ),
+            ],
+        ),
+    )
+    with store.write() as session:
+        kept = hash_password(PASSWORD)
+        add_person(session, store, "organiser", password=kept, admin=True)
+        add_person(session, store, "guest", password=kept)
+        for number, (name, hardware, skill) in enumerate(TEAMS):
+            person = add_person(
+                session,
+                store,
+                "ada" if number == 0 else f"writer-{number}",
+                password=kept if number == 0 else None,
+            )
+            fill_team(session, store, edition, person, name, hardware, skill, random.Random(number))
+        audit(session, now, "server", "sample made", "demo")
+    work(store, lambda _edition, _panel: ScriptedPanel(), threading.Event(), until_idle=True)
+
+
+def fill_team(
+    session: Session,
+    store: Store,
+    edition: Edition,
+    person: Person,
+    name: str,
+    hardware: str,
+    skill: int,
+    rng: random.Random,
+) -> None:
+    """One team of the sample, with a hand-in every few days."""
+    rules, now = rules_of(edition), store.now()
+    slotted = rules.class_for_hardware(hardware)
+    team = Team(
+        edition_id=edition.id,
+        name=name,
+        name_key=name_key(name),
+        hardware=hardware,
+        weight_class=slotted.name,
+        confirmed=rng.random() < 0.7,
+        declared=edition.starts,
+    )
+    session.add(team)
+    session.flush()
+    session.add(Member(edition_id=edition.id, person_id=person.id, team_id=team.id, seat=0))
+    prompts = session.scalars(
+        select(Prompt)
+        .join(PromptSet, PromptSet.id == Prompt.prompt_set_id)
+        .where(PromptSet.edition_id == edition.id, PromptSet.kind == "daily")
+        .order_by(Prompt.position)
+    ).all()
+    for days_ago in sorted(rng.sample(range(1, 15), 4), reverse=True):
+        received = now - timedelta(days=days_ago)
+        row = HandIn(
+            edition_id=edition.id,
+            team_id=team.id,
+            person_id=person.id,
+            prompt_set_id=prompts[0].prompt_set_id,
+            kind="daily",
+            slot=f"{aoe_day(received)}#0",
+            received=received,
+            sha256=hashlib.sha256(f"{name}{days_ago}".encode()).hexdigest(),
+            weight_class=slotted.name,
+            counted_parameters=int(slotted.max_parameters * rng.uniform(0.6, 1.0)),
+            verified_parameters=None,
+            model_hash=hashlib.sha256(name.encode()).hexdigest(),
+            declaration={"data": "made up for the demonstration", "sampling": "none", "from_scratch": True},
+            warnings=[],
+            state="queued",
+        )
+        if rng.random() < 0.4:
+            row.verified_parameters = row.counted_parameters
+        session.add(row)
+        session.flush()
+        grown = max(1, skill - days_ago // 4)
+        texts = [
+            {"hand_in_id": row.id, "prompt_id": each.id, "sample": n, "text": story(rng, grown)}
+            for each in prompts
+            for n in range(rules.completions_per_prompt)
+        ]
+        session.execute(insert(Completion), texts)
+        queue_judging(session, store, row, edition.panel)

@@ -1,0 +1,1 @@
+"""Editions of the hackathon: rules, dates, teams."""

@@ -1,0 +1,238 @@
+"""Editions as data: an edition.toml and its prompt files become rows; rows become Rules again.
+
+In: a TOML file (the rules' keys, [edition], [[prompt_set]]). Out: rows in the database, checked.
+Beware: prompts of a running set are never changed by a second import; hand-ins already answer them.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from smalltale.errors import RecipeError
+from smalltale.files import read_text
+from smalltale.judging.panel import Calibration, calibrations_of
+from smalltale.judging.registry import identity_of
+from smalltale.judging.rubric import load_rubric
+from smalltale.prompts import read_prompts
+from smalltale.rules import Rules, rules_from
+from smalltale.server.database.models import Edition, HandIn, Job, Prompt, PromptSet
+from smalltale.server.database.session import Store, audit
+from smalltale.server.errors import missing
+from smalltale.server.judging.scoring import is_script
+
+KINDS = ("practice", "daily", "final")
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+PANEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSetDraft:
+    """A [[prompt_set]] as read."""
+
+    kind: str
+    appears: datetime
+    prompts: list[str]
+    public_share: float
+    """Share of the prompts that the public leaderboard shows; the rest decide in private until the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditionDraft:
+    """An edition.toml as read and checked."""
+
+    slug: str
+    title: str
+    toml: str
+    rules: Rules
+    judges: list[str]
+    rubric: str
+    panel: str
+    sets: list[PromptSetDraft]
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    """By judge, what its qualification says."""
+
+
+def read_edition(path: Path) -> EditionDraft:
+    """Read an edition's file and its prompts. Raises RecipeError or FileProblem with the mend."""
+    text = read_text(path)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not TOML: {error}; mend that line") from error
+    rules = rules_from(table, str(path))
+    edition = table.get("edition", {})
+    known = {"slug", "title", "judges", "qualifications", "rubric", "panel"}
+    for key in edition:
+        if key not in known:
+            raise RecipeError(f"{path}: unknown key {key!r} in [edition]; known: {', '.join(sorted(known))}")
+    slug = str(edition.get("slug", path.stem))
+    if not SLUG.fullmatch(slug):
+        raise RecipeError(
+            f"{path}: [edition] slug = {slug!r} goes into addresses; use 1 to 64 letters, digits and -"
+        )
+    title = " ".join(str(edition.get("title", slug)).split())
+    if not 1 <= len(title) <= 200:
+        raise RecipeError(f"{path}: [edition] title has {len(title)} characters; write 1 to 200")
+    panel = str(edition.get("panel", f"{edition.get('rubric', 'paper')}-1"))
+    if not PANEL_NAME.fullmatch(panel):
+        raise RecipeError(
+            f"{path}: [edition] panel = {panel!r}; use 1 to 64 letters, digits, dots and dashes"
+        )
+    rubric, judges = str(edition.get("rubric", "paper")), [str(each) for each in edition.get("judges", [])]
+    return EditionDraft(
+        slug=slug,
+        title=title,
+        toml=text,
+        rules=rules,
+        judges=judges,
+        calibrations=calibrations(judges, edition.get("qualifications", []), rubric, path),
+        rubric=rubric,
+        panel=panel,
+        sets=[prompt_set(each, rules, path) for each in table.get("prompt_set", [])],
+    )
+
+
+def calibrations(judges: list[str], files: Any, rubric: str, path: Path) -> dict[str, Calibration]:
+    """What the judges' qualifications say. Raises RecipeError, FileProblem, SmalltaleError for one of another judge."""
+    if not isinstance(files, list) or not all(isinstance(each, str) for each in files):
+        raise RecipeError(
+            f'{path}: [edition] qualifications = {files!r}; name files beside it: ["judge/qualification.json"]'
+        )
+    if not files:
+        return {}
+    identities = {name: identity_of(name) for name in judges if not is_script(name)}
+    return calibrations_of(identities, [path.parent / each for each in files], load_rubric(rubric))
+
+
+def prompt_set(table: dict[str, Any], rules: Rules, path: Path) -> PromptSetDraft:
+    """One [[prompt_set]]: kind, file, appears, public_share."""
+    kind, file = table.get("kind"), table.get("file")
+    if kind not in KINDS:
+        raise RecipeError(f"{path}: [[prompt_set]] kind = {kind!r}; it must be one of: {', '.join(KINDS)}")
+    if not isinstance(file, str):
+        raise RecipeError(f'{path}: the {kind} [[prompt_set]] names no file; add file = "prompts.csv"')
+    appears = table.get("appears", rules.opens())
+    if not isinstance(appears, datetime) or appears.tzinfo is None:
+        raise RecipeError(
+            f"{path}: appears = {appears} of the {kind} prompts has no zone; write it like 2026-03-01T00:00:00-12:00"
+        )
+    share = table.get("public_share", 1.0)
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise RecipeError(f"{path}: public_share = {share!r} of the {kind} prompts; it must be from 0 to 1")
+    return PromptSetDraft(
+        kind=kind, appears=appears, prompts=read_prompts(path.parent / file), public_share=float(share)
+    )
+
+
+def import_edition(store: Store, draft: EditionDraft) -> Edition:
+    """Write an edition, or bring its dates, rules and panel up to date. Prompts that exist stay as they are."""
+    with store.write() as session:
+        edition = session.scalar(select(Edition).where(Edition.slug == draft.slug))
+        if edition is None:
+            edition = Edition(slug=draft.slug, revision=0)
+            session.add(edition)
+        edition.title, edition.toml = draft.title, draft.toml
+        edition.starts, edition.ends = draft.rules.opens(), draft.rules.deadline()
+        edition.judges = draft.judges
+        edition.calibrations = {name: asdict(each) for name, each in draft.calibrations.items()}
+        bind_panel(session, edition, draft)
+        edition.rubric, edition.panel = draft.rubric, draft.panel
+        edition.revision = (edition.revision or 0) + 1
+        session.flush()
+        for each in draft.sets:
+            add_prompts(session, edition, each)
+        audit(session, store.now(), "server", "edition imported", draft.slug, panel=draft.panel)
+        return edition
+
+
+def bind_panel(session: Session, edition: Edition, draft: EditionDraft) -> None:
+    """Note whom a panel's name means. Raises RecipeError where others have judged under that name."""
+    scripts = all(map(is_script, draft.judges))
+    version = "" if scripts else load_rubric(draft.rubric).hash
+    means = {"judges": draft.judges, "rubric": draft.rubric, "version": version}
+    known = (edition.panels or {}).get(draft.panel, means)
+    judged = (
+        select(Job.id)
+        .join(HandIn, HandIn.id == Job.hand_in_id)
+        .where(HandIn.edition_id == edition.id, Job.kind == "judge", Job.panel == draft.panel)
+    )
+    with session.no_autoflush:
+        if known != means and session.scalar(judged.limit(1)) is not None:
+            before, now = (
+                f"{', '.join(each['judges'])} by rubric {each['rubric']} {each['version']}".strip()
+                for each in (known, means)
+            )
+            raise RecipeError(
+                f"edition {draft.slug}: panel {draft.panel} has judged as {before} and is now to be {now}; "
+                'their scores are never mixed: give the new panel a name of its own, [edition] panel = "…"'
+            )
+    edition.panels = {**(edition.panels or {}), draft.panel: means}
+
+
+def add_prompts(session: Session, edition: Edition, draft: PromptSetDraft) -> None:
+    """Add a prompt set where the edition lacks that kind; else only its hour may change."""
+    found = session.scalar(
+        select(PromptSet).where(PromptSet.edition_id == edition.id, PromptSet.kind == draft.kind)
+    )
+    if found is not None:
+        if [each.text for each in found.prompts] != draft.prompts:
+            raise RecipeError(
+                f"the {draft.kind} prompts of edition {edition.slug} differ from those already in the database; "
+                "prompts never change once imported: give the edition another slug"
+            )
+        found.appears = draft.appears
+        return
+    made = PromptSet(edition_id=edition.id, kind=draft.kind, appears=draft.appears)
+    # Public prompts are spread evenly through the set, so that both sides see the same mix.
+    share, count = draft.public_share, len(draft.prompts)
+    made.prompts = [
+        Prompt(position=i, text=text, public=int((i + 1) * share) > int(i * share) if share < 1 else True)
+        for i, text in enumerate(draft.prompts[:count])
+    ]
+    session.add(made)
+
+
+@lru_cache(maxsize=32)
+def rules_in(toml: str) -> Rules:
+    """The rules of an edition's stored TOML."""
+    return rules_from(tomllib.loads(toml), "the edition")
+
+
+def rules_of(edition: Edition) -> Rules:
+    """An edition's rules."""
+    return rules_in(edition.toml)
+
+
+def find_edition(session: Session, slug: str) -> Edition:
+    """The edition of that slug. Raises Problem 404."""
+    found = session.scalar(select(Edition).where(Edition.slug == slug))
+    if found is None:
+        raise missing("edition")
+    return found
+
+
+def current_edition(session: Session) -> Edition | None:
+    """The edition that began last."""
+    return session.scalar(select(Edition).order_by(Edition.starts.desc(), Edition.id.desc()).limit(1))
+
+
+def prompts_for(
+    session: Session, edition: Edition, kind: str, now: datetime, *, early: bool = False
+) -> PromptSet:
+    """A prompt set that has appeared. Raises Problem 404 before its hour, as if it did not exist."""
+    found = session.scalar(
+        select(PromptSet).where(PromptSet.edition_id == edition.id, PromptSet.kind == kind)
+    )
+    if found is None or (found.appears > now and not early):
+        raise missing(f"prompt set yet: {kind}")
+    return found

@@ -1,0 +1,1 @@
+"""Import and export of an edition: archives, tables, Hugging Face datasets."""

@@ -1,0 +1,1 @@
+"""The queue of judging jobs, judge panels and their scores."""

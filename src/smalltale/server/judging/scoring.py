@@ -1,0 +1,116 @@
+"""A hand-in's judgements become its scores, one row for each side of the prompts; and which judges may rank.
+
+In: Judgement rows of one panel, an edition. Out: Score rows (public, private, all); the edition's revision moves on.
+Beware: settled in the transaction of the last judgements, so a leaderboard never shows half of them as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from smalltale.judging.panel import Calibration, may_rank, shares
+from smalltale.ranking.standings import Entry, StoryScores, summarise
+from smalltale.server.database.models import Completion, Edition, HandIn, Judgement, Prompt, Score
+
+SIDES = ("public", "private", "all")
+
+
+def is_script(judge: str) -> bool:
+    """Whether a judge is one of the demonstration's scripts, which nobody qualifies."""
+    return judge.startswith("scripted-")
+
+
+def calibrations_in(edition: Edition) -> dict[str, Calibration]:
+    """By judge, what its qualification says."""
+    return {name: Calibration(**each) for name, each in edition.calibrations.items()}
+
+
+def qualified(edition: Edition, judges: Sequence[str]) -> bool:
+    """Whether hand-ins that these judged may rank: each has passed its qualification, or all are scripts."""
+    return all(map(is_script, judges)) or may_rank(judges, calibrations_in(edition))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """A judge of an edition's panel, as pages and the API tell of it."""
+
+    judge: str
+    script: bool
+    """A demonstration's, which has read nothing."""
+    qualified: bool
+    weight: float | None
+    """Its share in a calibrated panel's mean."""
+
+
+def seats(edition: Edition) -> list[Seat]:
+    """The panel of an edition."""
+    known = calibrations_in(edition)
+    weights = shares(edition.judges, known)
+    return [
+        Seat(judge=each, script=is_script(each), qualified=may_rank([each], known), weight=weights.get(each))
+        for each in edition.judges
+    ]
+
+
+def settle(session: Session, hand_in: HandIn, panel: str, judges: Sequence[str], *, qualified: bool) -> Entry:
+    """Sum up what a panel said of a hand-in. Returns the entry over all prompts."""
+    stories = session.execute(
+        select(Completion.id, Completion.sample, Prompt.id, Prompt.public)
+        .join(Prompt, Prompt.id == Completion.prompt_id)
+        .where(Completion.hand_in_id == hand_in.id)
+    ).all()
+    place = {row[0]: row for row in stories}
+    said = session.scalars(
+        select(Judgement).where(Judgement.hand_in_id == hand_in.id, Judgement.panel == panel)
+    ).all()
+    session.execute(delete(Score).where(Score.hand_in_id == hand_in.id, Score.panel == panel))
+    entry = None
+    for side in SIDES:
+        on_side = {key: row for key, row in place.items() if side == "all" or row[3] == (side == "public")}
+        entry = summarise(
+            str(hand_in.id),
+            [
+                StoryScores(
+                    prompt=str(on_side[each.completion_id][2]),
+                    sample=on_side[each.completion_id][1],
+                    judge=each.judge,
+                    state=each.state,  # type: ignore[arg-type]
+                    overall=each.ranking,
+                    weight=each.share,
+                    scores=each.scores,
+                )
+                for each in said
+                if each.completion_id in on_side
+            ],
+            expected=len(on_side) * len(judges),
+            qualified=qualified,
+            seed=0,
+        )
+        session.add(score_row(hand_in.id, panel, side, entry))
+    assert entry is not None
+    session.execute(
+        update(Edition).where(Edition.id == hand_in.edition_id).values(revision=Edition.revision + 1)
+    )
+    return entry
+
+
+def score_row(hand_in_id: int, panel: str, side: str, entry: Entry) -> Score:
+    """An entry as a row."""
+    return Score(
+        hand_in_id=hand_in_id,
+        panel=panel,
+        side=side,
+        mean=entry.mean,
+        low=entry.low,
+        high=entry.high,
+        criteria=dict(entry.criteria),
+        prompt_means=dict(entry.prompt_means),
+        judged=entry.judged,
+        expected=entry.expected,
+        disagreement=entry.disagreement,
+        qualified=entry.qualified,
+    )

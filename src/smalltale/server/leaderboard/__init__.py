@@ -1,0 +1,1 @@
+"""The leaderboard and the comparison of two submissions, read from the database."""

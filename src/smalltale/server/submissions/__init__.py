@@ -1,0 +1,1 @@
+"""Receiving submissions, their declarations and who may see them."""

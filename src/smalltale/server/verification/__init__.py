@@ -1,0 +1,1 @@
+"""Uploaded models: storage, sandboxed counting and the check against the declaration."""

