@@ -1,6 +1,6 @@
 """The embedded judge: seconds for 32 stories.
 
-Out: benchmarks/results/judging_local.json. Run: python benchmarks/judging_local.py [--stories 32]
+Out: benchmarks/results/judging_local.json. Run: python -m benchmarks.judging.embedded_judge [--stories 32]
 Beware: the model judges at chance (docs/judging.md); only the speed of its path is measured here.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -18,13 +17,14 @@ from pathlib import Path
 
 from smalltale.files import git_commit, read_json, write_json
 from smalltale.judging.gold import read_gold
+from smalltale.machine import usable_cores
 from smalltale.submission import Completion, write_submission
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stories", type=int, default=32)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "judging_local.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "judging_local.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,7 +43,7 @@ def main() -> None:
         "seconds_whole_process": round(seconds, 1),
         "seconds_judging": meta["seconds"],
     }
-    machine = {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
+    machine = {"cores": usable_cores(), "platform": platform.platform(), "python": platform.python_version()}
     write_json(options.out, {**figures, "machine": machine, "commit": git_commit()})
     print(json.dumps(figures, indent=2))
 

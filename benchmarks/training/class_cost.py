@@ -3,7 +3,7 @@
 In: the class recipes, results/training-cuda.json and results/training-cpu.json. Out: the table of README.md, in Markdown.
 Beware: only the GPU of training-cuda.json is measured at the classes' own shapes; the rest is computed, as COMPUTED says.
 
-    python benchmarks/class_cost.py
+    python -m benchmarks.training.class_cost
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from smalltale.config import load_recipe
 from smalltale.model.transformer import ModelConfig
 from smalltale.training.config import TrainingConfig
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 TOKENS = 550e6
 """Of all TinyStories (2.2 GB) in a vocabulary of 8,192."""
 COMPUTED = {

@@ -5,7 +5,7 @@ JSON: the losses of one rank, of all ranks, and of all ranks where one was kille
 them again, and they go on from the last checkpoint); the curves' largest distance.
 Beware: ranks share one global batch, so all three runs read the same rows; NVLink multicast stays off.
 
-    python benchmarks/restart.py --tokens FOLDER --tokenizer FOLDER [--ranks 2] [--recipe small] [--steps 600] [--quick]
+    python -m benchmarks.training.restart --tokens FOLDER --tokenizer FOLDER [--ranks 2] [--recipe small] [--steps 600] [--quick]
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scaling import NO_MULTICAST
+from benchmarks.training.scaling import NO_MULTICAST
+
 from smalltale.files import git_commit
 from smalltale.training.device import choose_device
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def losses(run: Path) -> dict[int, float]:

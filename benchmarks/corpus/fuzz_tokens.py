@@ -3,7 +3,7 @@
 In: nothing. Out: results/tokens_fuzz.json, and as the last line of standard output one JSON object with the key `cases`.
 Beware: a failing case stops the run and is shown; the same seed shows it again.
 
-    python benchmarks/tokens_fuzz.py [--cases 1000000] [--seed 0]
+    python -m benchmarks.corpus.fuzz_tokens [--cases 1000000] [--seed 0]
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from smalltale.corpus.fable import stories
+from smalltale.corpus.fable import generate_stories
 from smalltale.files import END_OF_STORY, git_commit
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from smalltale.tokens.words import WordEncoder
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 BATCH = 10_000
 PIECES = [
     *" \n\t.,!?\"'-’“”…()0123456789",
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "tokens_fuzz.json")
     args = parser.parse_args()
     began = time.monotonic()
-    told = list(stories(1, 2_000))
+    told = list(generate_stories(1, 2_000))
     tokenizers: list[Tokenizer] = [
         train_tokenizer(told, TokenizerConfig(vocabulary=1024)),
         train_tokenizer(told, TokenizerConfig(vocabulary=1024, kind="unigram")),

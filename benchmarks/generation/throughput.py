@@ -7,7 +7,7 @@ Beware: the peer never stops early, and neither do we. It runs in a process of i
 spinning, and that costs it a fifth. What happens once a process stands apart as `warm_up_seconds`: decode.cpp compiled, a
 device's libraries loaded, its attention planned for each length; no round includes it.
 
-    python benchmarks/generation.py [--quick] [--device cpu] [--out benchmarks/results/generation.json]
+    python -m benchmarks.generation.throughput [--quick] [--device cpu] [--out benchmarks/results/generation.json]
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ if __name__ == "__main__":  # not in the peer's process
 import torch
 
 from smalltale.files import git_commit
-from smalltale.generation.generate import completions
-from smalltale.generation.language_model import Ours, choose_dtype
+from smalltale.generation.generate import generate_completions
+from smalltale.generation.language_model import NativeModel, choose_dtype
 from smalltale.generation.native_decoder import native_library
 from smalltale.generation.sampler import GenerationConfig
+from smalltale.machine import usable_cores
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 V, NEW, COMPLETIONS, SAMPLES = 4096, 200, 300, 4
 TEMPERATURE, TOP_K = 0.8, 50
 
@@ -58,7 +59,7 @@ class Numbers(Tokenizer):
         return " ".join(map(str, ids))
 
 
-class Endless(Ours):
+class Endless(NativeModel):
     """Ours without the start token, which is no number of `Numbers`."""
 
     def encode(self, prompt: str) -> list[int]:
@@ -112,7 +113,7 @@ def ours_at(model: Transformer, dtype: torch.dtype, count: int, native: bool = T
     )
     teller = Endless(model, Numbers(), dtype, native=native)
     began = time.perf_counter()
-    rows = completions(teller, prompts_of(count // SAMPLES), config)
+    rows = generate_completions(teller, prompts_of(count // SAMPLES), config)
     return sum(len(row.completion.split()) for row in rows) / (time.perf_counter() - began)
 
 
@@ -157,14 +158,14 @@ def prompts_ids(count: int) -> list[list[int]]:
 def greedy(teller: Any, count: int) -> list[list[int]]:
     """48 likeliest tokens behind each prompt."""
     config = GenerationConfig(samples=1, max_tokens=48, temperature=0, loop_repeats=0)
-    return [list(map(int, row.completion.split())) for row in completions(teller, prompts_of(count), config)]
+    return [list(map(int, row.completion.split())) for row in generate_completions(teller, prompts_of(count), config)]
 
 
 def parity(model: Transformer, peer: Any, count: int) -> dict[str, Any]:
     """Greedy words: through transformers and through us, from kept keys and from whole rows, in both number types."""
-    from smalltale.generation.hf_model import HuggingFace
+    from smalltale.generation.hf_model import HuggingFaceModel
 
-    outside = HuggingFace.__new__(HuggingFace)
+    outside = HuggingFaceModel.__new__(HuggingFaceModel)
     outside.model, outside.tokenizer, outside.context, outside.batch, outside.refill = peer, None, 512, 3, 0.5
     outside.end_ids = set()
     outside.encode = lambda prompt: list(map(int, prompt.split()))  # type: ignore[method-assign]
@@ -219,7 +220,7 @@ def machine(device: str) -> str:
         else []
     )
     name = names[0].partition(": ")[2] if names else platform.processor()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     return f"{name}, {cores} cores"
 
 
@@ -239,7 +240,7 @@ def same_in_other_batches(model: Transformer, dtype: torch.dtype) -> float:
     """Share of 48 drawn completions of 64 tokens whose words are the same in batches of 48 and of 7."""
     teller = Endless(model, Numbers(), dtype)
     wide, narrow = (
-        completions(teller, prompts_of(12), GenerationConfig(max_tokens=64, loop_repeats=0, batch=batch))
+        generate_completions(teller, prompts_of(12), GenerationConfig(max_tokens=64, loop_repeats=0, batch=batch))
         for batch in (48, 7)
     )
     return sum(one == two for one, two in zip(wide, narrow, strict=True)) / len(wide)

@@ -5,7 +5,7 @@ Out: results/corpus.json, and as the last line of standard output one JSON objec
 Beware: the peer is measured on a part of the text (it is slow), smalltale on that same part for the ratio, and on
 three sizes for the scaling.
 
-    python benchmarks/corpus.py [--quick] [--megabytes 400] [--near] [--out benchmarks/results/corpus.json]
+    python -m benchmarks.corpus.build [--quick] [--megabytes 400] [--near] [--out benchmarks/results/corpus.json]
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import random
 import shutil
@@ -27,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 MARK = "\n<|endoftext|>\n"
 SHARES = {"copy": 0.04, "near copy": 0.04, "mojibake": 0.02, "cut": 0.01, "leak": 0.005}
 PROCESSES = 2
@@ -36,15 +35,15 @@ PEER_PACKAGES = ("datasets", "datasketch", "ftfy")
 
 def make_text(folder: Path, megabytes: float, seed: int = 1) -> tuple[Path, Path, dict[str, int]]:
     """A text of about so many MB with planted faults, a validation file, and how many faults of each kind."""
-    from smalltale.corpus.fable import stories
+    from smalltale.corpus.fable import generate_stories
 
     chance = random.Random(seed)
-    held = list(stories(seed + 1_000_000, 2_000))
+    held = list(generate_stories(seed + 1_000_000, 2_000))
     valid = folder / "valid.txt"
     valid.write_text(MARK.join(held), encoding="utf-8")
     path, size, planted, recent = folder / f"train-{megabytes:g}.txt", 0, dict.fromkeys(SHARES, 0), []
     with path.open("w", encoding="utf-8", newline="\n") as out:
-        for text in stories(seed, 1 << 40):
+        for text in generate_stories(seed, 1 << 40):
             recent = [*recent[-50:], text]
             draw = chance.random()
             for kind, share in SHARES.items():
@@ -224,14 +223,14 @@ def near_table() -> list[dict[str, float]]:
     import numpy as np
 
     from smalltale.corpus.dedupe import KEPT, judge, sketch
-    from smalltale.corpus.fable import stories
+    from smalltale.corpus.fable import generate_stories
     from smalltale.corpus.shingles import hash_words, runs, story_keys
 
     rows = []
     for overlap in (0.95, 0.9, 0.85, 0.8, 0.7, 0.5):
         chance, count = random.Random(1), 2_000
-        originals = list(stories(77, count))
-        strangers = list(stories(78, count))
+        originals = list(generate_stories(77, count))
+        strangers = list(generate_stories(78, count))
         copies = [overlapping(text, overlap, chance) for text in originals]
         texts = originals + copies + strangers
         words = hash_words(texts)
@@ -353,7 +352,7 @@ def main() -> None:
         "processes": PROCESSES,
         "machine": {
             "cpu": cpu_name(),
-            "cores": os.cpu_count(),
+            "cores": usable_cores(),
             "system": platform.platform(),
             "python": platform.python_version(),
         },

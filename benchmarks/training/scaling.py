@@ -5,7 +5,7 @@ In: a token folder, or nothing (our fables). Out: results/scaling-DEVICE.json an
 Beware: `weak` keeps the batch a rank, `strong` the whole batch; on a CPU each rank has one thread, and ranks beyond the
 cores share them. NVLink multicast stays off.
 
-    python benchmarks/scaling.py [--ranks 1 2 4 8] [--shapes small medium large] [--tokens FOLDER] [--quick] [--expect]
+    python -m benchmarks.training.scaling [--ranks 1 2 4 8] [--shapes small medium large] [--tokens FOLDER] [--quick] [--expect]
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.lib.peers import ON_CPU, ON_GPU, token_folder
 
 from smalltale.files import git_commit
+from smalltale.machine import usable_cores
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.shards import read_tokens
-from smalltale.training.batch_size import fitting_tokens
-from smalltale.training.batches import Rows
+from smalltale.training.batch_size import max_tokens_in_memory
+from smalltale.training.batches import PackedRows
 from smalltale.training.device import choose_device
-from smalltale.training.distributed import joined
-from smalltale.training.gradients import Gradients, Recorded
+from smalltale.training.distributed import init_distributed
+from smalltale.training.gradients import CudaGraphFunction, GradientAccumulator
 from smalltale.training.optim import OptimConfig, Optimizers
 from smalltale.training.throughput import memory
-from trainers import ON_CPU, ON_GPU, token_folder
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 NO_MULTICAST = {
     "NCCL_NVLS_ENABLE": "0",
     "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
@@ -52,8 +53,8 @@ A_RANK_ON_GPU = 131072
 def worker(told: dict[str, Any]) -> None:
     """One rank: train, and let the first rank write what was measured."""
     layers, width, heads = told["shape"]
-    with joined() as ranks:
-        device = choose_device("auto", ranks.local)
+    with init_distributed() as ranks:
+        device = choose_device("auto", ranks.local_rank)
         data = read_tokens(Path(told["tokens"]))
         torch.manual_seed(0)
         shape = ModelConfig(
@@ -66,16 +67,16 @@ def worker(told: dict[str, Any]) -> None:
         model = Transformer(shape).to(device.torch_device)
         optimizers = Optimizers(model, OptimConfig(), ranks)
         on = device.torch_device
-        rows = Rows.from_tokens(
-            data, told["length"], seed=0, rank=ranks.rank, world_size=ranks.size, device=on
+        rows = PackedRows.from_tokens(
+            data, told["length"], seed=0, rank=ranks.rank, world_size=ranks.world_size, device=on
         )
         compiled = device.compiles and device.kind == "cuda"
-        gradients = Gradients(
-            model, rows, device, ranks, head_rows=2048, compiled=compiled, most=fitting_tokens(shape, device)
+        gradients = GradientAccumulator(
+            model, rows, device, ranks, head_rows=2048, compiled=compiled, max_micro_tokens=max_tokens_in_memory(shape, device)
         )
         optimizers.set_multiplier(0.0)
         gradients.fit(told["batch_tokens"])
-        update = Recorded(optimizers.step, (), on) if compiled else optimizers.step
+        update = CudaGraphFunction(optimizers.step, (), on) if compiled else optimizers.step
         optimizers.reset()
         optimizers.set_multiplier(0.3)
         seconds, alone, loss = [], [], 0.0
@@ -84,7 +85,7 @@ def worker(told: dict[str, Any]) -> None:
             began = time.perf_counter()
             share = gradients.of_step(step, told["batch_tokens"])
             update()
-            (loss,) = ranks.sums(float(share))
+            (loss,) = ranks.all_reduce_sum(float(share))
             device.synchronize()
             seconds.append(time.perf_counter() - began)
         for _ in range(4):  # the same work without sending
@@ -103,12 +104,12 @@ def worker(told: dict[str, Any]) -> None:
             sending.append(time.perf_counter() - began)
         optimizers.zero_grad()
         step_seconds = statistics.median(seconds[2:])
-        if ranks.leads:
+        if ranks.is_main:
             extra = max(0.0, statistics.median(sending[1:]) - statistics.median(alone[1:]))
             Path(told["out"]).write_text(
                 json.dumps(
                     {
-                        "ranks": ranks.size,
+                        "ranks": ranks.world_size,
                         "batch_tokens": told["batch_tokens"],
                         "tokens_per_second": round(told["batch_tokens"] / step_seconds),
                         "communication_share": round(extra / step_seconds, 3),
@@ -229,7 +230,7 @@ def result_of(
         ),
         "shapes": table,
         "expected_on_h200": expectation(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "machine": last["weak"][0]["device"],
         "versions": {"torch": importlib.metadata.version("torch")},
         "commit": chosen.commit,

@@ -5,7 +5,7 @@ bits per byte, the difference from the base of the same seed, counted parameters
 Beware: one thread. Steps are timed afterwards, the choices in turn, in seconds of the processor's own, so that other work on the
 machine counts little. Rates are the base's, tuned for no other choice. A run that is in the file is not made again.
 
-    python benchmarks/ablation.py --stories FILE --text FILE [--only NAME …] [--set section.key=value …] [--quick]
+    python -m benchmarks.training.ablation --stories FILE --text FILE [--only NAME …] [--set section.key=value …] [--quick]
 
 --set makes a choice of one's own from recipe keys; it is named by them.
 """
@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import candidates as new
 import torch
 
-import candidates as new
 from smalltale.config import load_recipe
 from smalltale.corpus.build import CorpusConfig, build_corpus, read_corpus
 from smalltale.counting.count import count_parameters
@@ -37,14 +37,14 @@ from smalltale.tokens.encode import encode_corpus
 from smalltale.tokens.shards import TokenFolder, read_tokens
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from smalltale.training.batch_size import CACHED_TOKENS
-from smalltale.training.batches import Rows
+from smalltale.training.batches import PackedRows
 from smalltale.training.config import TrainingConfig
 from smalltale.training.device import choose_device
-from smalltale.training.distributed import Ranks
+from smalltale.training.distributed import Distributed
 from smalltale.training.evaluate import evaluate
 from smalltale.training.optim import Optimizers
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 BASE = (
     "tokenizer.vocabulary=2048",
     "model.vocabulary=2048",
@@ -137,12 +137,12 @@ class Training:
             choice.change(self.optimizers)
         self.gradients = new.TellingGradients(
             self.model,
-            Rows.from_tokens(text.data, self.config.row_length, seed=seed),
+            PackedRows.from_tokens(text.data, self.config.row_length, seed=seed),
             device,
-            Ranks(),
+            Distributed(),
             head_rows=self.config.head_rows,
             compiled=True,
-            most=CACHED_TOKENS,
+            max_micro_tokens=CACHED_TOKENS,
         )
         self.gradients.fit(self.config.batch_tokens)
         self.optimizers.zero_grad()

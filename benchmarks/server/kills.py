@@ -24,11 +24,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
-
-from hackathon_event import PANEL, PROMPTS, seed
-from hackathon_site import (
+from benchmarks.server.sample_event import PANEL, PROMPTS, seed
+from benchmarks.server.site import (
     RESULTS,
     database_version,
     free_port,
@@ -38,9 +35,21 @@ from hackathon_site import (
     start_worker,
     wait_for,
 )
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
 from smalltale.files import write_json
-from smalltale.server.database.models import Audit, Completion, HandIn, Job, Judgement, Prompt, Score, Upload
-from smalltale.server.database.session import Store, broken_audit_row
+from smalltale.server.database.models import (
+    Audit,
+    CompletionRow,
+    Job,
+    JudgementRow,
+    Prompt,
+    Score,
+    Submission,
+    SubmissionFile,
+)
+from smalltale.server.database.session import Database, find_broken_audit_row
 
 TEAMS = 500
 SENDERS = 4
@@ -104,7 +113,7 @@ class Senders:
 class Orphans:
     """Jobs whose worker was killed, watched until another takes them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self.store, self.waiting = store, dict[int, tuple[int, float]]()
         self.handed_over: list[float] = []
 
@@ -129,7 +138,7 @@ class Orphans:
 
 def storm(url: str, kills: int, most_seconds: float) -> dict[str, object]:
     """Kill at random moments, let all be judged, look for what is amiss."""
-    store, port, rng = Store(url, pool_size=2), free_port(), random.Random(9)
+    store, port, rng = Database(url, pool_size=2), free_port(), random.Random(9)
     seed(store, TEAMS, 0)
     parts = {
         "server": Supervised(lambda: start_server(url, port)),
@@ -180,7 +189,7 @@ def storm(url: str, kills: int, most_seconds: float) -> dict[str, object]:
     return found
 
 
-def unfinished(store: Store) -> bool:
+def unfinished(store: Database) -> bool:
     """Whether a job waits or runs."""
     with store.read() as session:
         return (
@@ -190,8 +199,8 @@ def unfinished(store: Store) -> bool:
 
 def amiss(session: Session, answers: dict[int, list[int | None]]) -> dict[str, int]:
     """By what may never happen, how often it did."""
-    kept = Counter(session.scalars(select(HandIn.team_id)))
-    rows = session.execute(select(HandIn.id, HandIn.state, HandIn.slot)).all()
+    kept = Counter(session.scalars(select(Submission.team_id)))
+    rows = session.execute(select(Submission.id, Submission.state, Submission.slot)).all()
 
     def not_so_many(column: object, wanted: int, *where: object) -> int:
         """Hand-ins that have not exactly so many rows there."""
@@ -209,16 +218,16 @@ def amiss(session: Session, answers: dict[int, list[int | None]]) -> dict[str, i
             heard[-1] == 429 and kept[team] != 1 for team, heard in answers.items()
         ),
         "hand_ins_nobody_sent": sum(team not in answers for team in kept),
-        "hand_ins_without_all_stories": not_so_many(Completion.hand_in_id, STORIES),
-        "hand_ins_without_their_file": not_so_many(Upload.hand_in_id, 1),
-        "hand_ins_without_their_one_job": not_so_many(Job.hand_in_id, 1, Job.state == "done"),
+        "hand_ins_without_all_stories": not_so_many(CompletionRow.submission_id, STORIES),
+        "hand_ins_without_their_file": not_so_many(SubmissionFile.submission_id, 1),
+        "hand_ins_without_their_one_job": not_so_many(Job.submission_id, 1, Job.state == "done"),
         "hand_ins_not_once_in_the_audit_log": sum(handed_in[f"hand-in {row.id}"] != 1 for row in rows),
-        "audit_rows_that_break_the_chain": int(broken_audit_row(session) is not None),
+        "audit_rows_that_break_the_chain": int(find_broken_audit_row(session) is not None),
         "hand_ins_not_judged": sum(row.state != "judged" or row.slot is None for row in rows),
         "hand_ins_not_judged_once_a_story": not_so_many(
-            Judgement.hand_in_id, STORIES, Judgement.state == "ok", Judgement.panel == PANEL
+            JudgementRow.submission_id, STORIES, JudgementRow.state == "ok", JudgementRow.panel == PANEL
         ),
-        "hand_ins_without_one_whole_score": not_so_many(Score.hand_in_id, 1, Score.side == "all", full),
+        "hand_ins_without_one_whole_score": not_so_many(Score.submission_id, 1, Score.side == "all", full),
         "scores_that_their_judgements_do_not_make": wrong_means(session),
     }
     if session.get_bind().dialect.name == "sqlite":
@@ -230,14 +239,14 @@ def wrong_means(session: Session) -> int:
     """Scores that differ from the mean over prompts of what was said, counted anew."""
     said: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for hand_in, prompt, overall in session.execute(
-        select(Judgement.hand_in_id, Prompt.id, Judgement.overall)
-        .join(Completion, Completion.id == Judgement.completion_id)
-        .join(Prompt, Prompt.id == Completion.prompt_id)
+        select(JudgementRow.submission_id, Prompt.id, JudgementRow.overall)
+        .join(CompletionRow, CompletionRow.id == JudgementRow.completion_id)
+        .join(Prompt, Prompt.id == CompletionRow.prompt_id)
     ):
         said[hand_in][prompt].append(overall)
     return sum(
         not math.isclose(mean, statistics.fmean(map(statistics.fmean, said[hand_in].values())))
-        for hand_in, mean in session.execute(select(Score.hand_in_id, Score.mean).where(Score.side == "all"))
+        for hand_in, mean in session.execute(select(Score.submission_id, Score.mean).where(Score.side == "all"))
     )
 
 

@@ -5,7 +5,7 @@ Each model is counted in a process of its own: seconds for the imports, for buil
 processor's seconds beside the clock's, and the peak of memory.
 Beware: the clock's seconds hold only where nothing else runs.
 
-    python benchmarks/counting.py [--quick]
+    python -m benchmarks.counting.time_to_count [--quick]
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from smalltale.files import git_commit
+from smalltale.machine import usable_cores
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 GPT2 = "gpt2"
 CLASSES = ("small", "medium", "large")
 
@@ -90,7 +91,7 @@ def main() -> None:
         "load_before": os.getloadavg()[0],
         "machine": {
             "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
+            "cores": usable_cores(),
             "python": platform.python_version(),
             "torch": importlib.metadata.version("torch"),
             "commit": git_commit(),

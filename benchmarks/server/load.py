@@ -18,10 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sqlalchemy import func, select, text
-
-from hackathon_event import CLASSES, PANEL, PROMPTS, seed
-from hackathon_site import (
+from benchmarks.server.sample_event import CLASSES, PANEL, PROMPTS, seed
+from benchmarks.server.site import (
     RESULTS,
     database_version,
     free_port,
@@ -31,11 +29,13 @@ from hackathon_site import (
     start_worker,
     wait_for,
 )
+from sqlalchemy import func, select, text
+
 from smalltale.files import write_json
 from smalltale.rules import aoe_day
 from smalltale.server.accounts.accounts import sign_in
-from smalltale.server.database.models import HandIn, Job, Judgement, Person, Score
-from smalltale.server.database.session import Store
+from smalltale.server.database.models import Job, JudgementRow, Person, Score, Submission
+from smalltale.server.database.session import Database
 
 READS_PER_SECOND = 100
 SIGNED_IN_OF = 4
@@ -141,7 +141,7 @@ class Dripping:
 
 def measure(url: str, seconds: float, rush_teams: int) -> dict[str, object]:
     """Load with judging beside it, then the rush."""
-    port, store = free_port(), Store(url, pool_size=1)
+    port, store = free_port(), Database(url, pool_size=1)
     free_the_day(store)
     with store.read() as session:
         people = session.scalars(select(Person).order_by(Person.id).limit(10)).all()
@@ -186,7 +186,7 @@ def quantiles(took: Sequence[tuple[float, int]], name: str = "") -> dict[str, fl
     }
 
 
-def free_the_day(store: Store) -> None:
+def free_the_day(store: Database) -> None:
     """Let every team hand in again today."""
     with store.write() as session:
         session.execute(
@@ -195,7 +195,7 @@ def free_the_day(store: Store) -> None:
         )
 
 
-def rush_of(port: int, store: Store, teams: int) -> dict[str, object]:
+def rush_of(port: int, store: Database, teams: int) -> dict[str, object]:
     """Every team hands in within the last minute, and once more at nearly the same moment; all are judged."""
     statuses: list[int] = []
 
@@ -204,11 +204,11 @@ def rush_of(port: int, store: Store, teams: int) -> dict[str, object]:
         return statuses[-1]
 
     with store.read() as session:
-        before = session.scalar(select(func.max(HandIn.id))) or 0
+        before = session.scalar(select(func.max(Submission.id))) or 0
     seconds = RUSH_SECONDS * teams / 500
     took = at_rate(port, 2 * teams / seconds, seconds, twice)
     began = time.monotonic()
-    new = (HandIn.id > before) & (HandIn.slot == f"{aoe_day(store.now())}#0")
+    new = (Submission.id > before) & (Submission.slot == f"{aoe_day(store.now())}#0")
     while time.monotonic() - began < JUDGED_WITHIN:
         with store.read() as session:
             if not session.scalar(select(func.count()).where(Job.state.in_(["waiting", "running"]))):
@@ -216,12 +216,12 @@ def rush_of(port: int, store: Store, teams: int) -> dict[str, object]:
         time.sleep(0.5)
     with store.read() as session:
         kept, of_teams = session.execute(
-            select(func.count(), func.count(HandIn.team_id.distinct())).where(new)
+            select(func.count(), func.count(Submission.team_id.distinct())).where(new)
         ).one()
-        strays = session.scalar(select(func.count()).where(HandIn.id > before, ~new))
+        strays = session.scalar(select(func.count()).where(Submission.id > before, ~new))
         whole = session.scalar(
-            select(func.count(Score.hand_in_id))
-            .join(HandIn, HandIn.id == Score.hand_in_id)
+            select(func.count(Score.submission_id))
+            .join(Submission, Submission.id == Score.submission_id)
             .where(
                 new,
                 Score.side == "all",
@@ -230,7 +230,7 @@ def rush_of(port: int, store: Store, teams: int) -> dict[str, object]:
                 Score.expected == 4 * len(PROMPTS),
             )
         )
-        judgements = session.scalar(select(func.count()).where(Judgement.hand_in_id > before))
+        judgements = session.scalar(select(func.count()).where(JudgementRow.submission_id > before))
     return {
         "rush_teams": teams,
         "rush_seconds": seconds,
@@ -267,7 +267,7 @@ def main() -> None:
     figures: dict[str, object] = {"benchmark": "hackathon"}
     for name, url in urls.items():
         if url:
-            rows = fill(Store(url), given.teams, given.days)
+            rows = fill(Database(url), given.teams, given.days)
             if not given.fill_only:
                 figures[name] = {**measured_at(), **rows, **measure(url, given.seconds, given.teams)}
     if not given.folder:
@@ -279,19 +279,19 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def fill(store: Store, teams: int, days: int) -> dict[str, object]:
+def fill(store: Database, teams: int, days: int) -> dict[str, object]:
     """Seed an empty database. Returns what is in it."""
     store.migrate()
     with store.read() as session:
-        filled = session.scalar(select(func.count()).select_from(HandIn))
+        filled = session.scalar(select(func.count()).select_from(Submission))
     if not filled:
         seed(store, teams, days)
     with store.read() as session:
         rows: dict[str, object] = {
             "database": database_version(session),
             "teams": teams,
-            "hand_ins": session.scalar(select(func.count()).select_from(HandIn)),
-            "judgements": session.scalar(select(func.count()).select_from(Judgement)),
+            "hand_ins": session.scalar(select(func.count()).select_from(Submission)),
+            "judgements": session.scalar(select(func.count()).select_from(JudgementRow)),
         }
     store.close()
     return rows

@@ -5,7 +5,7 @@ over training seconds, the figure on the whole validation text, and completions 
 Beware: a run of the shape, on few stories read several times, with the dropout and decay that they ask for; the shipped
 recipes are meant for the whole data. Seconds are those of training steps; starting and compiling stand beside them.
 
-    python benchmarks/class_run.py --tokens FOLDER --tokenizer FOLDER --text FILE [--shapes small medium large] [--quick]
+    python -m benchmarks.training.class_run --tokens FOLDER --tokenizer FOLDER --text FILE [--shapes small medium large] [--quick]
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.lib.peers import ON_CPU, ON_GPU
 
 from smalltale.files import git_commit, read_stories
-from smalltale.generation.generate import complete
+from smalltale.generation.generate import complete_prompts
 from smalltale.generation.sampler import GenerationConfig
 from smalltale.model.transformer import ModelConfig
 from smalltale.tokens.shards import read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
-from smalltale.training.checkpoint import load_model
+from smalltale.training.checkpoint import load_checkpoint
 from smalltale.training.config import TrainingConfig
 from smalltale.training.device import choose_device
 from smalltale.training.evaluate import evaluate
 from smalltale.training.launch import train
 from smalltale.training.optim import OptimConfig
 from smalltale.training.schedule import ScheduleConfig
-from trainers import ON_CPU, ON_GPU
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 DROPOUT = {"demo": 0.1, "small": 0.25, "medium": 0.3, "large": 0.35}
 """The larger the model, the sooner it knows this little text by heart."""
 PROMPTS = (
@@ -81,10 +81,10 @@ def run(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
         summary = train(config, shape, chosen.tokens, tokenizer, out)
         whole_seconds = time.perf_counter() - began
         curve = curve_of(out / "metrics.jsonl")
-        model = load_model(out, choose_device(chosen.device).torch_device).model
+        model = load_checkpoint(out, choose_device(chosen.device).torch_device).model
         stories = read_stories(chosen.text)[: 100 if chosen.quick else None]
         bits = evaluate(model, tokenizer, stories).bits_per_byte
-        written = complete(model, tokenizer, PROMPTS, GenerationConfig(samples=2))
+        written = complete_prompts(model, tokenizer, PROMPTS, GenerationConfig(samples=2))
     device = choose_device(chosen.device)
     return {
         "name": name,

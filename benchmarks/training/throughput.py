@@ -4,7 +4,7 @@ In: checkouts of the peers that the user has. Out: results/training-DEVICE.json,
 one JSON object with the keys `ratio_nanogpt`, `ratio_llama2c`, `ratio_trainer` (ours ÷ the peer, the smallest over the shapes).
 Beware: whole optimizer steps, data included, after warm-up; contenders take turns, each figure is a median of windows.
 
-    python benchmarks/training.py --nanogpt PATH --llama2c PATH [--tokens FOLDER] [--quick] [--device auto]
+    python -m benchmarks.training.throughput --nanogpt PATH --llama2c PATH [--tokens FOLDER] [--quick] [--device auto]
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import gc
 import importlib.metadata
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -21,14 +20,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.lib.peers import (
+    ON_CPU,
+    ON_GPU,
+    HuggingFace,
+    Llama2C,
+    NanoGPT,
+    Ours,
+    Shape,
+    Trainer,
+    token_folder,
+)
 
 from smalltale.files import git_commit
+from smalltale.machine import usable_cores
 from smalltale.tokens.shards import TokenFolder, read_tokens
 from smalltale.training.device import Device, choose_device
 from smalltale.training.optim import OptimConfig
-from trainers import ON_CPU, ON_GPU, HuggingFace, Llama2C, NanoGPT, Ours, Shape, Trainer, token_folder
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 SMALLEST = {(512, 8), (256, 6)}
 """Width and layers where transformers' Trainer runs too: it takes minutes at the larger ones."""
 WINDOWS = 5
@@ -172,7 +182,7 @@ def result_of(
         "dtype": str(device.dtype),
         "machine": device.name,
         "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "versions": {each: importlib.metadata.version(each) for each in ("torch", "transformers")},
         "commit": chosen.commit,
         "quick": chosen.quick,

@@ -15,8 +15,8 @@ from sqlalchemy import insert, text
 
 from smalltale.rules import aoe_day, rules_from
 from smalltale.server.accounts.accounts import hashed
-from smalltale.server.database.models import ApiToken, HandIn, Member, Person, Score, Team
-from smalltale.server.database.session import Store
+from smalltale.server.database.models import ApiToken, Person, Score, Submission, Team, TeamMember
+from smalltale.server.database.session import Database
 from smalltale.server.editions.editions import EditionDraft, PromptSetDraft, import_edition
 
 CLASSES = ("small", "medium", "large")
@@ -24,7 +24,7 @@ PROMPTS = [f"Once upon a time there was story number {i}. One day," for i in ran
 PANEL = "scripted-1"
 
 
-def seed(store: Store, teams: int, days: int) -> None:
+def seed(store: Database, teams: int, days: int) -> None:
     """Fill the database as a long event would, by the database's own means."""
     store.migrate()
     now, rng = store.now(), random.Random(1)
@@ -68,7 +68,7 @@ def seed(store: Store, teams: int, days: int) -> None:
             ],
         )
         session.execute(
-            insert(Member),
+            insert(TeamMember),
             [{"edition_id": edition.id, "person_id": n, "team_id": n, "seat": 0} for n in numbers],
         )
         session.execute(
@@ -106,7 +106,7 @@ def seed(store: Store, teams: int, days: int) -> None:
                 }
                 for n in numbers
             ]
-            session.execute(insert(HandIn), rows)
+            session.execute(insert(Submission), rows)
             session.execute(
                 insert(Score),
                 [score for n in numbers for score in scores(day * teams + n, n, rng)],

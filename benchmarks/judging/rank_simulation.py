@@ -1,6 +1,6 @@
 """How often the better entry ranks first: 60 prompts x 4 completions, with and without pairing and panel.
 
-Out: benchmarks/results/judging_simulation.json and a table. Run: python benchmarks/judging_simulation.py --graded judge_gold.jsonl
+Out: benchmarks/results/judging_simulation.json and a table. Run: python -m benchmarks.judging.rank_simulation --graded judge_gold.jsonl
 Beware: how much prompts and stories differ is measured from one grader's marks; how the stories' part divides between the story
 itself, a judge's taste and what a judge draws anew is assumed (SHARES), because one grading cannot tell them apart.
 """
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--graded", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "judging_simulation.json"
+        "--out", type=Path, default=Path(__file__).parents[1] / "results" / "judging_simulation.json"
     )
     options = parser.parse_args()
     noise = measured(read_graded(options.graded, list(load_rubric("paper").criteria)))

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from smalltale.model.attention import attend
 from smalltale.model.transformer import Block, ModelConfig, Transformer, norm, rotate
-from smalltale.training.batches import Batch
-from smalltale.training.gradients import Gradients
+from smalltale.training.batches import MicroBatch
+from smalltale.training.gradients import GradientAccumulator
 from smalltale.training.optim import Optimizers, Stack
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -100,10 +100,10 @@ class WithIds(Transformer):
         return super().forward(ids, story)
 
 
-class TellingGradients(Gradients):
+class TellingGradients(GradientAccumulator):
     """Gradients that tell a `WithIds` its ids."""
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: MicroBatch) -> Tensor:
         if isinstance(self.model, WithIds):
             self.model.tell(batch.ids)
         return super().loss(batch)
@@ -119,7 +119,7 @@ class GainBlock(Block):
     def forward(
         self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], plan: Tensor | None
     ) -> Tensor:
-        x = self.enter(x, first)
+        x = self.mix_embedding(x, first)
         q, k, v = self.attention.project(norm(x), rotation)
         mixed = attend(q * self.query_gain.to(q.dtype), k, v, plan)
         x = x + self.attention.out(mixed.reshape(x.shape))
@@ -146,8 +146,8 @@ class ValueBlock(Block):
         self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], plan: Tensor | None
     ) -> Tensor:
         first, values = first.chunk(2, -1)
-        x = self.enter(x, first)
-        q, k, v = self.attention.raw(norm(x)).unbind(2)
+        x = self.mix_embedding(x, first)
+        q, k, v = self.attention.project_raw(norm(x)).unbind(2)
         v = v + self.value_scale.to(v.dtype) * values.view_as(v)
         mixed = attend(rotate(norm(q), rotation), rotate(norm(k), rotation), v, plan)
         x = x + self.attention.out(mixed.reshape(x.shape))

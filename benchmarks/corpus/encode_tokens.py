@@ -6,7 +6,7 @@ Beware: every figure is of a whole process, start and files included. The peers,
 --peer-megabytes of the same text; `cold_megabytes_per_second` is of the text once, start included, and
 `steady_megabytes_per_second` of what follows it at the largest size.
 
-    python benchmarks/tokens.py [--text stories.txt] [--quick] [--sizes 203 609 2210]
+    python -m benchmarks.corpus.encode_tokens [--text stories.txt] [--quick] [--sizes 203 609 2210]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 THREADS = 2
 COLD_RUNS = 3
 PEERS = {
@@ -37,10 +37,10 @@ PEERS = {
 
 def stories_of(text: Path | None) -> list[str]:
     """The stories of a text file, or of fable."""
-    from smalltale.corpus.fable import stories
+    from smalltale.corpus.fable import generate_stories
     from smalltale.files import read_stories
 
-    return read_stories(text) if text else list(stories(1, 12_000))
+    return read_stories(text) if text else list(generate_stories(1, 12_000))
 
 
 def write_corpus(folder: Path, stories: list[str], repeats: int) -> int:
@@ -203,7 +203,7 @@ def machine() -> dict[str, Any]:
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "processor": names[0].partition(": ")[2] if names else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "python": platform.python_version(),
         "commit": git_commit(),
         "versions": versions,

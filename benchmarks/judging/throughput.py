@@ -1,6 +1,6 @@
 """10,000 judgements against a loopback server that answers after 0.5 s: rate, memory, and resuming after kill -9.
 
-Out: benchmarks/results/judging.json. Run: python benchmarks/judging.py [--judgements 10000] [--kills 20]
+Out: benchmarks/results/judging.json. Run: python -m benchmarks.judging.throughput [--judgements 10000] [--kills 20]
 Beware: 64 requests at once and 0.5 s an answer allow 128 judgements a second at most; server and run share the cores.
 """
 
@@ -27,6 +27,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from smalltale.files import git_commit, write_json
+from smalltale.machine import usable_cores
 from smalltale.submission import Completion, write_submission
 
 ANSWER_SECONDS = 0.5
@@ -157,12 +158,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--judgements", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "judging.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "judging.json")
     parser.add_argument("--quick", action="store_true", help="1,000 judgements and two kills")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     figures = measure(1000, 2) if options.quick else measure(options.judgements, options.kills)
-    machine = {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
+    machine = {"cores": usable_cores(), "platform": platform.platform(), "python": platform.python_version()}
     write_json(options.out, {**figures, "machine": machine, "commit": git_commit()})
     print(json.dumps(figures))
 

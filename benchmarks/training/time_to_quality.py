@@ -9,7 +9,7 @@ is measured first, taking turns on the quiet machine, and every step counts as t
 beside other work, and on a CPU nanoGPT's, compiled and in bfloat16 though they count at the pace of its own float32 step.
 A finished run is kept beside the result, in OUT.runs.jsonl: the same command goes on after it.
 
-    python benchmarks/time_to_quality.py --nanogpt PATH --tokens FOLDER --tokenizer FOLDER --text FILE [--minutes 20] [--paced] [--quick]
+    python -m benchmarks.training.time_to_quality --nanogpt PATH --tokens FOLDER --tokenizer FOLDER --text FILE [--minutes 20] [--paced] [--quick]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.lib.peers import NanoGPT, Ours, Shape, Trainer
 from torch import Tensor, nn
 
 from smalltale.files import git_commit, read_stories
@@ -35,9 +36,8 @@ from smalltale.training.device import Device, choose_device
 from smalltale.training.evaluate import evaluate
 from smalltale.training.optim import OptimConfig
 from smalltale.training.schedule import ScheduleConfig
-from trainers import NanoGPT, Ours, Shape, Trainer
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)

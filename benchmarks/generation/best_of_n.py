@@ -5,7 +5,7 @@ referee's marks, two outside models' reading (bits of SmolLM2, sentences near an
 Beware: ending, loops, names and words are signals of the ranking and of the referee alike; bits and nearness are not the
 ranking's. Every figure is told with its standard error over the prompts, of the difference from the default choice of 16.
 
-    python benchmarks/best_of.py CHECKPOINT --prompts FILE --training FILE [--every N] [--out benchmarks/results/best_of.json]
+    python -m benchmarks.generation.best_of_n CHECKPOINT --prompts FILE --training FILE [--every N] [--out benchmarks/results/best_of.json]
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from smalltale.doctor import machine_facts
 from smalltale.files import git_commit, read_jsonl, read_stories, sha256_of
 from smalltale.generation.best_of_n import choose_best
 from smalltale.generation.candidate import Candidate
-from smalltale.generation.generate import completions, different
-from smalltale.generation.language_model import open_storyteller
+from smalltale.generation.generate import different, generate_completions
+from smalltale.generation.language_model import open_language_model
 from smalltale.generation.sampler import GenerationConfig, RankWeights
 from smalltale.judging.referee import SIGNALS, read_referee
 from smalltale.metrics.features import write_signals
@@ -38,7 +38,7 @@ from smalltale.prompts import read_prompts
 from smalltale.submission import Completion
 from smalltale.training.device import choose_device
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 CANDIDATES, HANDED_IN = 16, 4
 OUTSIDE = ("reference_bits", "nearest_before", "prompt_similarity")
 """Columns of the signals table that are no signal of the ranking."""
@@ -82,8 +82,8 @@ def stories_of(checkpoint: str, prompts: Sequence[str], training: Path, seed: in
     """Different candidates of each prompt, read and measured."""
     config = GenerationConfig(best_of=CANDIDATES, seed=seed)
     kept: list[list[Candidate]] = [[] for _ in prompts]
-    teller = open_storyteller(checkpoint, "cpu")
-    completions(teller, prompts, config, keep=lambda each: kept[each.prompt].append(each))
+    teller = open_language_model(checkpoint, "cpu")
+    generate_completions(teller, prompts, config, keep=lambda each: kept[each.prompt].append(each))
     kept = [different(sorted(each, key=lambda one: one.sample))[:CANDIDATES] for each in kept]
     rows = [Completion(prompts[each.prompt], each.text) for group in kept for each in group]
     copied = iter(longest_copies([row.completion for row in rows], read_stories(training)))

@@ -10,7 +10,6 @@ import csv
 import http.client
 import importlib.metadata
 import io
-import os
 import platform
 import socket
 import subprocess
@@ -20,13 +19,14 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.server.sample_event import PROMPTS, token
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from hackathon_event import PROMPTS, token
 from smalltale.files import git_commit
+from smalltale.machine import usable_cores
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 LOG = Path(tempfile.gettempdir()) / "smalltale-benchmark.log"
 PACKAGES = ("smalltale", "fastapi", "starlette", "uvicorn", "jinja2", "sqlalchemy", "psycopg")
 
@@ -111,7 +111,7 @@ def measured_at() -> dict[str, object]:
     return {
         "machine": {
             "processor": names[0].partition(": ")[2] if names else platform.processor(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
             "system": platform.platform(),
             "python": platform.python_version(),
         },

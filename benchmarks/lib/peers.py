@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.shards import TokenFolder
 from smalltale.training.batch_size import CACHED_TOKENS
-from smalltale.training.batches import Rows
+from smalltale.training.batches import PackedRows
 from smalltale.training.device import Device
-from smalltale.training.distributed import Ranks
-from smalltale.training.gradients import Gradients, Recorded
+from smalltale.training.distributed import Distributed
+from smalltale.training.gradients import CudaGraphFunction, GradientAccumulator
 from smalltale.training.optim import OptimConfig, Optimizers
 
 ON_GPU = {
@@ -113,23 +113,23 @@ class Ours(Trainer):
         torch.manual_seed(seed)
         self.model = Transformer(shape.ours(), dropout).to(device.torch_device)
         self.optimizers = Optimizers(self.model, optim, dtype=device.dtype, compiled=True)
-        self.rows = Rows.from_tokens(data, shape.length, seed=seed, device=device.torch_device)
+        self.rows = PackedRows.from_tokens(data, shape.length, seed=seed, device=device.torch_device)
         on_gpu = device.kind == "cuda"
-        self.gradients = Gradients(
+        self.gradients = GradientAccumulator(
             self.model,
             self.rows,
             device,
-            Ranks(),
+            Distributed(),
             head_rows=8192 if on_gpu else 512,
             compiled=True,
-            most=shape.our_micro_tokens or (shape.batch_tokens if on_gpu else CACHED_TOKENS),
+            max_micro_tokens=shape.our_micro_tokens or (shape.batch_tokens if on_gpu else CACHED_TOKENS),
         )
         self.batch_tokens = shape.batch_tokens
         self.optimizers.set_multiplier(0.0)
         self.gradients.fit(shape.batch_tokens)
         self.update = self.optimizers.step
         if on_gpu:
-            self.update = Recorded(self.optimizers.step, (), device.torch_device)
+            self.update = CudaGraphFunction(self.optimizers.step, (), device.torch_device)
         else:
             self.update()
         self.optimizers.reset()
