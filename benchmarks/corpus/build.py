@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from smalltale.machine import usable_cores
+
 HERE = Path(__file__).parents[1]
 MARK = "\n<|endoftext|>\n"
 SHARES = {"copy": 0.04, "near copy": 0.04, "mojibake": 0.02, "cut": 0.01, "leak": 0.005}
@@ -195,11 +197,11 @@ def peer(path: str, valid: str, out: str) -> None:
 def rates(path: Path, valid: Path) -> dict[str, float]:
     """MB/s of each step alone, on one core."""
     from smalltale.corpus.clean import clean
-    from smalltale.corpus.dedupe import leaks_of, sketch
-    from smalltale.corpus.shingles import hash_words, story_keys
-    from smalltale.corpus.sources import find_sources, pieces, read_piece
+    from smalltale.corpus.dedupe import build_leak_index, minhash
+    from smalltale.corpus.shingles import hash_stories, hash_words
+    from smalltale.corpus.sources import find_sources, read_piece, split_source
 
-    piece = next(pieces(find_sources([str(path)], 0)[0]))
+    piece = next(split_source(find_sources([str(path)], 0)[0]))
     found: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
@@ -211,9 +213,9 @@ def rates(path: Path, valid: Path) -> dict[str, float]:
     reads = timed("read", lambda: [read.text for read in read_piece(piece)])
     cleaned = timed("clean", lambda: [clean(text).text for text in reads])
     words = timed("hash words", lambda: hash_words(cleaned))
-    timed("story keys", lambda: story_keys(words))
-    timed("MinHash", lambda: sketch(words))
-    leaks = leaks_of(valid.read_text(encoding="utf-8").split(MARK), 30)
+    timed("story keys", lambda: hash_stories(words))
+    timed("MinHash", lambda: minhash(words))
+    leaks = build_leak_index(valid.read_text(encoding="utf-8").split(MARK), 30)
     timed("leaks", lambda: leaks.find(words))
     return found
 
@@ -222,9 +224,9 @@ def near_table() -> list[dict[str, float]]:
     """Precision and recall of near-duplicate removal (threshold 0.8) on planted pairs, by their true overlap."""
     import numpy as np
 
-    from smalltale.corpus.dedupe import KEPT, judge, sketch
+    from smalltale.corpus.dedupe import KEPT, find_duplicates, minhash
     from smalltale.corpus.fable import generate_stories
-    from smalltale.corpus.shingles import hash_words, runs, story_keys
+    from smalltale.corpus.shingles import hash_ngrams, hash_stories, hash_words
 
     rows = []
     for overlap in (0.95, 0.9, 0.85, 0.8, 0.7, 0.5):
@@ -234,15 +236,15 @@ def near_table() -> list[dict[str, float]]:
         copies = [overlapping(text, overlap, chance) for text in originals]
         texts = originals + copies + strangers
         words = hash_words(texts)
-        shingles, offsets = runs(words, 5)
+        shingles, offsets = hash_ngrams(words, 5)
         sets = [set(shingles[offsets[i] : offsets[i + 1]].tolist()) for i in range(2 * count)]
         true = [len(sets[i] & sets[i + count]) / len(sets[i] | sets[i + count]) for i in range(count)]
-        verdicts = judge(
-            story_keys(words),
+        verdicts = find_duplicates(
+            hash_stories(words),
             np.array([len(text) for text in texts]),
             np.zeros(len(texts), bool),
             np.arange(len(texts)),
-            sketch(words),
+            minhash(words),
             0.8,
         )
         gone = verdicts.code != KEPT

@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from smalltale.machine import usable_cores
+
 HERE = Path(__file__).parents[1]
 THREADS = 2
 COLD_RUNS = 3

@@ -21,6 +21,11 @@ class OverBudget(SmalltaleError):
     """A model has more counted parameters than its weight class allows."""
 
 
+def first_line(error: BaseException) -> str:
+    """First line of an error's message; the name of its type when it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class MissingExtra(SmalltaleError):
     """An optional dependency is not installed."""
 

@@ -11,12 +11,12 @@ import logging
 import os
 from pathlib import Path
 
-from smalltale.errors import FileProblem
+from smalltale.errors import FileProblem, first_line
 
 log = logging.getLogger(__name__)
 
 
-def fetch(repository: str, pattern: str) -> list[Path]:
+def download_files(repository: str, pattern: str) -> list[Path]:
     """The files of a data set that `pattern` names, fetched or from the cache. Raises FileProblem.
 
     `pattern` is a file's name, or globs with | between them, of which the first that fits any file counts.
@@ -58,7 +58,3 @@ def fetch(repository: str, pattern: str) -> list[Path]:
         raise FileProblem(
             f"{repository}/{pattern} broke off ({first_line(error)}); the same command goes on from there"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

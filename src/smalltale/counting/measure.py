@@ -22,7 +22,7 @@ from smalltale.counting.tracing.operator_calls import storage_key
 from smalltale.counting.tracing.trace import Trace
 from smalltale.counting.uses import Uses, differing, first_found, largest, uses_of
 from smalltale.counting.weights import Ledger
-from smalltale.errors import SmalltaleError
+from smalltale.errors import SmalltaleError, first_line
 from smalltale.model.architectures import FORWARD_ERRORS
 
 SEEDS, SEEDS_WHERE_IT_BRANCHES = 2, 8
@@ -190,10 +190,6 @@ def report_failures(
         findings.unproven.append(
             f"the forward pass at length {length} failed ({type(error).__name__}: {first_line(error)}); that length is not measured"
         )
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]
 
 
 def settle(forwards: Forwards, ledger: Ledger, by_length: dict[int, Uses], findings: Findings) -> Uses:

@@ -27,6 +27,7 @@ from smalltale.frameworks.framework import Framework
 from smalltale.frameworks.install import Environment, environment, install, version_of
 from smalltale.frameworks.records import Proof, hashes_of, keep_record
 from smalltale.frameworks.run import Run, run_of, speed, train
+from smalltale.machine import usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def prove(framework: Framework, work: Path, own_speed: float, *, fresh: bool = F
         version=version_of(framework),
         module_hash=module_hash,
         constraints_hash=constraints_hash,
-        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        machine=f"{platform.system()} {platform.machine()}, {usable_cores()} cores",
         seconds=round(time.monotonic() - began, 1),
         install_seconds=made.seconds if made else None,
         install_megabytes=made.megabytes if made else None,

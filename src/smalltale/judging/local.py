@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from smalltale.files import packaged_file
 from smalltale.judging.endpoint import EndpointJudge
 from smalltale.judging.judge import Question
 from smalltale.judging.rubric import CHECK
+from smalltale.machine import usable_cores
 
 SLOTS = 2
 CONTEXT_TOKENS = 2_560
@@ -51,9 +51,7 @@ def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    threads = max(
-        1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    )
+    threads = min(8, usable_cores())
     params.model.path = str(path)
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.n_parallel, params.n_ctx = SLOTS, SLOTS * CONTEXT_TOKENS

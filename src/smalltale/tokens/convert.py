@@ -14,7 +14,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
-from smalltale.errors import FileProblem, SmalltaleError
+from smalltale.errors import FileProblem, SmalltaleError, first_line
 from smalltale.files import END_OF_STORY, read_json
 from smalltale.tokens.sentencepiece import read_sentencepiece
 from smalltale.tokens.tokenizer import PADDING, Tokenizer, read_engine, token_names
@@ -90,7 +90,7 @@ def fetched(hub_id: str) -> Path:
             snapshot_download(hub_id, allow_patterns=["tokenizer.json", "tokenizer_config.json", "*.model"])
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
+        first = first_line(error)
         raise SmalltaleError(
             f"{hub_id} could not be fetched from the Hugging Face Hub ({first}); check the name and the network, "
             "or give a folder"
@@ -108,7 +108,7 @@ def from_tiktoken(name: str) -> tokenizers.Tokenizer:
     try:
         encoding = tiktoken.get_encoding(name)
     except (OSError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
+        first = first_line(error)
         raise SmalltaleError(
             f"the ranks of {name} could not be fetched ({first}); check the network, or give a tokenizer.json"
         ) from error
@@ -170,7 +170,7 @@ def byte_letters() -> list[str]:
     return [chr(byte if byte in printing else next(others)) for byte in range(256)]
 
 
-def describe(tokenizer: Tokenizer) -> str:
+def describe_tokenizer(tokenizer: Tokenizer) -> str:
     """One line about a tokenizer."""
     kind = json.loads(tokenizer.engine.to_str())["model"]["type"]
-    return f"{kind}, {tokenizer.vocabulary:,} tokens, ends stories with {tokenizer.end_token}"
+    return f"{kind}, {tokenizer.vocabulary_size:,} tokens, ends stories with {tokenizer.end_token}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import time
 from collections import deque
@@ -37,8 +36,9 @@ from smalltale.files import (
     sha256_of,
     write_json,
 )
+from smalltale.machine import usable_cores
 from smalltale.tokens.tokenizer import Tokenizer
-from smalltale.tokens.words import MarkInside, WordEncoder
+from smalltale.tokens.words import EndMarkInStory, WordEncoder
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def encode_corpus(
         "kind": "tokens",
         "format": 1,
         "dtype": encoder.dtype.name,
-        "vocabulary": engine.vocabulary,
+        "vocabulary": engine.vocabulary_size,
         "end_id": engine.end_id,
         "pad_id": engine.pad_id,
         "tokenizer_hash": engine.hash,
@@ -252,9 +252,9 @@ def encode_part(encoder: WordEncoder, stories: pa.StringArray, first: int, where
     """Encode stories and check a sample of them. Raises SmalltaleError where one does not come back."""
     try:
         encoded = encoder.encode(stories)
-    except MarkInside as error:
+    except EndMarkInStory as error:
         number = first + pc.index(pc.match_substring(stories, END_OF_STORY), True).as_py()
-        raise MarkInside(
+        raise EndMarkInStory(
             f"story {number} of {where} has {END_OF_STORY} inside; split the text at its marks: "
             "build the corpus from a text file with `smalltale corpus build`"
         ) from error
@@ -274,8 +274,3 @@ def encode_part(encoder: WordEncoder, stories: pa.StringArray, first: int, where
         ends=encoded.ends,
         bytes=int(pc.sum(pc.binary_length(stories)).as_py() or 0),
     )
-
-
-def usable_cores() -> int:
-    """The cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
