@@ -16,7 +16,7 @@ from smalltale.cli import build_app
 from smalltale.cli.judge import judge_hand_in
 from smalltale.errors import SmalltaleError
 from smalltale.files import read_json, write_json
-from smalltale.judging.cache import Journal
+from smalltale.judging.cache import JudgementCache
 from smalltale.judging.compare import compare_folders, duel
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import estimate, price_of
@@ -223,7 +223,7 @@ def test_two_judged_entries_compare_and_the_page_escapes_their_words(tmp_path: P
     assert read_json(tmp_path / "ja" / "meta.json")["qualified"] is False
     with open_judges(["scripted"]) as (judge,):
         asked = duel(tmp_path / "ja", tmp_path / "jb", judge, load_rubric("pairwise"), JudgingConfig())
-        with Journal(tmp_path / "verdicts.jsonl") as journal:
+        with JudgementCache(tmp_path / "verdicts.jsonl") as journal:
             kept = [
                 duel(
                     tmp_path / "ja",

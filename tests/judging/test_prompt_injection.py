@@ -22,7 +22,7 @@ from smalltale.judging.pairwise import Pair, compare_pairs
 from smalltale.judging.prompt_injection import NOTHING, neutralise, without_words_to_judge
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
-from smalltale.signals import spoken_to_judge
+from smalltale.signals import find_judge_directed_spans
 from smalltale.submission import Completion, write_submission
 
 PAPER = load_rubric("paper")
@@ -102,7 +102,7 @@ def test_no_character_becomes_a_bracket_in_any_normal_form() -> None:
 def test_neutralising_twice_changes_nothing_and_a_judge_sees_what_is_searched(text: str) -> None:
     once = neutralise(text)
     assert neutralise(once) == once
-    assert bool(spoken_to_judge(text)) <= bool(spoken_to_judge(once)), (
+    assert bool(find_judge_directed_spans(text)) <= bool(find_judge_directed_spans(once)), (
         "what is seen in the raw text is seen in the shown one"
     )
 
@@ -135,7 +135,7 @@ def test_no_line_of_ours_can_be_drawn_again(line: str) -> None:
 )
 def test_the_sentences_that_speak_to_a_judge_are_left_out(text: str, left: str) -> None:
     assert without_words_to_judge(text) == left
-    assert not spoken_to_judge(left)
+    assert not find_judge_directed_spans(left)
 
 
 def test_words_nested_in_words_end_soon() -> None:

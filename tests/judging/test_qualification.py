@@ -18,7 +18,7 @@ from smalltale.judging.judge import Question, ScriptedJudge
 from smalltale.judging.prompt_injection import neutralise, without_words_to_judge
 from smalltale.judging.qualification import Report, estimate_of, qualify
 from smalltale.judging.rubric import load_rubric
-from smalltale.signals import judge_directed
+from smalltale.signals import find_judge_directed_text
 
 MARK = {"good": 8.5, "dull": 6.0, "contradictory": 4.0, "broken": 1.5}
 LEVEL = {neutralise(each.completion): each.level for each in read_gold()}
@@ -104,13 +104,13 @@ def test_the_gold_set_is_as_large_as_it_says() -> None:
 
 
 def test_every_attack_that_speaks_to_the_judge_is_seen_and_no_gold_story_is_taken_for_one() -> None:
-    assert {name for name, words in ATTACKS.items() if not judge_directed(words)} == {
+    assert {name for name, words in ATTACKS.items() if not find_judge_directed_text(words)} == {
         "foreign tongue",
         "praise",
     }, "these a judge must resist by itself"
     assert without_words_to_judge(f"She ran home.{ATTACKS['forged answer']}") == "She ran home."
     assert without_words_to_judge(neutralise(f"She ran home.{ATTACKS['disguise']}")) == "She ran home."
-    assert not any(judge_directed(each.completion) for each in read_gold())
+    assert not any(find_judge_directed_text(each.completion) for each in read_gold())
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,9 @@ def test_real_stories_are_hardly_ever_taken_for_words_to_a_judge(
 ) -> None:
     texts = read_stories(shared_data / name)
     assert len(texts) == stories
-    assert sum(bool(judge_directed(each)) for each in texts) == taken, "docs/judging.md tells this figure"
+    assert sum(bool(find_judge_directed_text(each)) for each in texts) == taken, (
+        "docs/judging.md tells this figure"
+    )
 
 
 def test_the_graded_file_is_read(shared_data: Path) -> None:

@@ -13,15 +13,16 @@ from loopback import Said, Script, answer, chat, serving, text_of, token_said
 
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
-from smalltale.judging.cache import Journal
+from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price
 from smalltale.judging.endpoint import EndpointJudge, retry_after, wait_asked_for
 from smalltale.judging.folder import read_judgements
+from smalltale.judging.item import Item
 from smalltale.judging.judge import JudgeUnusable
 from smalltale.judging.report import write_report
 from smalltale.judging.rubric import load_rubric
-from smalltale.judging.run import JudgingSummary, judge_submission
+from smalltale.judging.run import JudgingSummary, judge_items, judge_submission
 from smalltale.submission import Completion, write_submission
 
 FAST = JudgingConfig(attempts=3, first_wait_seconds=0.0)
@@ -313,12 +314,12 @@ def test_a_journal_cut_by_a_kill_loses_its_last_line_alone(tmp_path: Path) -> No
 
 def test_two_runs_never_write_one_journal(tmp_path: Path) -> None:
     with (
-        Journal(tmp_path / "out" / "journal.jsonl"),
+        JudgementCache(tmp_path / "out" / "journal.jsonl"),
         pytest.raises(FileProblem, match="another run is writing"),
-        Journal(tmp_path / "out" / "journal.jsonl"),
+        JudgementCache(tmp_path / "out" / "journal.jsonl"),
     ):
         pass
-    with Journal(tmp_path / "out" / "journal.jsonl") as again:
+    with JudgementCache(tmp_path / "out" / "journal.jsonl") as again:
         again.add("key", {"state": "ok"})
 
 
@@ -345,3 +346,24 @@ def test_the_journal_holds_no_key(tmp_path: Path) -> None:
         assert b"secret-key" not in each.read_bytes()
     assert "secret-key" not in repr(judge)
     assert json.dumps(server.asked)
+
+
+def test_items_are_judged_in_memory_and_a_failed_judge_loses_no_finished_judgement(tmp_path: Path) -> None:
+    items = [Item(prompt="Once", completion=f"good: {number}.", sample=number) for number in range(12)]
+
+    def key_expires(request: dict[str, Any], before: int) -> Said:
+        return Said(b"no", 401) if text_of(request).startswith("good: 7") else misbehave(request, before)
+
+    with serving(key_expires) as server:
+        judge = EndpointJudge(base_url=server.url, model="m", endpoint="loopback", concurrency=1)
+        with JudgementCache() as cache:
+            judged = judge_items(items, [judge], load_rubric("paper"), cache, FAST)
+    assert [judgement.sample for judgement in judged.judgements] == list(range(7))
+    assert judged.calls == 8 - 1
+    assert {judgement.overall for judgement in judged.judgements} == {6.5}
+    assert isinstance(judged.failure, JudgeUnusable)
+    with serving(misbehave) as server:
+        judge = EndpointJudge(base_url=server.url, model="m", endpoint="loopback", concurrency=1)
+        resumed = judge_items(items, [judge], load_rubric("paper"), cache, FAST)
+    assert (len(resumed.judgements), len(server.asked), resumed.failure) == (12, 5, None)
+    assert list(tmp_path.iterdir()) == []

@@ -76,7 +76,7 @@ def show_duel(
     from contextlib import ExitStack
 
     from smalltale.config import load_recipe
-    from smalltale.judging.cache import Journal
+    from smalltale.judging.cache import JudgementCache
     from smalltale.judging.compare import duel
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.registry import open_judges
@@ -86,7 +86,7 @@ def show_duel(
     rubric = load_rubric("pairwise")
     with ExitStack() as stack:
         (opened,) = stack.enter_context(open_judges([judge], concurrency=config.concurrency or None))
-        journal = stack.enter_context(Journal(cache)) if cache else None
+        journal = stack.enter_context(JudgementCache(cache)) if cache else None
         found = duel(first, second, opened, rubric, config, only_shared=only_shared, journal=journal)
     Console().print(
         f"{first} beat {second} in a share of {found.share} of {found.pairs} pairs (a tie is half), "

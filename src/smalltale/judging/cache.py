@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained
+from smalltale.files import translate_os_errors
 
 fcntl: Any = None
 with contextlib.suppress(ImportError):  # Windows
@@ -25,16 +25,18 @@ with contextlib.suppress(ImportError):  # Windows
 log = logging.getLogger(__name__)
 
 
-class Journal:
-    """Records by key. Opened for appending, read whole at first."""
+class JudgementCache:
+    """Records by key: in a file that only grows, or without `path` in memory alone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.records: dict[str, dict[str, Any]] = {}
         self.opened: IO[bytes] | None = None
 
-    def __enter__(self) -> Journal:
-        with explained(self.path):
+    def __enter__(self) -> JudgementCache:
+        if self.path is None:
+            return self
+        with translate_os_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.opened = self.path.open("ab")
             self.claim()
@@ -53,7 +55,7 @@ class Journal:
 
     def claim(self) -> None:
         """Hold the file, so that no second run pays for the same answers; the system lets go of it however this one ends."""
-        assert self.opened is not None, "the journal is not open"
+        assert self.opened is not None
         if fcntl is None:
             return
         try:
@@ -74,16 +76,17 @@ class Journal:
         """Keep a record (a dataclass or a mapping): in the file before this returns."""
         value: Mapping[str, Any] = dataclasses.asdict(record) if dataclasses.is_dataclass(record) else record  # type: ignore[arg-type]
         kept = {**value, "key": key}
-        assert self.opened is not None, "the journal is not open"
-        with explained(self.path):
-            self.opened.write(json.dumps(kept, ensure_ascii=True).encode() + b"\n")
-            self.opened.flush()
+        if self.path is not None:
+            assert self.opened is not None, "the cache is not open"
+            with translate_os_errors(self.path):
+                self.opened.write(json.dumps(kept, ensure_ascii=True).encode() + b"\n")
+                self.opened.flush()
         self.records[key] = kept
 
 
 def keys_kept(path: Path) -> set[str]:
     """The keys in a journal that nobody need have opened; none where there is none. Raises FileProblem."""
-    with explained(path):
+    with translate_os_errors(path):
         raw = path.read_bytes() if path.exists() else b""
     return set(records_in(raw[: raw.rfind(b"\n") + 1], path))
 

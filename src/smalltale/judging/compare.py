@@ -14,7 +14,7 @@ from pathlib import Path
 
 from smalltale.errors import SmalltaleError
 from smalltale.files import read_json
-from smalltale.judging.cache import Journal
+from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.folder import META, read_judgements, read_rows
 from smalltale.judging.judge import Judge
@@ -116,7 +116,7 @@ def duel(
     config: JudgingConfig,
     *,
     only_shared: bool = False,
-    journal: Journal | None = None,
+    journal: JudgementCache | None = None,
 ) -> Duel:
     """Have a judge compare the entries' completions of each shared prompt, sample by sample, in both orders.
 

@@ -16,7 +16,7 @@ from smalltale.errors import SmalltaleError
 from smalltale.judging.gold import Graded
 from smalltale.judging.referee import Agreement, Evidence, Floats, Referee, fit, graded_marks, with_overall
 from smalltale.ranking.statistics import spearman
-from smalltale.signals import story_alone
+from smalltale.signals import strip_prompt_and_end_mark
 
 FOLDS = 10
 LEAST_STORIES = 60
@@ -100,7 +100,7 @@ def root_mean_square(values: Floats) -> float:
 
 def check_same_stories(evidence: Evidence, graded: Sequence[Graded]) -> None:
     """Raise SmalltaleError where the table was not measured from the graded file."""
-    theirs = [(each.prompt, story_alone(each.prompt, each.completion)) for each in graded]
+    theirs = [(each.prompt, strip_prompt_and_end_mark(each.prompt, each.completion)) for each in graded]
     if list(zip(evidence.prompts, evidence.completions, strict=True)) != theirs:
         raise SmalltaleError(
             f"the table of signals ({len(evidence.prompts)} rows) was not measured from this graded file "

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 
 from smalltale.errors import SmalltaleError
 from smalltale.judging.ask import Line, Outcome, ask
-from smalltale.judging.cache import Journal
+from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Spending
 from smalltale.judging.item import Item, by_key, key_of
@@ -39,7 +39,7 @@ class Run:
     config: JudgingConfig
     salt: str
     spending: Spending
-    journal: Journal = field(init=False)
+    journal: JudgementCache
     calls: int = 0
     done: int = 0
     stopped: str = ""
@@ -172,8 +172,8 @@ class Run:
     def overall(self, outcome: Outcome) -> float | None:
         return self.rubric.overall(outcome.answer.scores) if outcome.answer else None
 
-    def judgements(self, items: Sequence[Item], judges: Sequence[Judge]) -> list[tuple[Judgement, str]]:
-        """What is known of each item and judge, in the submission's order, with the completion."""
+    def judgements(self, items: Sequence[Item], judges: Sequence[Judge]) -> list[Judgement]:
+        """The finished judgements in the order of the items, then of the judges."""
         found = []
         for item in items:
             for judge in judges:
@@ -182,7 +182,7 @@ class Run:
                 kept = asdict(self.errors[key]) if key in self.errors else record
                 if kept is not None:
                     place = {"prompt": item.prompt, "sample": item.sample, "flags": tuple(kept["flags"])}
-                    found.append((Judgement(**{**kept, **place}), item.completion))
+                    found.append(Judgement(**{**kept, **place}))
         return found
 
     def tell(self, total: int, *, force: bool = False) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained, new_file, read_json
+from smalltale.files import atomic_file, read_json, translate_os_errors
 from smalltale.judging.judgement import Judgement
 
 TABLE = "judgements.parquet"
@@ -60,7 +60,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], criteria: Sequence[s
         for column, value in row.items():
             if isinstance(value, str):  # a judge may escape half a character, which no file of text can hold
                 row[column] = value.encode("utf-8", "replace").decode()
-    with new_file(path) as temporary:
+    with atomic_file(path) as temporary:
         pq.write_table(
             pa.Table.from_pylist(list(rows), schema=table_schema(criteria)), temporary, compression="zstd"
         )
@@ -78,7 +78,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         raise FileProblem(f"{folder} is not a judgements folder; make one with: smalltale judge run")
     path = folder / TABLE
     try:
-        with explained(path):
+        with translate_os_errors(path):
             rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     except pa.ArrowInvalid as error:
         raise FileProblem(f"{path} is not whole Parquet; run the same judge run again") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from smalltale.errors import FileProblem
 from smalltale.files import read_jsonl
-from smalltale.signals import story_alone
+from smalltale.signals import strip_prompt_and_end_mark
 
 LEVELS = ("good", "dull", "contradictory", "broken")
 """Best first; adjacent ones must be told apart."""
@@ -76,7 +76,7 @@ def read_graded(path: Path, criteria: Sequence[str]) -> list[Graded]:
             raise FileProblem(
                 f"{path} line {number} has no {', no '.join(missing)}; a graded file has one mark for each criterion"
             )
-        text = story_alone(row["prompt"], row["completion"])
+        text = strip_prompt_and_end_mark(row["prompt"], row["completion"])
         scores = {name: float(row[name]) for name in criteria}
         found.append(
             Graded(prompt=row["prompt"], completion=text, scores=scores, model=str(row.get("model", "")))

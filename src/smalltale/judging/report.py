@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from smalltale.files import new_file, read_json
+from smalltale.files import atomic_file, read_json
 from smalltale.judging.cost import Price
 from smalltale.judging.folder import META, judgement_of, read_rows
 from smalltale.judging.judgement import STATES
@@ -91,7 +91,7 @@ def write_report(folder: Path) -> Path:
         worst=list(reversed(stories[SHOWN:][-SHOWN:])),
         failed=failed_of(rows),
     )
-    with new_file(folder / "report.html") as temporary:
+    with atomic_file(folder / "report.html") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return folder / "report.html"
 

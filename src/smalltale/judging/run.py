@@ -15,8 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from smalltale.errors import SmalltaleError
-from smalltale.files import explained, provenance, read_json, refuse_foreign_folder, sha256_of, write_json
-from smalltale.judging.cache import Journal
+from smalltale.files import (
+    provenance_record,
+    read_json,
+    refuse_foreign_folder,
+    sha256_file,
+    translate_os_errors,
+    write_json,
+)
+from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price, Spending
 from smalltale.judging.executor import Run
@@ -69,16 +76,14 @@ def judge_submission(
     refuse_foreign_folder(out)
     salt = salt_of(out)
     spending = Spending(prices or {}, config.budget_dollars)
-    run = Run(rubric, config, salt, spending)
-    with Journal(cache or out / JOURNAL) as journal:
-        run.journal = journal
-        failure = run.all_items(items, judges)
-        finished = run.judgements(items, judges)
+    with JudgementCache(cache or out / JOURNAL) as opened:
+        judged = judge_items(items, judges, rubric, opened, config, salt=salt, spending=spending)
     names, known = [each.name for each in judges], calibrations or {}
-    judgements = calibrate([each for each, _ in finished], names, known)
+    judgements = calibrate(judged.judgements, names, known)
+    texts = {(item.prompt, item.sample): item.completion for item in items}
     rows = [
-        {**asdict(each), "submission": submission.name, "completion": text}
-        for each, (_, text) in zip(judgements, finished, strict=True)
+        {**asdict(each), "submission": submission.name, "completion": texts[each.prompt, each.sample]}
+        for each in judgements
     ]
     write_table(out / TABLE, rows, list(rubric.criteria))
     states = Counter(each.state for each in judgements)
@@ -86,10 +91,10 @@ def judge_submission(
         judged=states["ok"],
         expected=len(items) * len(judges),
         states={str(state): count for state, count in states.items()},
-        calls=run.calls,
+        calls=judged.calls,
         dollars=spending.dollars,
         qualified=may_rank(names, known),
-        stopped=run.stopped,
+        stopped=judged.stopped,
         seconds=time.monotonic() - began,
     )
     weights = shares(names, known)
@@ -103,27 +108,64 @@ def judge_submission(
         for name in names
     ]
     write_json(out / META, meta_of(submission, rubric, config, salt, told, summary, spending))
-    if failure is not None:
-        raise failure
-    if not states["ok"] and not run.stopped:
-        reasons = Counter(each.reason for each in judgements).most_common(1)
-        raise SmalltaleError(
-            f"no judgement of {len(judgements)} has a score ({dict(states)}); most often: {reasons[0][0] if reasons else 'none'}; "
-            f"mend the judge and run the same command again"
-        )
+    judged.raise_without_score()
     return summary
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgedItems:
+    """The judgements of some items, and why a judge stopped before the last of them."""
+
+    judgements: Sequence[Judgement]
+    """In the order of the items, then of the judges; an item that a judge did not reach has none."""
+    failure: SmalltaleError | None
+    """Why a judge could not go on: a wrong key, or errors only."""
+    stopped: str
+    """Set where the budget allowed no further call."""
+    calls: int
+    """Calls made now; a cached judgement costs none."""
+
+    def raise_without_score(self) -> None:
+        """Raise the judge's failure, or SmalltaleError where no judgement has a score and no budget explains it."""
+        if self.failure is not None:
+            raise self.failure
+        states = Counter(str(judgement.state) for judgement in self.judgements)
+        if not states["ok"] and not self.stopped:
+            reasons = Counter(judgement.reason for judgement in self.judgements).most_common(1)
+            raise SmalltaleError(
+                f"no judgement of {len(self.judgements)} has a score ({dict(states)}); most often: "
+                f"{reasons[0][0] if reasons else 'none'}; correct the judge's settings and run the same command again"
+            )
+
+
 def judge_items(
-    items: Sequence[Item], judge: Judge, rubric: Rubric, out: Path, config: JudgingConfig
-) -> list[Judgement]:
-    """Judge texts outside any hand-in, kept in `out`/journal.jsonl; one Judgement for each, in order."""
-    run = Run(rubric, config, salt_of(out), Spending({}, 0.0))
-    with Journal(out / JOURNAL) as run.journal:
-        failure = run.all_items(items, [judge])
-        if failure is not None:
-            raise failure
-        return [judgement for judgement, _ in run.judgements(items, [judge])]
+    items: Sequence[Item],
+    judges: Sequence[Judge],
+    rubric: Rubric,
+    cache: JudgementCache | None = None,
+    config: JudgingConfig | None = None,
+    *,
+    salt: str | None = None,
+    spending: Spending | None = None,
+) -> JudgedItems:
+    """Ask each judge about each item, in memory. Blocks until all are judged; runs its own event loop.
+
+    `cache` must be open and saves every finished judgement at once; without one, nothing is saved. `salt` is the secret
+    behind delimiters and nonces, a new one where it is None. A judgement that failed has state error; a judge that
+    could not go on is in `failure` of what is returned, not raised, so that finished judgements are never lost.
+    """
+    config = config or JudgingConfig()
+    run = Run(
+        rubric,
+        config,
+        salt or secrets.token_hex(16),
+        spending or Spending({}, config.budget_dollars),
+        cache or JudgementCache(),
+    )
+    failure = run.all_items(items, judges)
+    return JudgedItems(
+        judgements=run.judgements(items, judges), failure=failure, stopped=run.stopped, calls=run.calls
+    )
 
 
 def scoring(rubric: Rubric) -> Rubric:
@@ -135,7 +177,7 @@ def scoring(rubric: Rubric) -> Rubric:
 
 def salt_of(out: Path) -> str:
     """The run's secret, made once and kept for resuming."""
-    with explained(out):
+    with translate_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     if (out / META).exists():
         meta = read_json(out / META)
@@ -162,9 +204,9 @@ def meta_of(
     for name, (read, written) in spending.tokens.items():
         tokens[name] = {"input": read, "output": written}
     return {
-        **provenance(
+        **provenance_record(
             recipe=asdict(config),
-            inputs={"submission": sha256_of(submission)},
+            inputs={"submission": sha256_file(submission)},
             counts={"judged": summary.judged, "expected": summary.expected, **summary.states},
             seconds=summary.seconds,
         ),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from smalltale.errors import SmalltaleError
 from smalltale.judging.prompt_injection import neutralise
-from smalltale.signals import judge_directed
+from smalltale.signals import find_judge_directed_text
 from smalltale.submission import Completion, read_submission
 
 MAX_SHOWN = 60
@@ -56,7 +56,7 @@ def refuse_other_prompts(path: Path, counts: Counter[str], prompts: Sequence[str
 def refuse_words_to_judge(path: Path, prompts: Iterable[str]) -> None:
     """Raise SmalltaleError where a prompt that nobody vouches for speaks to the judge, who would see it in every request."""
     for prompt in prompts:
-        if passages := judge_directed(neutralise(prompt)):
+        if passages := find_judge_directed_text(neutralise(prompt)):
             raise SmalltaleError(
                 f"{path}: the prompt {shown(prompt)} speaks to its judge ({shown(passages[0])}); judge it with the prompts it "
                 "was written for: --prompts FILE"
