@@ -13,10 +13,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "smalltale"
 
 ORDER = (
     "errors",
+    "machine",
     "rules",
     "files",
     "prompts",
-    "signals",
+    "text_signals",
     "corpus",
     "tokens",
     "model",
@@ -37,7 +38,7 @@ ONLY_THESE = {
     "errors": set(),
     "files": {"errors"},
     "rules": {"errors"},
-    "submission": {"rules", "files", "prompts", "signals", "errors"},
+    "submission": {"rules", "files", "prompts", "text_signals", "errors"},
 }
 FRAME = {"config", "progress", "demo", "doctor"}
 """Only cli imports these."""

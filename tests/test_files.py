@@ -6,14 +6,14 @@ import pytest
 
 from smalltale.errors import FileProblem
 from smalltale.files import (
-    new_file,
-    new_folder,
-    provenance,
+    atomic_file,
+    atomic_folder,
+    provenance_record,
     read_json,
     read_jsonl,
     read_stories,
     read_text,
-    sha256_of,
+    sha256_file,
     write_json,
     write_jsonl,
 )
@@ -23,7 +23,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
     write_json(path, {"a": "ü"})
     assert read_json(path) == {"a": "ü"}
-    with pytest.raises(RuntimeError), new_file(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert read_json(path) == {"a": "ü"}
@@ -33,17 +33,17 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_folder_replaces_only_what_smalltale_wrote(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for number in range(2):
-        with new_folder(out) as folder:
+        with atomic_folder(out) as folder:
             write_json(folder / "meta.json", {"number": number})
     assert read_json(out / "meta.json") == {"number": 1}
-    with pytest.raises(RuntimeError), new_folder(out) as folder:
+    with pytest.raises(RuntimeError), atomic_folder(out) as folder:
         raise RuntimeError
     assert read_json(out / "meta.json") == {"number": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["out"]
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "mine.txt").write_text("x")
-    with pytest.raises(FileProblem, match="not written by smalltale"), new_folder(foreign):
+    with pytest.raises(FileProblem, match="not written by smalltale"), atomic_folder(foreign):
         pass
 
 
@@ -78,15 +78,15 @@ def test_json_lines_name_the_broken_line(tmp_path: Path) -> None:
 
 def test_a_missing_place_and_a_file_for_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match="does not exist"):
-        sha256_of(tmp_path / "none")
+        sha256_file(tmp_path / "none")
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileProblem, match="is a folder"):
         read_text(tmp_path)
-    with pytest.raises(FileProblem), new_folder(tmp_path / "file" / "below"):
+    with pytest.raises(FileProblem), atomic_folder(tmp_path / "file" / "below"):
         pass
 
 
 def test_the_record_of_an_artefact_names_its_code() -> None:
-    record = provenance(inputs={"a": "b"}, counts={"c": 1}, seconds=1.23456)
+    record = provenance_record(inputs={"a": "b"}, counts={"c": 1}, seconds=1.23456)
     assert record["seconds"] == 1.235
     assert {"recipe", "smalltale_version", "git_commit", "made_at", "inputs", "counts"} <= record.keys()

@@ -66,13 +66,27 @@ def test_an_interrupted_run_resumes_at_its_step_and_finishes(folder: Path) -> No
 
 def test_a_checkpoint_is_evaluated_counted_and_writes_the_same_kind_of_submission(folder: Path) -> None:
     stories = folder / "stories.txt"
-    stories.write_text("A dog saw a cat. They played all day.<|endoftext|>Tom had a red ball.", encoding="utf-8")
-    evaluation = json.loads(smalltale(folder, "evaluate", "checkpoint", "--text", "stories.txt", "--json").splitlines()[-1])
+    stories.write_text(
+        "A dog saw a cat. They played all day.<|endoftext|>Tom had a red ball.", encoding="utf-8"
+    )
+    evaluation = json.loads(
+        smalltale(folder, "evaluate", "checkpoint", "--text", "stories.txt", "--json").splitlines()[-1]
+    )
     assert 2 < evaluation["bits_per_byte"] < 6
     count = smalltale(folder, "count", "checkpoint")
     declared = json.loads((folder / "checkpoint" / "config.json").read_text())["counted_parameters"]
     assert f"{declared:,}" in count
-    smalltale(folder, "generate", "checkpoint", "--prompts", "prompts.jsonl", "--out", "new.csv", "--set", "generation.max_tokens=30")
+    smalltale(
+        folder,
+        "generate",
+        "checkpoint",
+        "--prompts",
+        "prompts.jsonl",
+        "--out",
+        "new.csv",
+        "--set",
+        "generation.max_tokens=30",
+    )
     assert len((folder / "new.csv").read_text().splitlines()) >= 9
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.prompts import leaked_prompts, make_prompts, read_prompts, write_prompts
+from smalltale.prompts import find_leaked_prompts, make_prompts, read_prompts, write_prompts
 
 STORY = "One day a girl named Mia found a box. She looked inside the box and saw a tiny bird. The bird was cold. Mia took it home and gave it some water. It sang for her."
 
@@ -64,8 +64,8 @@ def test_the_papers_prompts_are_read(shared_data: Path) -> None:
 
 def test_a_prompt_that_stands_in_a_training_story_is_found_with_how_much_of_it() -> None:
     told = ["Something else.", STORY]
-    leaks = leaked_prompts([STORY[:80], "A bear sat down and sang.", "the BIRD, was cold"], told)
+    leaks = find_leaked_prompts([STORY[:80], "A bear sat down and sang.", "the BIRD, was cold"], told)
     assert [(leak.prompt, leak.story, leak.words) for leak in leaks] == [(0, 1, 18), (2, 1, 4)]
     assert leaks[1].span == "the bird was cold"
     changed = " ".join(f"{word} x" if place % 12 == 11 else word for place, word in enumerate(STORY.split()))
-    assert leaked_prompts([changed], told) == []
+    assert find_leaked_prompts([changed], told) == []

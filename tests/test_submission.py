@@ -13,9 +13,9 @@ from smalltale.errors import FileProblem
 from smalltale.rules import Rules
 from smalltale.submission import (
     Completion,
-    Verdict,
-    check_files,
+    ValidationResult,
     check_submission,
+    check_submission_files,
     export_for_spreadsheet,
     read_submission,
     write_submission,
@@ -30,7 +30,7 @@ ROWS = [
 RULES = Rules()
 
 
-def check(path: Path, rows: list[Completion]) -> Verdict:
+def check(path: Path, rows: list[Completion]) -> ValidationResult:
     write_submission(path, rows, {})
     return check_submission(path, PROMPTS, RULES)
 
@@ -300,7 +300,7 @@ def test_a_declaration_that_cannot_be_right_is_an_error_and_an_open_one_a_warnin
 
     def told(**changed: object) -> tuple[str, str]:
         write_submission(tmp_path / "a.csv", ROWS, {**DECLARED, **changed})
-        verdict = check_files(tmp_path / "a.csv", tmp_path / "p.jsonl", RULES)
+        verdict = check_submission_files(tmp_path / "a.csv", tmp_path / "p.jsonl", RULES)
         return tuple("\n".join(map(str, each)) for each in (verdict.errors, verdict.warnings))  # type: ignore[return-value]
 
     assert told() == ("", "")
@@ -315,11 +315,11 @@ def test_a_declaration_that_cannot_be_right_is_an_error_and_an_open_one_a_warnin
     assert (errors, warnings.count("it is not declared")) == ("", len(DECLARED))
     (tmp_path / "submission.json").unlink()
     assert "no submission.json stands beside a.csv" in str(
-        check_files(tmp_path / "a.csv", tmp_path / "p.jsonl", RULES).warnings[0]
+        check_submission_files(tmp_path / "a.csv", tmp_path / "p.jsonl", RULES).warnings[0]
     )
     for content, says in (("[]", "is no object"), ("{", "is not whole JSON")):
         (tmp_path / "submission.json").write_text(content)
-        verdict = check_files(tmp_path / "a.csv", tmp_path / "p.jsonl", RULES)
+        verdict = check_submission_files(tmp_path / "a.csv", tmp_path / "p.jsonl", RULES)
         assert says in str(verdict.errors[0])
 
 
@@ -353,4 +353,4 @@ def test_a_changed_byte_is_accepted_only_where_the_table_still_is_one(
         assert is_hand_in(verdict.rows)
     else:
         assert path.read_bytes() != raw
-        assert all(each.mend for each in verdict.errors)
+        assert all(each.fix for each in verdict.errors)

@@ -78,7 +78,9 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
                 f"{section} = {content!r} in recipe {shown} is a value; make it a table: [{section}]"
             )
         if section not in SECTIONS:
-            raise RecipeError(unknown(f"section [{section}] in recipe {shown}", section, SECTIONS))
+            raise RecipeError(
+                unknown_name_message(f"section [{section}] in recipe {shown}", section, SECTIONS)
+            )
     for override in overrides:
         apply_override(table, override)
     return Recipe(name=shown, weight_class=weight_class, tables=table)
@@ -95,7 +97,7 @@ def read_recipe(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, An
     elif name in recipe_names():
         text, shown = (package_files("smalltale.recipes") / f"{name}.toml").read_text(encoding="utf-8"), name
     else:
-        raise RecipeError(unknown(f"recipe {name!r}", name, recipe_names()))
+        raise RecipeError(unknown_name_message(f"recipe {name!r}", name, recipe_names()))
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -104,16 +106,16 @@ def read_recipe(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, An
     if not isinstance(parent, str | None):
         raise RecipeError(f"extends = {parent!r} in recipe {shown} is no text; name a recipe or its path")
     if parent is not None:
-        table = laid_over(read_recipe(parent, (*children, name))[0], table)
+        table = merge_tables(read_recipe(parent, (*children, name))[0], table)
     return table, shown
 
 
-def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def merge_tables(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Both tables as one; where both have a value, that of `above`."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = laid_over(below[key], value) if both else value
+        merged[key] = merge_tables(below[key], value) if both else value
     return merged
 
 
@@ -123,7 +125,7 @@ def check_keys(table: Mapping[str, Any], config: Any, where: str) -> None:
     known = [each.name for each in fields(config)]
     for key, value in table.items():
         if key not in known:
-            raise RecipeError(unknown(f"key {key!r} in {where}", key, known))
+            raise RecipeError(unknown_name_message(f"key {key!r} in {where}", key, known))
         if is_dataclass(types[key]) and isinstance(value, dict):
             check_keys(value, types[key], f"{key} in {where}")
 
@@ -137,7 +139,9 @@ def apply_override(table: dict[str, Any], override: str) -> None:
             f"--set {override!r} is not of the form section.key=value, for example training.minutes=5"
         )
     if section not in SECTIONS:
-        raise RecipeError(unknown(f"section {section!r} in --set {override!r}", section, SECTIONS))
+        raise RecipeError(
+            unknown_name_message(f"section {section!r} in --set {override!r}", section, SECTIONS)
+        )
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")["value"]
     except tomllib.TOMLDecodeError:
@@ -150,7 +154,7 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     inner[keys[-1]] = parsed
 
 
-def unknown(what: str, found: str, known: Sequence[str]) -> str:
+def unknown_name_message(what: str, found: str, known: Sequence[str]) -> str:
     """The message for an unknown name, with the nearest known one."""
     near = difflib.get_close_matches(found, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""

@@ -63,7 +63,7 @@ class Report:
     next_steps: tuple[str, ...]
 
 
-def examine() -> Report:
+def inspect_machine() -> Report:
     """Look at this machine. Takes about a second after torch's import."""
     device = choose_device()
     rate = matrix_rate(device)
@@ -83,14 +83,14 @@ def examine() -> Report:
         for each in Rules().weight_classes
     )
     return Report(
-        machine={**machine_facts(device), "matrix rate": f"{rate / 1e12:.2f} TFLOP/s measured"},
+        machine={**describe_machine(device), "matrix rate": f"{rate / 1e12:.2f} TFLOP/s measured"},
         extras=extras,
         hour=hour,
         next_steps=next_steps(device, extras),
     )
 
 
-def machine_facts(device: Device) -> dict[str, str]:
+def describe_machine(device: Device) -> dict[str, str]:
     """What can be told of this machine without measuring."""
     return {
         "smalltale": __version__,

@@ -28,7 +28,7 @@ END_OF_STORY = "<|endoftext|>"
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def translate_os_errors(path: Path) -> Iterator[None]:
     """Turn an OSError on `path` into a FileProblem that says what to do."""
     try:
         yield
@@ -50,7 +50,7 @@ def explained(path: Path) -> Iterator[None]:
 
 def read_text(path: Path) -> str:
     """The text of a non-empty UTF-8 file. Raises FileProblem for anything else."""
-    with explained(path):
+    with translate_os_errors(path):
         raw = path.read_bytes()
     if not raw.strip():
         raise FileProblem(f"{path} is empty; give a file with text in it")
@@ -87,7 +87,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    with new_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -107,19 +107,19 @@ def read_jsonl(path: Path) -> list[Any]:
 
 def write_jsonl(path: Path, values: Iterable[Any]) -> None:
     """Write one JSON value a line, whole or not at all."""
-    with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
         for value in values:
             out.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; it takes the final name when the block ends well, else it is removed."""
-    with explained(path.parent):
+    with translate_os_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with explained(path):
+        with translate_os_errors(path):
             yield temporary
             temporary.replace(path)
     finally:
@@ -128,17 +128,17 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`; it replaces `path` when the block ends well, else it is removed.
 
     Only a folder that smalltale wrote (it holds meta.json) or an empty one is replaced.
     """
     refuse_foreign_folder(path)
-    with explained(path):
+    with translate_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
-        with explained(path):
+        with translate_os_errors(path):
             temporary.chmod(0o755)
             yield temporary
             if path.exists():
@@ -154,14 +154,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def refuse_foreign_folder(path: Path) -> None:
     """Raise FileProblem where `path` holds something smalltale did not write."""
-    with explained(path):
+    with translate_os_errors(path):
         if path.exists() and (
             not path.is_dir() or (any(path.iterdir()) and not (path / "meta.json").exists())
         ):
             raise FileProblem(f"{path} exists and was not written by smalltale; choose a new or empty folder")
 
 
-def packaged_file(module: str, pattern: str) -> Path | None:
+def find_packaged_file(module: str, pattern: str) -> Path | None:
     """The first such file inside an installed package, found without importing it."""
     spec = find_spec(module)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
@@ -170,13 +170,13 @@ def packaged_file(module: str, pattern: str) -> Path | None:
     return None
 
 
-def sha256_of(path: Path) -> str:
+def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
-    with explained(path), path.open("rb") as opened:
+    with translate_os_errors(path), path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def provenance(
+def provenance_record(
     *,
     recipe: Any = None,
     inputs: dict[str, str] | None = None,

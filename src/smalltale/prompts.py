@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import new_file, read_jsonl, read_text
+from smalltale.files import atomic_file, read_jsonl, read_text
 
 MIN_PROMPT_WORDS = 8
 LEAK_WORDS = 13
@@ -43,9 +43,9 @@ def read_prompts(path: Path) -> list[str]:
     """The distinct prompts of a file. Raises FileProblem for one that holds none or is of another form."""
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        found = prompts_of_csv(path)
+        found = read_csv_prompts(path)
     elif suffix in {".yaml", ".yml"}:
-        found = prompts_of_yaml(path)
+        found = read_yaml_prompts(path)
     elif suffix == ".jsonl":
         found = [each.get("prompt") if isinstance(each, dict) else each for each in read_jsonl(path)]
     elif suffix == ".txt":
@@ -62,7 +62,7 @@ def read_prompts(path: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def prompts_of_csv(path: Path) -> list[Any]:
+def read_csv_prompts(path: Path) -> list[Any]:
     """The column `prompt`."""
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     if "prompt" not in (reader.fieldnames or []):
@@ -70,7 +70,7 @@ def prompts_of_csv(path: Path) -> list[Any]:
     return [row["prompt"] for row in reader]
 
 
-def prompts_of_yaml(path: Path) -> list[Any]:
+def read_yaml_prompts(path: Path) -> list[Any]:
     """A list of texts."""
     try:
         found = yaml.safe_load(read_text(path))
@@ -95,7 +95,7 @@ def make_prompts(stories: Sequence[str], count: int, seed: int) -> list[str]:
     for index in order:
         if len(prompts) == count:
             break
-        prompt = beginning(stories[index], at_sentence=len(prompts) % 2 == 0, chosen=chosen)
+        prompt = cut_beginning(stories[index], at_sentence=len(prompts) % 2 == 0, chosen=chosen)
         if prompt is not None:
             prompts[prompt] = None
     if len(prompts) < count:
@@ -105,7 +105,7 @@ def make_prompts(stories: Sequence[str], count: int, seed: int) -> list[str]:
     return list(prompts)
 
 
-def beginning(story: str, *, at_sentence: bool, chosen: random.Random) -> str | None:
+def cut_beginning(story: str, *, at_sentence: bool, chosen: random.Random) -> str | None:
     """The beginning of a story, or None where it is too short."""
     words = [match.end() for match in re.finditer(r"\S+", story)]
     if len(words) < 3 * MIN_PROMPT_WORDS:
@@ -120,16 +120,16 @@ def beginning(story: str, *, at_sentence: bool, chosen: random.Random) -> str | 
 
 def write_prompts(path: Path, prompts: Sequence[str]) -> None:
     """Write prompts as JSONL, one `{"prompt": …}` a line."""
-    with new_file(path) as temporary:
+    with atomic_file(path) as temporary:
         lines = (json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts)
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def leaked_prompts(prompts: Sequence[str], stories: Iterable[str]) -> list[Leak]:
+def find_leaked_prompts(prompts: Sequence[str], stories: Iterable[str]) -> list[Leak]:
     """The prompts of which a run of 13 words, or all words of a shorter one, stands in a story; the first story each."""
     wanted: dict[tuple[str, ...], list[int]] = {}
     lengths: set[int] = set()
-    said = [plain_words(prompt) for prompt in prompts]
+    said = [split_words(prompt) for prompt in prompts]
     for index, each in enumerate(said):
         length = min(LEAK_WORDS, len(each))
         lengths.add(length)
@@ -137,17 +137,17 @@ def leaked_prompts(prompts: Sequence[str], stories: Iterable[str]) -> list[Leak]
             wanted.setdefault(tuple(each[start : start + length]), []).append(index)
     found: dict[int, Leak] = {}
     for number, story in enumerate(stories):
-        told = plain_words(story)
+        told = split_words(story)
         for length in lengths - {0}:
             for start in range(len(told) - length + 1):
                 run = tuple(told[start : start + length])
                 for index in wanted.get(run, ()):
                     if index not in found:
-                        found[index] = leak_of(index, number, said[index], told, run, start)
+                        found[index] = extend_leak(index, number, said[index], told, run, start)
     return [found[index] for index in sorted(found)]
 
 
-def leak_of(
+def extend_leak(
     prompt: int, story: int, said: list[str], told: list[str], run: tuple[str, ...], start: int
 ) -> Leak:
     """How far a shared run goes on."""
@@ -158,6 +158,6 @@ def leak_of(
     return Leak(prompt=prompt, story=story, words=length, span=" ".join(said[place : place + length]))
 
 
-def plain_words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text, in lower case, without punctuation."""
     return re.findall(r"\w+", text.lower())

@@ -165,12 +165,12 @@ def parse_rules(text: str, where: str) -> Rules:
     `where` names the text in a message. Raises RecipeError.
     """
     try:
-        return rules_from(tomllib.loads(text), where)
+        return rules_from_table(tomllib.loads(text), where)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{where} is not TOML: {error}; mend that line") from error
 
 
-def rules_from(table: Mapping[str, Any], where: str) -> Rules:
+def rules_from_table(table: Mapping[str, Any], where: str) -> Rules:
     """Rules from an edition's table; [edition] and [[prompt_set]] are the server's and are left alone. Raises RecipeError."""
     known = {each.name for each in fields(Rules)}
     for key in table:
@@ -190,11 +190,11 @@ def rules_from(table: Mapping[str, Any], where: str) -> Rules:
         raise RecipeError(
             f"{where}: {place} = {first['input']!r}: {first['msg']}; see docs/rules.md for its form"
         ) from error
-    check_rules(rules, where)
+    validate_rules(rules, where)
     return rules
 
 
-def check_rules(rules: Rules, where: str) -> None:
+def validate_rules(rules: Rules, where: str) -> None:
     """Raise RecipeError for rules that contradict themselves."""
     if rules.end < rules.start:
         raise RecipeError(f"{where}: end {rules.end} is before start {rules.start}; give a later end")

@@ -48,9 +48,9 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Put a checkpoint on the Hub, with a model card written from the run's own records."""
         from smalltale.errors import SmalltaleError
-        from smalltale.export.model_card import push, write_card
+        from smalltale.export.model_card import push_to_hub, write_card
         from smalltale.export.publish import export_checkpoint
-        from smalltale.training.checkpoint import load_model
+        from smalltale.training.checkpoint import load_checkpoint
 
         if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository, re.ASCII):
             raise SmalltaleError(
@@ -59,10 +59,10 @@ def add_to(app: typer.Typer) -> None:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / repository.split("/")[1]
             export_checkpoint(checkpoint, "transformers", folder)
-            write_card(checkpoint, load_model(checkpoint), folder, repository)
+            write_card(checkpoint, load_checkpoint(checkpoint), folder, repository)
             if dry_run:
                 typer.echo((folder / "README.md").read_text(encoding="utf-8"))
                 for each in sorted(folder.iterdir()):
                     typer.echo(f"{each.stat().st_size:>12,}  {each.name}")
                 return
-            typer.echo(push(folder, repository, private=private))
+            typer.echo(push_to_hub(folder, repository, private=private))

@@ -34,7 +34,7 @@ def compare(
     if judge is not None:
         show_duel(first, second, judge, recipe, set_ or [], cache, only_shared=shared)
         return
-    from smalltale.judging.compare import compare_folders, may_rank
+    from smalltale.judging.compare import compare_folders, is_qualified
 
     table = Table("measure", Column("difference (95 %)", no_wrap=True), "prompts", "wins", "losses", "p", "")
     found = compare_folders(first, second, only_shared=shared)
@@ -58,7 +58,7 @@ def compare(
             highlight=False,
             soft_wrap=True,
         )
-    if not (may_rank(first) and may_rank(second)):
+    if not (is_qualified(first) and is_qualified(second)):
         console.print("These judges have not qualified: the difference ranks nothing.", highlight=False)
 
 
@@ -77,7 +77,7 @@ def show_duel(
 
     from smalltale.config import load_recipe
     from smalltale.judging.cache import JudgementCache
-    from smalltale.judging.compare import duel
+    from smalltale.judging.compare import compare_pairwise
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.registry import open_judges
     from smalltale.judging.rubric import load_rubric
@@ -87,11 +87,13 @@ def show_duel(
     with ExitStack() as stack:
         (opened,) = stack.enter_context(open_judges([judge], concurrency=config.concurrency or None))
         journal = stack.enter_context(JudgementCache(cache)) if cache else None
-        found = duel(first, second, opened, rubric, config, only_shared=only_shared, journal=journal)
+        found = compare_pairwise(
+            first, second, opened, rubric, config, only_shared=only_shared, journal=journal
+        )
     Console().print(
-        f"{first} beat {second} in a share of {found.share} of {found.pairs} pairs (a tie is half), "
-        f"log odds {found.strength:+.2f}; {found.unanswered} without a verdict, {found.order_decided} decided by the order, "
-        f"{found.spoken} compared without words to the judge, {found.calls} calls",
+        f"{first} beat {second} in a share of {found.win_share} of {found.pairs} pairs (a tie is half), "
+        f"log odds {found.log_odds:+.2f}; {found.without_verdict} without a verdict, {found.order_dependent} decided by the order, "
+        f"{found.with_judge_directed_text} compared without words to the judge, {found.calls} calls",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -75,7 +75,7 @@ def show_summary(summary: CorpusSummary, out: Path) -> None:
         drops = ", ".join(f"{reason} {count:,}" for reason, count in row["dropped"].items())
         sources.add_row(name, f"{row['read']:,}", f"{row['kept']:,}", f"{row['in_train']:,}", drops or "none")
     console.print(sources)
-    mends = ", ".join(f"{rule} {count:,}" for rule, count in summary.mended.items()) or "none"
+    mends = ", ".join(f"{rule} {count:,}" for rule, count in summary.fixes.items()) or "none"
     console.print(
         f"mended: {mends}\n{out}: {summary.train_stories:,} train and {summary.val_stories:,} val stories, "
         f"{summary.bytes / 1e6:.1f} MB, in {summary.seconds:.1f} s",
@@ -94,9 +94,9 @@ def show_report(report: CorpusReport) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if report.mended:
+    if report.fixes:
         mended = table_of("Mended", "rule", "stories", "what it means")
-        for rule, meaning, count in report.mended:
+        for rule, meaning, count in report.fixes:
             mended.add_row(rule, f"{count:,}", meaning)
         console.print(mended)
     if report.dropped:

@@ -14,7 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from torch import nn
 
-    from smalltale.counting.count import ParameterCount
+    from smalltale.counting.report import CountReport
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,7 +52,8 @@ def add_to(app: typer.Typer) -> None:
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
     ) -> None:
         """Count a model; exit code 2 where it is over the class asked for, 1 where a claim does not verify."""
-        from smalltale.counting.count import count_parameters, refuse_over_budget
+        from smalltale.counting.budget import refuse_over_budget
+        from smalltale.counting.count import count_parameters
         from smalltale.rules import Rules
 
         if plan:
@@ -78,22 +79,22 @@ def add_to(app: typer.Typer) -> None:
 def model_of(target: str, overrides: list[str], trust_remote_code: bool) -> nn.Module:
     """The model that a target names; nothing is trained, and no weight read."""
     from smalltale.config import load_recipe, recipe_names
-    from smalltale.counting.load import model_of_factory
+    from smalltale.counting.load import build_model_from_factory
     from smalltale.errors import FileProblem
-    from smalltale.model.architectures import model_of_folder
+    from smalltale.model.architectures import build_model
     from smalltale.model.transformer import ModelConfig, Transformer
     from smalltale.model.weights_file import check_weights
 
     folder = Path(target)
     if folder.is_dir():
-        model = model_of_folder(folder, trust_remote_code)
+        model = build_model(folder, trust_remote_code)
         for path in sorted(folder.glob("model.safetensors")):
             check_weights(model, path)
         return model
     if target in recipe_names() or target.endswith(".toml"):
         return Transformer(load_recipe(target, overrides).section("model", ModelConfig))
     if ":" in target:
-        return model_of_factory(target)
+        return build_model_from_factory(target)
     raise FileProblem(
         f"{target} is neither a folder, a recipe ({', '.join(recipe_names())}) nor package.module:factory; check the path"
     )
@@ -103,9 +104,9 @@ def show_verdict(
     submission: Path, folder: Path, frozen: tuple[str, ...], rules: Path | None, as_json: bool
 ) -> None:
     """One verdict, one line; exit code 1 unless it is a pass."""
-    from smalltale.counting.verify import verify
+    from smalltale.counting.verify import verify_claim
 
-    found = verify(submission, folder, frozen, rules)
+    found = verify_claim(submission, folder, frozen, rules)
     if as_json:
         typer.echo(json.dumps(asdict(found)))
     else:
@@ -117,19 +118,19 @@ def show_verdict(
 
 def show_plan(weight_class: str) -> None:
     """Shapes that fill a class."""
-    from smalltale.counting.shapes import closed_form, plan
+    from smalltale.counting.shapes import closed_form_count, propose_shapes
     from smalltale.rules import Rules
 
     budget = Rules().weight_class(weight_class).max_parameters
     table = Table("vocabulary", "layers", "width", "heads", "counted", "left")
-    for config in plan(budget)[:12]:
-        counted = closed_form(config)
+    for config in propose_shapes(budget)[:12]:
+        counted = closed_form_count(config)
         shape = (config.vocabulary, config.layers, config.width, config.heads)
         table.add_row(*map(str, shape), f"{counted:,}", f"{budget - counted:,}")
     Console().print(table)
 
 
-def show(counted: ParameterCount) -> None:
+def show(counted: CountReport) -> None:
     """The table."""
     console = Console()
     table = Table("weights", "shape")

@@ -19,8 +19,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from smalltale.config import Recipe
-    from smalltale.counting.count import ParameterCount
-    from smalltale.demo import DemoResult, Sample
+    from smalltale.counting.report import CountReport
+    from smalltale.demo.report_page import DemoResult, Sample
     from smalltale.model.transformer import Transformer
     from smalltale.tokens.tokenizer import Tokenizer
     from smalltale.training.checkpoint import RunState
@@ -93,7 +93,7 @@ class Demo:
         if judged:
             self.stage("leaderboard", self.leaderboard)
         result = self.result(count, bits, measured, judged=bool(judged))
-        from smalltale.demo import write_report
+        from smalltale.demo.report_page import write_report
 
         write_report(result, self.out / "report.html")
         (self.out / "demo.json").write_text(json.dumps(self.told(finished=True)), encoding="utf-8")
@@ -124,10 +124,10 @@ class Demo:
     def make_room(self) -> None:
         """Go on with a stopped demo of the same kind; start a finished one over; touch nothing else."""
         from smalltale.errors import FileProblem
-        from smalltale.files import explained, read_json, write_json
+        from smalltale.files import read_json, translate_os_errors, write_json
 
         record = self.out / "demo.json"
-        with explained(self.out):
+        with translate_os_errors(self.out):
             if self.out.exists() and (
                 not self.out.is_dir() or (any(self.out.iterdir()) and not record.exists())
             ):
@@ -162,14 +162,14 @@ class Demo:
         return f"{counts['train_stories']:,} stories to learn from, {counts['val_stories']:,} held out"
 
     def tokenizer(self) -> str:
-        from smalltale.cli.tokens import train_on_corpus
+        from smalltale.cli.tokens import train_corpus_tokenizer
         from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig
 
         folder = self.out / "tokenizer"
         if not folder.exists():
             config = self.recipe.section("tokenizer", TokenizerConfig)
-            train_on_corpus(self.out / "corpus", folder, config, self.recipe.as_dict())
-        return f"byte-level BPE, {Tokenizer.load(folder).vocabulary:,} tokens"
+            train_corpus_tokenizer(self.out / "corpus", folder, config, self.recipe.as_dict())
+        return f"byte-level BPE, {Tokenizer.load(folder).vocabulary_size:,} tokens"
 
     def tokens(self) -> str:
         from smalltale.files import read_json
@@ -196,19 +196,19 @@ class Demo:
 
     def sampler(self, tokenizer: Tokenizer) -> Callable[[Transformer, RunState], None]:
         """What shows a sample story in the middle of training."""
-        from smalltale.generation.generate import complete
+        from smalltale.generation.generate import complete_prompts
         from smalltale.generation.sampler import GenerationConfig
 
         config = replace(self.recipe.section("generation", GenerationConfig), samples=1, max_tokens=60)
         prompt = self.prompts()[0].split(".")[0] + "."
 
         def sample(model: Transformer, state: RunState) -> None:
-            story = complete(model, tokenizer, [prompt], config)[0].completion
+            story = complete_prompts(model, tokenizer, [prompt], config)[0].completion
             log.info("after step %d: %s", state.step, " ".join(f"{prompt}{story}".split()))
 
         return sample
 
-    def count(self) -> tuple[str, ParameterCount]:
+    def count(self) -> tuple[str, CountReport]:
         from smalltale.counting.count import count_parameters
         from smalltale.model.serialization import read_model
         from smalltale.rules import Rules
@@ -218,10 +218,10 @@ class Demo:
         return f"{count.counted:,} counted parameters, class {found.name if found else 'none'}", count
 
     def evaluation(self) -> tuple[str, tuple[float, int]]:
-        from smalltale.training.checkpoint import load_model
+        from smalltale.training.checkpoint import load_checkpoint
         from smalltale.training.evaluate import evaluate
 
-        loaded = load_model(self.out / "checkpoint")
+        loaded = load_checkpoint(self.out / "checkpoint")
         result = evaluate(loaded.model, loaded.tokenizer, self.held_out()[:EVALUATED_STORIES])
         return f"{result.bits_per_byte:.4f} bits per byte on {result.stories} held-out stories", (
             result.bits_per_byte,
@@ -243,13 +243,13 @@ class Demo:
         return read_prompts(path)
 
     def completions(self) -> str:
-        from smalltale.cli.generate import hand_in
+        from smalltale.cli.generate import generate_submission
         from smalltale.generation.sampler import GenerationConfig
 
         path = self.out / "submission.csv"
         if not path.exists():
             config = self.recipe.section("generation", GenerationConfig)
-            hand_in(self.out / "checkpoint", self.prompts(), path, config, TEAM, "cpu")
+            generate_submission(self.out / "checkpoint", self.prompts(), path, config, TEAM, "cpu")
         return f"{path.name}, {len(self.prompts())} prompts"
 
     def check(self) -> str:
@@ -264,11 +264,13 @@ class Demo:
 
     def judging(self) -> tuple[str, bool]:
         """Let the embedded judge score the hand-in; without its packages the demo goes on without scores."""
-        from smalltale.cli.judge import judge_hand_in
+        from smalltale.cli.judge import judge_submission_file
         from smalltale.errors import MissingExtra
 
         try:
-            found = judge_hand_in(self.out / "submission.csv", ["local"], "paper", self.out / "judgements")
+            found = judge_submission_file(
+                self.out / "submission.csv", ["local"], "paper", self.out / "judgements"
+            )
         except MissingExtra as error:
             return f"left out: {error}", False
         return f"{found.judged} judgements with a score; plumbing only, not fit to rank", True
@@ -282,9 +284,9 @@ class Demo:
         mean = f"{standing.entry.mean:.2f}" if standing.entry.mean is not None else "no score"
         return f"{standing.entry.name}: {mean}, {place}"
 
-    def result(self, count: ParameterCount, bits: float, measured: int, *, judged: bool) -> DemoResult:
+    def result(self, count: CountReport, bits: float, measured: int, *, judged: bool) -> DemoResult:
         """Everything the page and the table show, read back from the files."""
-        from smalltale.demo import DemoResult
+        from smalltale.demo.report_page import DemoResult
         from smalltale.files import read_json
         from smalltale.rules import Rules
         from smalltale.training.metrics_file import read_metrics
@@ -313,7 +315,7 @@ class Demo:
 
     def samples(self) -> list[Sample]:
         """The first completion of each prompt."""
-        from smalltale.demo import Sample
+        from smalltale.demo.report_page import Sample
         from smalltale.submission import read_submission
 
         first: dict[str, str] = {}
@@ -339,7 +341,7 @@ class Demo:
         return {"scores": criterion_intervals(folder), "standings": rows}
 
 
-def alike_together(count: ParameterCount) -> list[tuple[str, str, int, int, int]]:
+def alike_together(count: CountReport) -> list[tuple[str, str, int, int, int]]:
     """The count's rows for a page: weights that differ only in their layer's number are one row."""
     groups: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
     for row in count.rows:

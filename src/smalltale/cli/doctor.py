@@ -19,9 +19,9 @@ def add_to(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Print Python, torch, devices, memory, extras, and what an hour here trains."""
-        from smalltale.doctor import examine
+        from smalltale.doctor import inspect_machine
 
-        report = examine()
+        report = inspect_machine()
         if as_json:
             typer.echo(json.dumps(asdict(report)))
             return

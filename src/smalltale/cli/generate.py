@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from smalltale.generation.best_of_n import Ranked
+    from smalltale.generation.best_of_n import RankedCandidate
     from smalltale.generation.sampler import GenerationConfig
 
 
@@ -43,14 +43,14 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Write different completions for every prompt, as a hand-in. A killed run goes on where it was."""
         wait_without_spinning()
-        from smalltale.cli.stories import stories_of
+        from smalltale.cli.stories import read_stories_from
         from smalltale.config import load_recipe
         from smalltale.errors import SmalltaleError
         from smalltale.generation.sampler import GenerationConfig
         from smalltale.prompts import read_prompts
-        from smalltale.submission import refuse_other_forms
+        from smalltale.submission import check_file_extension
 
-        refuse_other_forms(out)
+        check_file_extension(out)
         config = load_recipe(recipe, set_ or []).section("generation", GenerationConfig)
         if seed is not None:
             config = replace(config, seed=seed)
@@ -61,9 +61,11 @@ def add_to(app: typer.Typer) -> None:
                 f"--copied-from {copied_from} helps to choose among candidates, and there are no more than are handed in; "
                 "add --best-of 16"
             )
-        ranked: list[Ranked] = []
-        training = stories_of(copied_from) if copied_from is not None else None
-        rows = hand_in(checkpoint, read_prompts(prompts), out, config, team, device, ranked, training)
+        ranked: list[RankedCandidate] = []
+        training = read_stories_from(copied_from) if copied_from is not None else None
+        rows = generate_submission(
+            checkpoint, read_prompts(prompts), out, config, team, device, ranked, training
+        )
         if ranked:
             show_signals(ranked)
         Console().print(
@@ -82,25 +84,25 @@ def wait_without_spinning() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def hand_in(
+def generate_submission(
     checkpoint: str | Path,
     prompts: list[str],
     out: Path,
     config: GenerationConfig,
     team: str,
     device: str,
-    ranked: list[Ranked] | None = None,
+    ranked: list[RankedCandidate] | None = None,
     training: Iterable[str] | None = None,
 ) -> int:
     """Write the completions of a model and its declaration. Returns the number of rows."""
     from smalltale.generation.candidate import Journal
-    from smalltale.generation.generate import completions
-    from smalltale.generation.language_model import open_storyteller
+    from smalltale.generation.generate import generate_completions
+    from smalltale.generation.language_model import open_language_model
     from smalltale.metrics.memorization import longest_copies
     from smalltale.submission import write_submission
 
-    declaration = declared(checkpoint, team, config)
-    teller = open_storyteller(str(checkpoint), device, config.dtype)
+    declaration = build_declaration(checkpoint, team, config)
+    teller = open_language_model(str(checkpoint), device, config.dtype)
     settings = {
         key: value for key, value in asdict(config).items() if key not in {"rank", "batch", "best_of"}
     }
@@ -109,7 +111,7 @@ def hand_in(
         [str(checkpoint), declaration.get("model_hash"), prompts, settings],
     )
     try:
-        rows = completions(
+        rows = generate_completions(
             teller,
             prompts,
             config,
@@ -125,10 +127,10 @@ def hand_in(
     return len(rows)
 
 
-def declared(checkpoint: str | Path, team: str, config: GenerationConfig) -> dict[str, Any]:
+def build_declaration(checkpoint: str | Path, team: str, config: GenerationConfig) -> dict[str, Any]:
     """What submission.json says of the model; what is not known is null, for the team to fill in."""
-    from smalltale.doctor import machine_facts
-    from smalltale.files import read_json, sha256_of
+    from smalltale.doctor import describe_machine
+    from smalltale.files import read_json, sha256_file
     from smalltale.training.device import choose_device
 
     folder = Path(checkpoint)
@@ -140,17 +142,17 @@ def declared(checkpoint: str | Path, team: str, config: GenerationConfig) -> dic
         "team": team,
         "weight_class": shape.get("weight_class"),
         "counted_parameters": shape.get("counted_parameters"),
-        "model_hash": sha256_of(weights) if weights.is_file() else None,
+        "model_hash": sha256_file(weights) if weights.is_file() else None,
         "trained_from_scratch": meta.get("trained_from_scratch", False),
-        "run_record_hash": sha256_of(record) if record.is_file() else None,
+        "run_record_hash": sha256_file(record) if record.is_file() else None,
         "data": ((meta.get("recipe") or {}).get("corpus") or {}).get("sources", []),
-        "hardware": machine_facts(choose_device()),
+        "hardware": describe_machine(choose_device()),
         "trained_on": meta.get("hardware"),
         "sampling": asdict(config),
     }
 
 
-def show_signals(ranked: list[Ranked]) -> None:
+def show_signals(ranked: list[RankedCandidate]) -> None:
     """Each signal's mean over the candidates and over the chosen ones."""
     from dataclasses import fields
 

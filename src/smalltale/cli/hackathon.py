@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from smalltale.cli.serve import DEFAULT, Database, open_store
+from smalltale.cli.serve import DEFAULT, DatabaseOption, open_database
 
 HUB = "hf://datasets/"
 Number = Annotated[int, typer.Argument(help="The hand-in's number.")]
@@ -33,13 +33,13 @@ def add_to(app: typer.Typer) -> None:
 def login(url: Annotated[str, typer.Argument(help="The hackathon's address.")]) -> None:
     """Keep an API token from your account page for `smalltale submit`."""
     from smalltale.errors import SmalltaleError
-    from smalltale.server.client import call, keep_token, token_file
+    from smalltale.server.client import call_api, save_token, token_file
 
     token = typer.prompt("API token (from your account page)", hide_input=True).strip()
     if not token.startswith("smalltale_"):
         raise SmalltaleError("this is no token; it begins with smalltale_, make one on your account page")
-    call(url, "/editions")
-    keep_token(url, token)
+    call_api(url, "/editions")
+    save_token(url, token)
     print(f"kept in {token_file()}")
 
 
@@ -74,7 +74,7 @@ def submit(
 ) -> None:
     """Hand in a file, send the model of a hand-in, or both."""
     from smalltale.errors import SmalltaleError
-    from smalltale.server.client import call, declared_beside, token_for
+    from smalltale.server.client import call_api, load_token, read_declaration
 
     if (file is None) == (number is None) or (model is None and number is not None):
         raise SmalltaleError("give a file to hand in, or --model CHECKPOINT with --hand-in NUMBER")
@@ -82,18 +82,18 @@ def submit(
         raise SmalltaleError(
             "--model goes with --final, or with --hand-in NUMBER where organisers ask for it"
         )
-    token = token_for(to)
+    token = load_token(to)
     if file is None:
         send(to, number, model, token)
         return
     if edition is None:
-        known = call(to, "/editions")
+        known = call_api(to, "/editions")
         if not known:
             raise SmalltaleError(f"{to} has no edition yet; try again when it has begun")
         edition = str(known[0]["slug"])
     kind = "final" if final else "daily"
     if check_only:
-        verdict = call(to, f"/editions/{edition}/check/{kind}", token=token, form=({}, file))
+        verdict = call_api(to, f"/editions/{edition}/check/{kind}", token=token, form=({}, file))
         for line in (*verdict["errors"], *(f"warning: {each}" for each in verdict["warnings"])):
             print(line)
         if not verdict["accepted"]:
@@ -102,11 +102,11 @@ def submit(
             )
         print(f"{file} passes the gate; nothing was used up")
         return
-    fields = declared_beside(file)
+    fields = read_declaration(file)
     fields |= {name: value for name, value in (("weight_class", weight_class), ("data", data)) if value}
     if from_scratch:
         fields["from_scratch"] = "true"
-    taken = call(to, f"/editions/{edition}/hand-ins/{kind}", token=token, form=(fields, file))
+    taken = call_api(to, f"/editions/{edition}/hand-ins/{kind}", token=token, form=(fields, file))
     print(
         f"accepted as hand-in {taken['id']}, number {taken['place_in_queue']} in the queue: {to.rstrip('/')}/hand-ins/{taken['id']}"
     )
@@ -136,9 +136,9 @@ def check(
     from smalltale.errors import SmalltaleError
     from smalltale.files import read_text
     from smalltale.server.editions.editions import read_edition
-    from smalltale.server.editions.validate import concerns
+    from smalltale.server.editions.validate import check_edition
 
-    found = concerns(read_edition(rules), datetime.now(UTC), [read_text(path) for path in against or []])
+    found = check_edition(read_edition(rules), datetime.now(UTC), [read_text(path) for path in against or []])
     for each in found:
         print(f"{'error' if each.error else 'warning'}: {each.text}")
     if any(each.error for each in found):
@@ -149,30 +149,32 @@ def check(
 
 
 def backup(
-    out: Annotated[Path, typer.Argument(help="The file to write.")], database: Database = DEFAULT
+    out: Annotated[Path, typer.Argument(help="The file to write.")], database: DatabaseOption = DEFAULT
 ) -> None:
     """Copy the whole database to a file, while the server runs."""
     from smalltale.server.database.backup import backup as write
 
-    store = open_store(database)
+    store = open_database(database)
     write(store, out)
     store.close()
     print(f"wrote {out}, {out.stat().st_size:,} bytes")
 
 
-def restore(source: Annotated[Path, typer.Argument(help="A backup.")], database: Database = DEFAULT) -> None:
+def restore(
+    source: Annotated[Path, typer.Argument(help="A backup.")], database: DatabaseOption = DEFAULT
+) -> None:
     """Fill an empty database from a backup."""
     from smalltale.server.database.backup import restore as fill
 
     fill(source, database)
-    open_store(database).close()
+    open_database(database).close()
     print(f"restored {source}")
 
 
 def verify(
     number: Number,
     checkpoint: Annotated[Path, typer.Argument(help="The checkpoint folder that the team sent.")],
-    database: Database = DEFAULT,
+    database: DatabaseOption = DEFAULT,
     by: Annotated[str, typer.Option(help="Your name, for the audit log.")] = "organiser",
     frozen: Annotated[
         list[str] | None, typer.Option(help="A weight you accept as frozen; may be given again.")
@@ -181,7 +183,7 @@ def verify(
     """Look at a model that came another way; the verdict stands on the hand-in's page. Exit code 1 unless it is verified."""
     from smalltale.server.verification.verification import verify_folder
 
-    store = open_store(database)
+    store = open_database(database)
     found = verify_folder(store, by, number, checkpoint, frozen or ())
     store.close()
     counted = f"{found.counted:,} counted parameters" if found.counted is not None else "not counted"
@@ -195,23 +197,23 @@ def export(
     out: Annotated[
         Path, typer.Argument(help="A new folder: submissions/USER/NAME_STAMP.csv, metadata.json, scores.")
     ],
-    database: Database = DEFAULT,
+    database: DatabaseOption = DEFAULT,
     hub: Annotated[
         str | None, typer.Option(help="OWNER/NAME of a dataset repository to send it to; HF_TOKEN is read.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
 ) -> None:
     """Write an edition as a folder and send it to a Hugging Face dataset repository."""
-    from smalltale.server.exchange.archive_export import export_event
+    from smalltale.server.exchange.archive_export import export_edition
 
-    store = open_store(database)
-    count = export_event(store, slug, out)
+    store = open_database(database)
+    count = export_edition(store, slug, out)
     store.close()
     print(f"wrote {count} hand-ins to {out}")
     if hub is not None:
-        from smalltale.server.exchange.hub import send_folder
+        from smalltale.server.exchange.hub import upload_folder
 
-        print(f"sent to {send_folder(out, hub, private=private)}")
+        print(f"sent to {upload_folder(out, hub, private=private)}")
 
 
 def import_event(
@@ -223,22 +225,22 @@ def import_event(
             metavar="FOLDER",
         ),
     ],
-    database: Database = DEFAULT,
+    database: DatabaseOption = DEFAULT,
 ) -> None:
     """Load an old event: its hand-ins are queued to be judged, or keep the scores that lie beside them."""
     from smalltale.server.editions.editions import import_edition, read_edition
-    from smalltale.server.exchange.archive_import import import_folder
+    from smalltale.server.exchange.archive_import import import_archive
 
     draft = read_edition(rules)
     if source.startswith(HUB):
-        from smalltale.server.exchange.hub import bring_folder
+        from smalltale.server.exchange.hub import download_folder
 
-        folder = bring_folder(source.removeprefix(HUB))
+        folder = download_folder(source.removeprefix(HUB))
     else:
         folder = Path(source)
-    store = open_store(database)
+    store = open_database(database)
     edition = import_edition(store, draft)
-    taken, refused = import_folder(store, edition, folder)
+    taken, refused = import_archive(store, edition, folder)
     store.close()
     for line in refused:
         print(f"left out: {line}")

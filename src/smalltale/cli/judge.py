@@ -65,7 +65,7 @@ def run(
     """Judge every completion of a hand-in, once by each judge."""
     from smalltale.config import load_recipe
     from smalltale.judging.config import JudgingConfig
-    from smalltale.judging.cost import price_of
+    from smalltale.judging.cost import parse_price
     from smalltale.judging.run import JOURNAL
     from smalltale.judging.validate import read_hand_in
     from smalltale.prompts import read_prompts
@@ -73,12 +73,12 @@ def run(
     vouched = read_prompts(prompts) if prompts else None
     rows = read_hand_in(submission, vouched)
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
-    prices = dict(price_of(each) for each in price or [])
+    prices = dict(parse_price(each) for each in price or [])
     check_prices(prices, judge, budget=config.budget_dollars)
     if dry_run:
         show_estimate(rows, judge, rubric, config, prices, qualification or [], cache or out / JOURNAL)
         return
-    summary = judge_hand_in(
+    summary = judge_submission_file(
         submission, judge, rubric, out, config, qualification or [], prices, cache, vouched
     )
     show_summary(summary, out)
@@ -97,7 +97,7 @@ def check_prices(prices: dict[str, Price], judges: Sequence[str], *, budget: flo
         raise SmalltaleError("a budget needs the price of every judge; add --price JUDGE=INPUT/OUTPUT")
 
 
-def judge_hand_in(
+def judge_submission_file(
     submission: Path,
     judges: list[str],
     rubric: str,
@@ -171,20 +171,20 @@ def show_estimate(
     journal: Path,
 ) -> None:
     """What a run would cost, nothing asked; what the journal holds costs nothing."""
-    from smalltale.judging.cache import keys_kept
-    from smalltale.judging.cost import estimate
-    from smalltale.judging.item import by_key, items_of
+    from smalltale.judging.cache import read_cached_keys
+    from smalltale.judging.cost import estimate_cost
+    from smalltale.judging.item import index_by_cache_key, items_from_rows
     from smalltale.judging.registry import identity_of
     from smalltale.judging.rubric import load_rubric
     from smalltale.judging.run import scoring
 
     asked = scoring(load_rubric(rubric))
     qualifications_of(judges, qualifications, asked)
-    items, kept, estimates = items_of(rows), keys_kept(journal), []
+    items, kept, estimates = items_from_rows(rows), read_cached_keys(journal), []
     for name in judges:
-        keyed = by_key(items, *identity_of(name), asked, config.sampling)
+        keyed = index_by_cache_key(items, *identity_of(name), asked, config.sampling)
         waiting = [item for key, item in keyed.items() if key not in kept]
-        estimates.append((name, estimate(name, waiting, asked, prices.get(name))))
+        estimates.append((name, estimate_cost(name, waiting, asked, prices.get(name))))
     print_estimates(estimates)
     if kept:
         Console().print(f"What {journal} holds already is not asked again.", highlight=False, soft_wrap=True)
@@ -221,8 +221,8 @@ def qualify(
     from smalltale.config import load_recipe
     from smalltale.files import write_json
     from smalltale.judging.config import JudgingConfig
-    from smalltale.judging.cost import price_of
-    from smalltale.judging.gold import read_graded
+    from smalltale.judging.cost import parse_price
+    from smalltale.judging.gold import read_graded_stories
     from smalltale.judging.qualification import estimate_of
     from smalltale.judging.qualification import qualify as qualify_judge
     from smalltale.judging.registry import identity_of, open_judges
@@ -231,8 +231,8 @@ def qualify(
 
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
     asked = scoring(load_rubric(rubric))
-    marked = read_graded(graded, list(asked.criteria)) if graded else []
-    prices = dict(price_of(each) for each in price or [])
+    marked = read_graded_stories(graded, list(asked.criteria)) if graded else []
+    prices = dict(parse_price(each) for each in price or [])
     check_prices(prices, [judge], budget=0.0)
     if dry_run:
         identity_of(judge)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from smalltale.metrics.metrics import Measures
+    from smalltale.metrics.metrics import StoryMetrics
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,16 +33,16 @@ def add_to(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """How different, how whole and how much copied the completions are."""
-        from smalltale.cli.stories import stories_of
-        from smalltale.metrics.metrics import measure
+        from smalltale.cli.stories import read_stories_from
+        from smalltale.metrics.metrics import compute_metrics
         from smalltale.submission import read_submission
 
         rows = read_submission(file)
-        found = measure(rows, stories_of(training) if training is not None else None)
+        found = compute_metrics(rows, read_stories_from(training) if training is not None else None)
         if signals is not None:
-            from smalltale.metrics.features import write_signals
+            from smalltale.metrics.features import write_features
 
-            write_signals(signals, rows)
+            write_features(signals, rows)
         if plots is not None:
             draw(found, plots)
         if as_json:
@@ -55,12 +55,12 @@ def add_to(app: typer.Typer) -> None:
         Console().print(table)
 
 
-def draw(found: Measures, path: Path) -> None:
+def draw(found: StoryMetrics, path: Path) -> None:
     """Histograms of length, repetition and copied words."""
     from matplotlib.figure import Figure
 
     from smalltale.errors import FileProblem
-    from smalltale.files import new_file
+    from smalltale.files import atomic_file
 
     if path.suffix.lower() not in {".svg", ".png", ".pdf"}:
         raise FileProblem(f"{path}: plots are written as .svg, .png or .pdf; choose one of these endings")
@@ -76,5 +76,5 @@ def draw(found: Measures, path: Path) -> None:
         axes.hist(values, bins=20, range=(0, max(1e-9, *values)), color="#08519c")
         axes.set_xlabel(name)
         axes.set_ylabel("completions")
-    with new_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower())

@@ -26,19 +26,21 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Hold a hand-in's stories against the model's own; exit code 1 where they are implausible."""
         from smalltale.files import read_json
-        from smalltale.generation.language_model import open_storyteller
-        from smalltale.metrics.declared_sampling import declared_settings
-        from smalltale.metrics.provenance import plausibility
+        from smalltale.generation.language_model import open_language_model
+        from smalltale.metrics.declared_sampling import parse_declared_sampling
+        from smalltale.metrics.provenance import check_plausibility
         from smalltale.submission import read_submission
 
         if sampling is None:
             beside = stories.with_name("submission.json")
             found = read_json(beside).get("sampling", "") if beside.exists() else ""
             sampling = found if isinstance(found, str) else json.dumps(found)
-        settings = declared_settings(sampling)
+        settings = parse_declared_sampling(sampling)
         rows = read_submission(stories)
-        teller = open_storyteller(checkpoint, device, settings.config.dtype)
-        said = plausibility(teller, rows, settings.config, declared=settings.readable, seeded=settings.seeded)
+        teller = open_language_model(checkpoint, device, settings.config.dtype)
+        said = check_plausibility(
+            teller, rows, settings.config, declared=settings.readable, seeded=settings.seeded
+        )
         if as_json:
             typer.echo(json.dumps(asdict(said)))
         else:

@@ -22,10 +22,10 @@ def add_to(app: typer.Typer) -> None:
         seed: Annotated[int, typer.Option(help="Another choice of stories.")] = 0,
     ) -> None:
         """Cut beginnings of held-out stories, half of them at a sentence, half inside one."""
-        from smalltale.cli.stories import stories_of
+        from smalltale.cli.stories import read_stories_from
         from smalltale.prompts import make_prompts, write_prompts
 
-        write_prompts(out, make_prompts(list(stories_of(stories, "val")), count, seed))
+        write_prompts(out, make_prompts(list(read_stories_from(stories, "val")), count, seed))
         Console().print(f"{out}: {count} prompts", markup=False, highlight=False, soft_wrap=True)
 
     @prompts.command("check")
@@ -36,11 +36,11 @@ def add_to(app: typer.Typer) -> None:
         ],
     ) -> None:
         """Name the prompts that stand in a training text; exit code 2 where there are any."""
-        from smalltale.cli.stories import stories_of
-        from smalltale.prompts import leaked_prompts, read_prompts
+        from smalltale.cli.stories import read_stories_from
+        from smalltale.prompts import find_leaked_prompts, read_prompts
 
         asked = read_prompts(file)
-        leaks = leaked_prompts(asked, stories_of(against))
+        leaks = find_leaked_prompts(asked, read_stories_from(against))
         console = Console()
         for leak in leaks:
             console.print(

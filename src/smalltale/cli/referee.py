@@ -39,11 +39,11 @@ def fit(
     """Fit a referee and hold it against a baseline that only guesses the model. Exit code 2 where it does not win."""
     from smalltale.errors import SmalltaleError
     from smalltale.judging.cross_validation import fit_referee
-    from smalltale.judging.gold import read_graded
+    from smalltale.judging.gold import read_graded_stories
     from smalltale.judging.referee import read_evidence, write_referee
     from smalltale.judging.rubric import load_rubric
 
-    marked = read_graded(graded, list(load_rubric(rubric).criteria))
+    marked = read_graded_stories(graded, list(load_rubric(rubric).criteria))
     found = fit_referee(read_evidence(signals), marked, graded.name)
     show_agreement(found)
     if not found.beats_the_guess():

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from smalltale.server.database.session import Store
+    from smalltale.server.database.session import Database
 
-Database = Annotated[
+DatabaseOption = Annotated[
     str, typer.Option(help="sqlite:///FILE or postgresql://USER@HOST/NAME.", envvar="SMALLTALE_DATABASE")
 ]
 LogJson = Annotated[
@@ -25,22 +25,22 @@ def add_to(app: typer.Typer) -> None:
     app.command("worker")(worker)
 
 
-def open_store(database: str) -> Store:
+def open_database(database: str) -> Database:
     """The database, up to date. Raises MissingExtra without the packages of the web."""
     from smalltale.errors import MissingExtra
 
     try:
-        from smalltale.server.database.session import Store
+        from smalltale.server.database.session import Database
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "web", "the hackathon's server") from error
-    store = Store(database)
+    store = Database(database)
     store.migrate()
     return store
 
 
 def serve(
     rules: Annotated[Path | None, typer.Option(help="The edition's TOML file.")] = None,
-    database: Database = DEFAULT,
+    database: DatabaseOption = DEFAULT,
     demo: Annotated[
         bool, typer.Option("--demo", help="Fill a sample edition and judge by a script.")
     ] = False,
@@ -60,7 +60,7 @@ def serve(
     """Run the hackathon's server."""
     import threading
 
-    store = open_store(database)
+    store = open_database(database)
     set_up_logs(log_json)
 
     import uvicorn
@@ -68,25 +68,25 @@ def serve(
     from smalltale.errors import SmalltaleError
     from smalltale.server import worker as working
     from smalltale.server.editions.editions import import_edition, read_edition
-    from smalltale.server.judging.panels import panel_of
+    from smalltale.server.judging.panels import open_panel
     from smalltale.server.web.app import create_app
-    from smalltale.server.web.oauth import providers_of
+    from smalltale.server.web.oauth import load_providers
 
     if demo:
-        from smalltale.server.demo import fill
+        from smalltale.server.demo import create_demo_edition
 
-        fill(store)
+        create_demo_edition(store)
     elif rules is not None:
         import_edition(store, read_edition(rules))
     invite_first(store, public_url or f"http://{host}:{port}")
     stop = threading.Event()
     threads = [
-        threading.Thread(target=working.work, args=(store, panel_of, stop), daemon=True)
+        threading.Thread(target=working.run_worker, args=(store, open_panel, stop), daemon=True)
         for _ in range(workers)
     ]
     for each in threads:
         each.start()
-    app = create_app(store, public_url=public_url, demo=demo, providers=providers_of())
+    app = create_app(store, public_url=public_url, demo=demo, providers=load_providers())
     print(
         f"serving {public_url or f'http://{host}:{port}'} from {store.url.render_as_string()}; Ctrl-C stops it",
         flush=True,
@@ -119,15 +119,15 @@ def set_up_logs(as_json: bool) -> None:
     import logging
     import sys
 
-    from smalltale.server.web.middleware.json_logs import REQUESTS, write_json_lines
+    from smalltale.server.web.middleware.json_logs import REQUEST_LOGGER, configure_json_logs
 
     if as_json:
-        write_json_lines(sys.stderr)
+        configure_json_logs(sys.stderr)
     else:
-        logging.getLogger(REQUESTS).setLevel(logging.WARNING)
+        logging.getLogger(REQUEST_LOGGER).setLevel(logging.WARNING)
 
 
-def invite_first(store: Store, url: str) -> None:
+def invite_first(store: Database, url: str) -> None:
     """On an empty database, print one invitation that makes the first organiser."""
     from sqlalchemy import select
 
@@ -144,7 +144,7 @@ def invite_first(store: Store, url: str) -> None:
 
 
 def worker(
-    database: Database = DEFAULT,
+    database: DatabaseOption = DEFAULT,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Leave when nothing waits.")] = False,
     log_json: LogJson = False,
 ) -> None:
@@ -152,15 +152,15 @@ def worker(
     import signal
     import threading
 
-    store = open_store(database)
+    store = open_database(database)
     set_up_logs(log_json)
 
     from smalltale.server import worker as working
-    from smalltale.server.judging.panels import panel_of
+    from smalltale.server.judging.panels import open_panel
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    done = working.work(store, panel_of, stop, until_idle=until_idle)
+    done = working.run_worker(store, open_panel, stop, until_idle=until_idle)
     print(f"judged {done} hand-ins")
     store.close()

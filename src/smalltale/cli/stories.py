@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 
-def stories_of(place: Path, split: Literal["train", "val"] = "train") -> Iterator[str]:
+def read_stories_from(place: Path, split: Literal["train", "val"] = "train") -> Iterator[str]:
     """The stories of a text file, or of a corpus folder's split; a folder is read as a stream.
 
     Raises FileProblem here and now where `place` is neither.

@@ -25,10 +25,10 @@ def add_to(app: typer.Typer) -> None:
         """Every problem of a hand-in at once; exit code 2 where it would be refused."""
         from smalltale.files import read_text
         from smalltale.rules import Rules, parse_rules
-        from smalltale.submission import check_files
+        from smalltale.submission import check_submission_files
 
         edition = parse_rules(read_text(rules), str(rules)) if rules else Rules()
-        verdict = check_files(file, prompts, edition)
+        verdict = check_submission_files(file, prompts, edition)
         if as_json:
             typer.echo(
                 json.dumps(

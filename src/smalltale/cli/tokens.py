@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from smalltale.tokens.sweep import Sweep
+    from smalltale.tokens.sweep import VocabularySweep
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
         from smalltale.tokens.tokenizer import TokenizerConfig
 
         loaded = load_recipe(recipe, set_ or [])
-        vocabulary = train_on_corpus(
+        vocabulary = train_corpus_tokenizer(
             corpus, out, loaded.section("tokenizer", TokenizerConfig), loaded.as_dict()
         )
         say(f"{out}: {vocabulary:,} tokens")
@@ -52,16 +52,18 @@ def add_to(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Turn any pre-trained tokenizer into a tokenizer folder."""
-        from smalltale.files import new_folder, provenance
-        from smalltale.tokens.convert import describe, open_tokenizer
+        from smalltale.files import atomic_folder, provenance_record
+        from smalltale.tokens.convert import describe_tokenizer, open_tokenizer
 
         began = time.monotonic()
         tokenizer = open_tokenizer(source, end_token=end_token)
-        with new_folder(out) as folder:
-            counts = {"vocabulary": tokenizer.vocabulary}
+        with atomic_folder(out) as folder:
+            counts = {"vocabulary": tokenizer.vocabulary_size}
             seconds = time.monotonic() - began
-            tokenizer.save(folder, provenance(inputs={"source": source}, counts=counts, seconds=seconds))
-        say(f"{out}: {describe(tokenizer)}")
+            tokenizer.save(
+                folder, provenance_record(inputs={"source": source}, counts=counts, seconds=seconds)
+            )
+        say(f"{out}: {describe_tokenizer(tokenizer)}")
 
     @tokens.command("encode")
     def encode(
@@ -95,7 +97,7 @@ def add_to(app: typer.Typer) -> None:
         """Show what each vocabulary costs and saves in each weight class."""
         from smalltale.config import load_recipe
         from smalltale.errors import RecipeError
-        from smalltale.tokens.sweep import ModelShape, sweep
+        from smalltale.tokens.sweep import ModelShape, sweep_vocabularies
         from smalltale.tokens.tokenizer import TokenizerConfig
 
         loaded = load_recipe(recipe, set_ or [])
@@ -105,7 +107,7 @@ def add_to(app: typer.Typer) -> None:
             wanted = sorted({int(size) for size in sizes.split(",")})
         except ValueError as error:
             raise RecipeError(f"--sizes {sizes!r} is not a list of whole numbers, as 1024,4096") from error
-        result = sweep(
+        result = sweep_vocabularies(
             corpus,
             wanted,
             loaded.section("tokenizer", TokenizerConfig),
@@ -122,7 +124,7 @@ def say(text: str) -> None:
     Console().print(text, highlight=False, soft_wrap=True)
 
 
-def show_sweep(result: Sweep) -> None:
+def show_sweep(result: VocabularySweep) -> None:
     """A table a weight class."""
     for name in dict.fromkeys(row.weight_class for row in result.rows):
         table = Table(title=f"{name}: recommended {result.recommended[name]:,}")
@@ -149,22 +151,22 @@ def show_sweep(result: Sweep) -> None:
         Console().print(table)
 
 
-def train_on_corpus(corpus: Path, out: Path, config: Any, recipe: dict[str, Any]) -> int:
+def train_corpus_tokenizer(corpus: Path, out: Path, config: Any, recipe: dict[str, Any]) -> int:
     """Train a tokenizer on a corpus folder's train split into `out`. Returns its vocabulary."""
     from smalltale.corpus.build import read_corpus
-    from smalltale.files import new_folder, provenance, refuse_foreign_folder, sha256_of
+    from smalltale.files import atomic_folder, provenance_record, refuse_foreign_folder, sha256_file
     from smalltale.tokens.tokenizer import train_tokenizer
 
     began = time.monotonic()
     refuse_foreign_folder(out)
     texts = (document.text for document in read_corpus(corpus, "train"))
     tokenizer = train_tokenizer(texts, config)
-    with new_folder(out) as folder:
-        record = provenance(
+    with atomic_folder(out) as folder:
+        record = provenance_record(
             recipe=recipe,
-            inputs={"corpus": sha256_of(corpus / "meta.json")},
-            counts={"vocabulary": tokenizer.vocabulary},
+            inputs={"corpus": sha256_file(corpus / "meta.json")},
+            counts={"vocabulary": tokenizer.vocabulary_size},
             seconds=time.monotonic() - began,
         )
         tokenizer.save(folder, record)
-    return tokenizer.vocabulary
+    return tokenizer.vocabulary_size

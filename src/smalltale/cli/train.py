@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from smalltale.model.transformer import ModelConfig
     from smalltale.tokens.tokenizer import Tokenizer
     from smalltale.training.config import TrainingConfig
-    from smalltale.training.trainer import TrainingSummary, Watcher
+    from smalltale.training.trainer import EvaluationCallback, TrainingSummary
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
         loaded = load_recipe(recipe, budget_overrides(minutes, steps, device) + (set_ or []))
         summary = train_recipe(loaded, tokens, tokenizer, out)
-        if not summary.leads:
+        if not summary.is_main:
             return
         bits = f", {summary.bits_per_byte:.4f} bits per byte" if summary.bits_per_byte is not None else ""
         console = Console()
@@ -57,18 +57,18 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Bits per byte of a checkpoint on held-out stories."""
         from smalltale.files import read_stories
-        from smalltale.model.foreign import is_outside, open_outside
+        from smalltale.model.foreign import is_foreign, open_foreign_model
         from smalltale.tokens.tokenizer import Tokenizer
-        from smalltale.training.checkpoint import load_model
+        from smalltale.training.checkpoint import load_checkpoint
         from smalltale.training.device import choose_device
         from smalltale.training.evaluate import evaluate
 
         stories = read_stories(text)
         where = choose_device(device).torch_device
-        if is_outside(checkpoint):
-            result = evaluate(open_outside(checkpoint, where), Tokenizer.load(checkpoint), stories)
+        if is_foreign(checkpoint):
+            result = evaluate(open_foreign_model(checkpoint, where), Tokenizer.load(checkpoint), stories)
         else:
-            loaded = load_model(checkpoint, where)
+            loaded = load_checkpoint(checkpoint, where)
             result = evaluate(loaded.model, loaded.tokenizer, stories)
         if as_json:
             typer.echo(
@@ -99,15 +99,16 @@ def budget_overrides(minutes: float | None, steps: int | None, device: str | Non
 
 
 def train_recipe(
-    recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, watch: Watcher | None = None
+    recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, watch: EvaluationCallback | None = None
 ) -> TrainingSummary:
     """Count the recipe's model, refuse it over its class's budget, then train it."""
-    from smalltale.counting.count import count_parameters, refuse_over_budget
+    from smalltale.counting.budget import refuse_over_budget
+    from smalltale.counting.count import count_parameters
     from smalltale.model.transformer import Transformer
     from smalltale.rules import Rules
     from smalltale.training.launch import train
 
-    loaded, shape, config = parts_of(recipe, tokenizer)
+    loaded, shape, config = load_run_parts(recipe, tokenizer)
     count = count_parameters(Transformer(shape))
     weight_class = Rules().weight_class(recipe.weight_class)
     refuse_over_budget(count, weight_class)
@@ -118,10 +119,12 @@ def train_recipe(
         "eos_token_id": loaded.end_id,
         "pad_token_id": loaded.pad_id,
     }
-    return train(config, shape, tokens, loaded, out, recipe=recipe.as_dict(), record=record, watch=watch)
+    return train(
+        config, shape, tokens, loaded, out, recipe=recipe.as_dict(), record=record, on_evaluation=watch
+    )
 
 
-def parts_of(recipe: Recipe, tokenizer: Path) -> tuple[Tokenizer, ModelConfig, TrainingConfig]:
+def load_run_parts(recipe: Recipe, tokenizer: Path) -> tuple[Tokenizer, ModelConfig, TrainingConfig]:
     """What a run is made of beside its tokens; the vocabulary is the tokenizer's where the recipe names none."""
     from smalltale.model.transformer import ModelConfig
     from smalltale.tokens.tokenizer import Tokenizer
@@ -130,5 +133,5 @@ def parts_of(recipe: Recipe, tokenizer: Path) -> tuple[Tokenizer, ModelConfig, T
     loaded = Tokenizer.load(tokenizer)
     shape = recipe.section("model", ModelConfig)
     if "vocabulary" not in recipe.tables.get("model", {}):
-        shape = replace(shape, vocabulary=loaded.vocabulary)
+        shape = replace(shape, vocabulary=loaded.vocabulary_size)
     return loaded, shape, recipe.section("training", TrainingConfig)

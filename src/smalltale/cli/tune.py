@@ -13,8 +13,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     import optuna
 
-    from smalltale.experiments.tune import Range, Trial
-    from smalltale.training.trainer import Watcher
+    from smalltale.experiments.tune import SearchRange, TrialRunner
+    from smalltale.training.trainer import EvaluationCallback
 
 SHOWN = 10
 """Trials in the printed table."""
@@ -42,24 +42,24 @@ def add_to(app: typer.Typer) -> None:
         set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, for all.")] = None,
     ) -> None:
         """Search for the best values of any recipe keys; stop it and start it again as you like."""
-        from smalltale.experiments.tune import open_study, parse_range, search
-        from smalltale.files import explained
+        from smalltale.experiments.tune import open_study, parse_range, run_trials
+        from smalltale.files import translate_os_errors
 
         ranges = [parse_range(each) for each in searched]
         check_ranges(recipe, set_ or [], ranges)
         check_parts(recipe, set_ or [], tokens, tokenizer)
-        with explained(out):
+        with translate_os_errors(out):
             out.mkdir(parents=True, exist_ok=True)
         opened = open_study(name, study or str(out / "study.journal"))
-        search(opened, ranges, trials, trial_of(recipe, set_ or [], tokens, tokenizer, out))
+        run_trials(opened, ranges, trials, trial_of(recipe, set_ or [], tokens, tokenizer, out))
         show(opened, ranges, out)
 
 
-def check_ranges(recipe: str, overrides: Sequence[str], ranges: Sequence[Range]) -> None:
+def check_ranges(recipe: str, overrides: Sequence[str], ranges: Sequence[SearchRange]) -> None:
     """Refuse a key that the recipe's model and training have not, or a bound that they do not take."""
     from smalltale.config import load_recipe
     from smalltale.errors import RecipeError
-    from smalltale.experiments.tune import as_override
+    from smalltale.experiments.tune import format_override
     from smalltale.model.transformer import ModelConfig
     from smalltale.training.config import TrainingConfig
 
@@ -69,8 +69,8 @@ def check_ranges(recipe: str, overrides: Sequence[str], ranges: Sequence[Range])
             raise RecipeError(
                 f"--search {each.key}: a trial is one training run; search keys of model and training"
             )
-        for value in each.samples():
-            loaded = load_recipe(recipe, [*overrides, as_override(each.key, value)])
+        for value in each.bounds():
+            loaded = load_recipe(recipe, [*overrides, format_override(each.key, value)])
             if section == "training":
                 loaded.section(section, TrainingConfig)
             else:
@@ -79,21 +79,21 @@ def check_ranges(recipe: str, overrides: Sequence[str], ranges: Sequence[Range])
 
 def check_parts(recipe: str, overrides: Sequence[str], tokens: Path, tokenizer: Path) -> None:
     """Refuse tokens and a tokenizer that no trial could train on."""
-    from smalltale.cli.train import parts_of
+    from smalltale.cli.train import load_run_parts
     from smalltale.config import load_recipe
     from smalltale.tokens.shards import read_tokens
-    from smalltale.training.launch import check_fit
+    from smalltale.training.launch import check_inputs_match
 
-    loaded, shape, config = parts_of(load_recipe(recipe, overrides), tokenizer)
-    check_fit(shape, read_tokens(tokens), loaded, config)
+    loaded, shape, config = load_run_parts(load_recipe(recipe, overrides), tokenizer)
+    check_inputs_match(shape, read_tokens(tokens), loaded, config)
 
 
-def trial_of(recipe: str, overrides: Sequence[str], tokens: Path, tokenizer: Path, out: Path) -> Trial:
+def trial_of(recipe: str, overrides: Sequence[str], tokens: Path, tokenizer: Path, out: Path) -> TrialRunner:
     """What runs one trial into a folder of its own."""
     from smalltale.cli.train import train_recipe
     from smalltale.config import load_recipe
 
-    def run(number: int, drawn: Sequence[str], watch: Watcher) -> float | None:
+    def run(number: int, drawn: Sequence[str], watch: EvaluationCallback) -> float | None:
         loaded = load_recipe(recipe, [*overrides, *drawn])
         summary = train_recipe(loaded, tokens, tokenizer, out / f"trial-{number:05d}", watch)
         return summary.bits_per_byte
@@ -101,10 +101,10 @@ def trial_of(recipe: str, overrides: Sequence[str], tokens: Path, tokenizer: Pat
     return run
 
 
-def show(study: optuna.Study, ranges: Sequence[Range], out: Path) -> None:
+def show(study: optuna.Study, ranges: Sequence[SearchRange], out: Path) -> None:
     """Print the best trials; write the best one's overrides."""
     from smalltale.errors import SmalltaleError
-    from smalltale.files import new_file
+    from smalltale.files import atomic_file
 
     finished = sorted(
         (each for each in study.get_trials(deepcopy=False) if each.value is not None),
@@ -126,7 +126,7 @@ def show(study: optuna.Study, ranges: Sequence[Range], out: Path) -> None:
     best = finished[0]
     lines = [f"# trial {best.number} of study {study.study_name}: {best.value:.4f} bits per byte"]
     lines += [f"{key} = {in_toml(value)}" for key, value in best.params.items()]
-    with new_file(out / "best.toml") as temporary:
+    with atomic_file(out / "best.toml") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     Console().print(
         f"{out / 'best.toml'}: the best of {len(finished)} whole trials, {len(study.trials) - len(finished)} pruned or "

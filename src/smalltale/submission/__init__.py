@@ -5,28 +5,35 @@ from pathlib import Path
 from typing import Any
 
 from smalltale.submission.declaration import write_declaration
-from smalltale.submission.gate import Verdict, as_seen, check_files, check_submission, normal, skeleton
 from smalltale.submission.table import (
     Completion,
-    Finding,
+    SubmissionIssue,
+    check_file_extension,
     export_for_spreadsheet,
     read_submission,
-    refuse_other_forms,
     write_table,
+)
+from smalltale.submission.validate import (
+    ValidationResult,
+    check_submission,
+    check_submission_files,
+    confusable_skeleton,
+    normalize_prompt,
+    normalize_visible_text,
 )
 
 __all__ = [
     "Completion",
-    "Finding",
-    "Verdict",
-    "as_seen",
-    "check_files",
+    "SubmissionIssue",
+    "ValidationResult",
+    "check_file_extension",
     "check_submission",
+    "check_submission_files",
+    "confusable_skeleton",
     "export_for_spreadsheet",
-    "normal",
+    "normalize_prompt",
+    "normalize_visible_text",
     "read_submission",
-    "refuse_other_forms",
-    "skeleton",
     "write_submission",
 ]
 

@@ -13,7 +13,7 @@ from typing import Any
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json, write_json
 from smalltale.rules import Rules
-from smalltale.submission.table import Finding
+from smalltale.submission.table import SubmissionIssue
 
 ASKED = {
     "team": "name your team",
@@ -29,17 +29,17 @@ ASKED = {
 
 def write_declaration(hand_in: Path, declaration: dict[str, Any]) -> None:
     """Write `submission.json` beside a hand-in."""
-    write_json(beside(hand_in), {"kind": "submission", "format": 1, **declaration})
+    write_json(declaration_path(hand_in), {"kind": "submission", "format": 1, **declaration})
 
 
-def beside(hand_in: Path) -> Path:
+def declaration_path(hand_in: Path) -> Path:
     """Where a hand-in's declaration stands."""
     return hand_in.with_name("submission.json")
 
 
-def check_declaration(hand_in: Path, rules: Rules) -> tuple[list[Finding], list[Finding]]:
+def check_declaration(hand_in: Path, rules: Rules) -> tuple[list[SubmissionIssue], list[SubmissionIssue]]:
     """What is wrong with the declaration beside a hand-in, and what it leaves open."""
-    path = beside(hand_in)
+    path = declaration_path(hand_in)
     if not path.exists():
         mend = "smalltale generate writes it; the form of the hackathon's page asks the same"
         return [], [finding("file", f"no {path.name} stands beside {hand_in.name}", mend)]
@@ -54,7 +54,7 @@ def check_declaration(hand_in: Path, rules: Rules) -> tuple[list[Finding], list[
     return errors_of(told, rules), open_
 
 
-def errors_of(told: dict[str, Any], rules: Rules) -> list[Finding]:
+def errors_of(told: dict[str, Any], rules: Rules) -> list[SubmissionIssue]:
     """What is declared and cannot be right."""
     errors = []
     entered, count, model = (told.get(name) for name in ("weight_class", "counted_parameters", "model_hash"))
@@ -79,6 +79,6 @@ def errors_of(told: dict[str, Any], rules: Rules) -> list[Finding]:
     return errors
 
 
-def finding(key: str, found: str, mend: str) -> Finding:
+def finding(key: str, found: str, mend: str) -> SubmissionIssue:
     """Something about submission.json."""
-    return Finding(row=None, column=f"{key} (submission.json)", found=found, mend=mend)
+    return SubmissionIssue(row=None, column=f"{key} (submission.json)", problem=found, fix=mend)

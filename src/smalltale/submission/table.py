@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained, new_file, write_jsonl
+from smalltale.files import atomic_file, translate_os_errors, write_jsonl
 from smalltale.rules import Rules
 
 COLUMNS = ("prompt", "completion")
@@ -39,31 +39,31 @@ class Completion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class SubmissionIssue:
     """One thing found in a hand-in."""
 
     row: int | None
     """The data row, from 1; None where it is about the whole file."""
     column: str
-    found: str
-    mend: str
+    problem: str
+    fix: str
 
     def __str__(self) -> str:
         where = f"row {self.row}, column {self.column}" if self.row is not None else f"column {self.column}"
-        return f"{where}: {self.found}; {self.mend}"
+        return f"{where}: {self.problem}; {self.fix}"
 
 
 @dataclass(frozen=True)
-class Table:
+class SubmissionTable:
     """What stands in a file."""
 
     rows: dict[int, Completion]
     """By data row, from 1; a cell that is no text is empty here."""
-    problems: list[Finding]
+    problems: list[SubmissionIssue]
 
 
 @dataclass(frozen=True)
-class Unread:
+class UnreadableRow:
     """A row that could not be read as one."""
 
     found: str
@@ -78,9 +78,9 @@ def read_submission(path: Path) -> list[Completion]:
     return list(table.rows.values())
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> SubmissionTable:
     """The rows of a hand-in. Raises FileProblem where it is no table with both columns."""
-    refuse_other_forms(path)
+    check_file_extension(path)
     readers = {".csv": rows_of_csv, ".jsonl": rows_of_jsonl, ".parquet": rows_of_parquet}
     found = readers[path.suffix.lower()](path)
     if not found:
@@ -88,18 +88,18 @@ def read_table(path: Path) -> Table:
     if len(found) > MAX_ROWS:
         raise FileProblem(f"{path} has {len(found):,} rows; hand in the completions alone")
     rows: dict[int, Completion] = {}
-    problems: list[Finding] = []
+    problems: list[SubmissionIssue] = []
     for number, row in enumerate(found, 1):
         if isinstance(row, dict):
             broken = {name: problem_of_cell(number, name, row.get(name)) for name in COLUMNS}
             problems += [each for each in broken.values() if each is not None]
             rows[number] = Completion(*("" if broken[name] else row[name] for name in COLUMNS))
         else:
-            problems.append(Finding(row=number, column="all", found=row.found, mend=row.mend))
-    return Table(rows, problems)
+            problems.append(SubmissionIssue(row=number, column="all", problem=row.found, fix=row.mend))
+    return SubmissionTable(rows, problems)
 
 
-def problem_of_cell(number: int, column: str, value: object) -> Finding | None:
+def problem_of_cell(number: int, column: str, value: object) -> SubmissionIssue | None:
     """Why a cell is no text, None where it is."""
     if value is None:
         found, mend = "it is missing", f"give every row a {column}"
@@ -112,17 +112,17 @@ def problem_of_cell(number: int, column: str, value: object) -> Finding | None:
         mend = "save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8"
     else:
         return None
-    return Finding(row=number, column=column, found=found, mend=mend)
+    return SubmissionIssue(row=number, column=column, problem=found, fix=mend)
 
 
-def rows_of_csv(path: Path) -> list[dict[str, Any] | Unread]:
+def rows_of_csv(path: Path) -> list[dict[str, Any] | UnreadableRow]:
     """The rows of a CSV file with a header."""
     csv.field_size_limit(MAX_CELL)
     reader = csv.DictReader(io.StringIO(text_of(path), newline=""), strict=True)
     try:
         refuse_other_columns(path, reader.fieldnames or [])
         return [
-            Unread(
+            UnreadableRow(
                 f"it has {len(row) - 1 + len(row[None])} cells and the header {len(row) - 1}",
                 "put a cell that has a comma or a quote in it between quotes",
             )
@@ -134,27 +134,29 @@ def rows_of_csv(path: Path) -> list[dict[str, Any] | Unread]:
         raise FileProblem(f"{path} line {reader.line_num} is not CSV ({error}); mend its quotes") from error
 
 
-def rows_of_jsonl(path: Path) -> list[dict[str, Any] | Unread]:
+def rows_of_jsonl(path: Path) -> list[dict[str, Any] | UnreadableRow]:
     """The object of every line."""
-    rows: list[dict[str, Any] | Unread] = []
+    rows: list[dict[str, Any] | UnreadableRow] = []
     for number, line in enumerate(text_of(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-            rows.append(Unread(f"line {number} is not JSON ({error})", "mend or remove the line"))
+            rows.append(UnreadableRow(f"line {number} is not JSON ({error})", "mend or remove the line"))
             continue
         told = isinstance(value, dict)
         rows.append(
-            value if told else Unread(f"line {number} is no object", 'write {"prompt": …, "completion": …}')
+            value
+            if told
+            else UnreadableRow(f"line {number} is no object", 'write {"prompt": …, "completion": …}')
         )
     return rows
 
 
 def text_of(path: Path) -> str:
     """The text of a file; bytes that are no UTF-8 become lone surrogates. Raises FileProblem where it is no text at all."""
-    with explained(path):
+    with translate_os_errors(path):
         raw = path.read_bytes()
     if not raw.strip():
         raise FileProblem(f"{path} is empty; hand in the completions of every prompt")
@@ -163,10 +165,10 @@ def text_of(path: Path) -> str:
     return raw.decode("utf-8-sig", "surrogateescape")
 
 
-def rows_of_parquet(path: Path) -> list[dict[str, Any] | Unread]:
+def rows_of_parquet(path: Path) -> list[dict[str, Any] | UnreadableRow]:
     """The two columns of a Parquet file, refused where they would unpack to more than a hand-in may hold."""
     try:
-        with explained(path), pq.ParquetFile(path) as opened:
+        with translate_os_errors(path), pq.ParquetFile(path) as opened:
             refuse_other_columns(path, opened.schema_arrow.names)
             unpacked = sum(
                 opened.metadata.row_group(each).total_byte_size for each in range(opened.num_row_groups)
@@ -180,9 +182,9 @@ def rows_of_parquet(path: Path) -> list[dict[str, Any] | Unread]:
         raise FileProblem(f"{path} is not whole Parquet in UTF-8 ({error}); write it again") from error
 
 
-def rows_within(path: Path, opened: pq.ParquetFile, most: int) -> list[dict[str, Any] | Unread]:
+def rows_within(path: Path, opened: pq.ParquetFile, most: int) -> list[dict[str, Any] | UnreadableRow]:
     """The rows, read a few at a time: a dictionary can say one long text 100,000 times in a few bytes."""
-    rows: list[dict[str, Any] | Unread] = []
+    rows: list[dict[str, Any] | UnreadableRow] = []
     total = 0
     for batch in opened.iter_batches(batch_size=64, columns=list(COLUMNS)):
         found = batch.to_pylist()
@@ -203,7 +205,7 @@ def refuse_other_columns(path: Path, names: Sequence[str]) -> None:
             raise FileProblem(f"{path} has {said} {name}; it must have one prompt and one completion a row")
 
 
-def refuse_other_forms(path: Path) -> None:
+def check_file_extension(path: Path) -> None:
     """Raise FileProblem for a hand-in of another ending, before work is spent on it."""
     if path.suffix.lower() not in {".csv", ".parquet", ".jsonl"}:
         raise FileProblem(
@@ -213,12 +215,12 @@ def refuse_other_forms(path: Path) -> None:
 
 def write_table(path: Path, rows: Sequence[Completion]) -> None:
     """Write CSV, JSONL or Parquet by the path's ending, to the letter."""
-    refuse_other_forms(path)
+    check_file_extension(path)
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
         write_jsonl(path, ({name: getattr(row, name) for name in COLUMNS} for row in rows))
         return
-    with new_file(path) as temporary:
+    with atomic_file(path) as temporary:
         if suffix == ".parquet":
             table = pa.table({name: [getattr(row, name) for row in rows] for name in COLUMNS})
             pq.write_table(table, temporary)
@@ -240,7 +242,7 @@ def export_for_spreadsheet(path: Path, rows: Sequence[Completion]) -> None:
 
     It is for reading; hand in the file that `write_table` writes.
     """
-    with new_file(path) as temporary:
+    with atomic_file(path) as temporary:
         write_csv(temporary, ((as_text(row.prompt), as_text(row.completion)) for row in rows))
 
 

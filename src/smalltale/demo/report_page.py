@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from smalltale.files import new_file
+from smalltale.files import atomic_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,12 @@ class DemoResult:
 def write_report(result: DemoResult, path: Path) -> None:
     """Write the page, whole or not at all."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("smalltale", "pages"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("smalltale.demo", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    page = environment.get_template("demo.html").render(result=result, curve=loss_curve(result.metrics))
-    with new_file(path) as temporary:
+    page = environment.get_template("report.html.jinja").render(
+        result=result, curve=loss_curve(result.metrics)
+    )
+    with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

@@ -153,20 +153,20 @@ SELECTORS = (range(0xFE00, 0xFE10), range(0xE0000, 0xE1000))
 """Variation selectors and tags, which show nothing and may carry a hidden text."""
 
 
-def sentences(story: str) -> list[str]:
+def split_sentences(story: str) -> list[str]:
     """The sentences of a story, white space at their ends removed."""
     found = (match.group().strip() for match in SENTENCE.finditer(story))
     return [sentence for sentence in found if sentence]
 
 
-def looped_sentences(story: str) -> int:
+def count_repeated_sentences(story: str) -> int:
     """How many sentences repeat an earlier one of at least four words."""
     seen: set[str] = set()
     repeated = 0
-    for sentence in sentences(story):
-        words = re.findall(r"\w+", sentence.lower())
-        key = " ".join(words)
-        if len(words) >= 4 and key in seen:
+    for sentence in split_sentences(story):
+        repeat_words = re.findall(r"\w+", sentence.lower())
+        key = " ".join(repeat_words)
+        if len(repeat_words) >= 4 and key in seen:
             repeated += 1
         seen.add(key)
     return repeated
@@ -176,32 +176,32 @@ def ends_properly(story: str) -> bool:
     """Whether the last sentence is finished and its quotes closed."""
     text = story.rstrip()
     last = text.splitlines()[-1] if text else ""
-    return quotes_closed(last) and text.rstrip("\"'”’)")[-1:] in {".", "!", "?"}
+    return has_closed_quotes(last) and text.rstrip("\"'”’)")[-1:] in {".", "!", "?"}
 
 
-def quotes_closed(text: str) -> bool:
+def has_closed_quotes(text: str) -> bool:
     """Whether every opened double quotation mark is closed."""
     return text.count("“") <= text.count("”") and text.count('"') % 2 == 0
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text, in lower case, without punctuation."""
     return WORD.findall(text.lower().replace("’", "'"))
 
 
-def word_pairs(text: str) -> set[tuple[str, str]]:
+def word_bigrams(text: str) -> set[tuple[str, str]]:
     """The pairs of neighbouring words."""
-    said = words(text)
+    said = split_words(text)
     return set(itertools.pairwise(said))
 
 
-def repeated_share(said: list[str], length: int = 4) -> float:
+def repeated_ngram_share(said: list[str], length: int = 4) -> float:
     """Share of the word runs of that length that stood earlier in the text."""
     runs = [tuple(said[place : place + length]) for place in range(len(said) - length + 1)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-def names(text: str) -> set[str]:
+def find_names(text: str) -> set[str]:
     """Words that look like names: written with a capital inside a sentence, and never small in this text."""
     small = set(re.findall(r"\b[a-z]+\b", text))
     inside = re.findall(r"(?<=[a-z,] )([A-Z][a-z]+)\b", text)
@@ -210,7 +210,7 @@ def names(text: str) -> set[str]:
 
 def pronoun_share(text: str) -> float | None:
     """Share of she among he and she (their forms counted); None where there is neither."""
-    said = words(text)
+    said = split_words(text)
     she = sum(each in {"she", "her", "hers", "herself"} for each in said)
     he = sum(each in {"he", "him", "his", "himself"} for each in said)
     return she / (she + he) if she + he else None
@@ -221,24 +221,24 @@ def echoes_prompt(prompt: str, completion: str) -> bool:
     return completion.strip().startswith(prompt.strip())
 
 
-def story_alone(prompt: str, completion: str) -> str:
+def strip_prompt_and_end_mark(prompt: str, completion: str) -> str:
     """The completion without its prompt repeated before it and without what follows the end-of-story mark."""
     text = completion.strip()
     return text.removeprefix(prompt.strip()).partition(END_OF_STORY)[0].strip()
 
 
-def judge_directed(story: str) -> list[str]:
+def find_judge_directed_text(story: str) -> list[str]:
     """The passages that speak to a judge instead of a child."""
-    return [story[begin:end].strip() for begin, end in spoken_to_judge(story)]
+    return [story[begin:end].strip() for begin, end in find_judge_directed_spans(story)]
 
 
-def spoken_to_judge(story: str) -> list[tuple[int, int]]:
+def find_judge_directed_spans(story: str) -> list[tuple[int, int]]:
     """Where a text speaks to a judge: begin and end of each passage, in order.
 
     Seen through letters of other alphabets, marks on letters, what is not drawn, and words pulled apart or run together;
     not in other languages nor in a cipher.
     """
-    plain, places = plain_letters(story)
+    plain, places = fold_to_latin(story)
     kept = [place for place, each in enumerate(plain) if each.isalnum()]
     near = "".join(plain[place] for place in kept).lower()
     found = [(places[each.start()], places[each.end() - 1]) for each in JUDGE_DIRECTED.finditer(plain)]
@@ -248,20 +248,20 @@ def spoken_to_judge(story: str) -> list[tuple[int, int]]:
     return sorted({(begin, end + 1) for begin, end in found})
 
 
-def plain_letters(text: str) -> tuple[str, Sequence[int]]:
+def fold_to_latin(text: str) -> tuple[str, Sequence[int]]:
     """A text as it is read, in plain Latin letters without marks, and for each of them its place in the text."""
     if text.isascii() and not CONTROL.search(text):
         return text, range(len(text))
     letters, places = [], []
     for place, each in enumerate(text):
         for part in each if each.isascii() else unicodedata.normalize("NFKD", each):
-            if is_drawn(part) and not unicodedata.combining(part):
+            if is_rendered(part) and not unicodedata.combining(part):
                 letters.append(LATIN.get(part.lower(), part))
                 places.append(place)
     return "".join(letters), places
 
 
-def is_drawn(character: str) -> bool:
+def is_rendered(character: str) -> bool:
     """Whether a character shows anything, or is white space: controls, joiners, selectors and tags do not."""
     if character in "\n\t":
         return True
@@ -269,6 +269,6 @@ def is_drawn(character: str) -> bool:
     return not unseen and unicodedata.category(character) not in {"Cc", "Cf", "Co", "Cs"}
 
 
-def is_visible(text: str) -> bool:
+def has_visible_text(text: str) -> bool:
     """Whether a text has anything a reader would see."""
     return any(unicodedata.category(each)[0] in "LNPS" and each not in BLANK_LETTERS for each in text)
