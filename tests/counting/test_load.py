@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from smalltale.counting.count import count_parameters
-from smalltale.counting.load import model_of_factory
-from smalltale.counting.shapes import closed_form, plan
-from smalltale.counting.verify import checked, verify
+from smalltale.counting.load import build_model_from_factory
+from smalltale.counting.shapes import closed_form_count, propose_shapes
+from smalltale.counting.verify import check_claim, verify_claim
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import sha256_of
-from smalltale.model.architectures import model_of_folder
+from smalltale.files import sha256_file
+from smalltale.model.architectures import build_model
 from smalltale.model.serialization import write_model
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.model.weights_file import check_weights
@@ -36,7 +36,7 @@ def hand_in(folder: Path, model: Path, **changes: object) -> Path:
     claim = {
         "counted_parameters": COUNTED,
         "weight_class": "small",
-        "model_hash": sha256_of(model / "model.safetensors"),
+        "model_hash": sha256_file(model / "model.safetensors"),
         **changes,
     }
     (folder / "submission.json").write_text(json.dumps(claim))
@@ -44,8 +44,8 @@ def hand_in(folder: Path, model: Path, **changes: object) -> Path:
 
 
 def test_our_own_folder_has_the_closed_form(tmp_path: Path) -> None:
-    found = count_parameters(model_of_folder(checkpoint(tmp_path)))
-    assert found.counted == COUNTED == closed_form(SHAPE)
+    found = count_parameters(build_model(checkpoint(tmp_path)))
+    assert found.counted == COUNTED == closed_form_count(SHAPE)
 
 
 def test_a_hugging_face_folder_needs_no_weights(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_hugging_face_folder_needs_no_weights(tmp_path: Path) -> None:
 
     GPT2Config(vocab_size=11, n_positions=16, n_embd=8, n_layer=2, n_head=2).save_pretrained(tmp_path)
     # 88 tied + 16·8 + 2·872 + 16
-    found = count_parameters(model_of_folder(tmp_path))
+    found = count_parameters(build_model(tmp_path))
     assert (found.counted, found.proven) == (88 + 128 + 1744 + 16, True)
 
 
@@ -70,15 +70,15 @@ def test_a_folder_that_asks_for_its_own_code_is_not_run(tmp_path: Path) -> None:
     )
     (tmp_path / "evil.py").write_text("raise SystemExit(3)")
     with pytest.raises(SmalltaleError, match="--trust-remote-code"):
-        model_of_folder(tmp_path)
+        build_model(tmp_path)
 
 
 def test_a_factory_that_needs_arguments_is_named() -> None:
     with pytest.raises(SmalltaleError, match=r"calling torch.nn:Linear\(\) failed"):
-        model_of_factory("torch.nn:Linear")
+        build_model_from_factory("torch.nn:Linear")
     with pytest.raises(SmalltaleError, match="importing no_such:thing failed"):
-        model_of_factory("no_such:thing")
-    assert isinstance(model_of_factory("torch.nn:Identity"), nn.Identity)
+        build_model_from_factory("no_such:thing")
+    assert isinstance(build_model_from_factory("torch.nn:Identity"), nn.Identity)
 
 
 def test_a_pickle_is_not_opened_unless_told(tmp_path: Path) -> None:
@@ -94,10 +94,10 @@ def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     header = json.dumps({"w": {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 16]}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
-    with pytest.raises(FileProblem, match="lies about w"):
+    with pytest.raises(FileProblem, match="not a valid safetensors file"):
         check_weights(nn.Linear(4, 4), path)
     path.write_bytes(struct.pack("<Q", 10_000_000_000) + b"{}")
-    with pytest.raises(FileProblem, match="claims 10,000,000,000 bytes"):
+    with pytest.raises(FileProblem, match="header too large"):
         check_weights(nn.Linear(4, 4), path)
 
 
@@ -118,23 +118,23 @@ def test_whole_numbers_for_weights_are_refused(tmp_path: Path) -> None:
 
 def test_an_honest_claim_passes_in_its_own_process(tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model")
-    found = verify(hand_in(tmp_path, model), model)
+    found = verify_claim(hand_in(tmp_path, model), model)
     assert (found.verdict, found.counted) == ("pass", COUNTED), found.reasons
 
 
 def test_a_smaller_claim_or_another_file_fails(tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model")
-    assert checked(hand_in(tmp_path, model, counted_parameters=3), model, frozenset()).verdict == "fail"
-    assert checked(hand_in(tmp_path, model, model_hash="00"), model, frozenset()).verdict == "fail"
+    assert check_claim(hand_in(tmp_path, model, counted_parameters=3), model, frozenset()).verdict == "fail"
+    assert check_claim(hand_in(tmp_path, model, model_hash="00"), model, frozenset()).verdict == "fail"
 
 
 def test_an_architecture_nobody_knows_is_unproven(tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model")
     claim = hand_in(tmp_path, model)
     (model / "config.json").write_text('{"model_type": "my_own"}')
-    assert checked(claim, model, frozenset()).verdict == "unproven"
+    assert check_claim(claim, model, frozenset()).verdict == "unproven"
 
 
 def test_a_plan_fills_its_class() -> None:
-    best = plan(30_000_000)[0]
-    assert 0.98 * 30_000_000 <= closed_form(best) <= 30_000_000
+    best = propose_shapes(30_000_000)[0]
+    assert 0.98 * 30_000_000 <= closed_form_count(best) <= 30_000_000

@@ -1,123 +1,104 @@
 """Checks a weights file against a model by names, shapes and types, before any weight is read.
 
-In: a module and a safetensors file, or a pickled state_dict where the caller allows it. Out: nothing, or FileProblem.
+Input: a module and a safetensors file, or a pickled state_dict if the caller allows it. Output: None, or FileProblem.
+`safetensors.safe_open` maps the file, reads its header only and refuses a header that is too large for the file, unknown
+types, sizes that shape and type do not give, gaps, overlaps, and bytes missing or left over at the end.
 """
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained
+from smalltale.files import translate_os_errors
 from smalltale.model.architectures import FORWARD_ERRORS
 
-HEADER_LIMIT = 100_000_000
-"""The safetensors format's own limit on its header, in bytes."""
+COMPLEX = "C64"
+NON_FLOAT_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
+WRAPPER_KEYS = ("model", "state_dict", "model_state_dict")
+"""Keys under which nanoGPT, LitGPT and Lightning checkpoints hold the state_dict."""
+WRAPPER_PREFIXES = ("_orig_mod.", "model.", "module.")
+"""Prefixes that torch.compile, Lightning and DistributedDataParallel add to the names of weights."""
 
 
 def check_weights(model: nn.Module, path: Path, allow_pickle: bool = False) -> None:
-    """Raise FileProblem unless the file's names and shapes are the model's; safetensors by its header alone.
+    """Raise FileProblem unless the file's names and shapes are the model's; safetensors also by type.
 
-    A nanoGPT, LitGPT or Lightning checkpoint is a pickle: it is opened only where allowed, and then only tensors of it.
+    A .pt or .ckpt file is a pickle: it is opened only if allowed, and then only its tensors are loaded.
     """
     if path.suffix == ".safetensors":
-        found = {
-            name: (tuple(each["shape"]), each["dtype"]) for name, each in safetensors_header(path).items()
-        }
-        compare_shapes(model, {name: shape for name, (shape, _) in found.items()}, path)
-        state = model.state_dict()
-        for name, (_, dtype) in found.items():
-            if (dtype[0] in "BF" and dtype != "BOOL") != state[name].is_floating_point() and dtype != "C64":
-                raise FileProblem(
-                    f"{path}: weight {name} is {dtype}, the model's is {state[name].dtype}; the file is not of this model"
-                )
-        return
-    if not allow_pickle:
+        check_safetensors(model, path)
+    elif allow_pickle:
+        compare_shapes(model, pickled_shapes(model, path), path)
+    else:
         raise FileProblem(
-            f"{path} is a pickle, which may run code when opened; give safetensors, or say --allow-pickle"
+            f"{path} is a pickle, which may run code when opened; give a safetensors file, or add --allow-pickle"
         )
+
+
+def check_safetensors(model: nn.Module, path: Path) -> None:
+    """Compare the header's names, shapes and types with the model's."""
     try:
-        loaded = torch.load(path, map_location="meta", weights_only=True)
+        with translate_os_errors(path), safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            dtypes = {name: part.get_dtype() for name, part in slices.items()}
+    except SafetensorError as error:
+        raise FileProblem(f"{path} is not a valid safetensors file ({error}); copy it again") from error
+    compare_shapes(model, shapes, path)
+    state = model.state_dict()
+    for name, dtype in dtypes.items():
+        if dtype != COMPLEX and (dtype not in NON_FLOAT_TYPES) != state[name].is_floating_point():
+            raise FileProblem(
+                f"{path}: weight {name} is {dtype}, the model's is {state[name].dtype}; the file is not of this model"
+            )
+
+
+def pickled_shapes(model: nn.Module, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a pickled state_dict by the model's names; tensors are created without data, no other code runs."""
+    try:
+        state_dict = torch.load(path, map_location="meta", weights_only=True)
     except (*FORWARD_ERRORS, OSError, EOFError) as error:
         raise FileProblem(
-            f"{path} is not a checkpoint of tensors ({type(error).__name__}); save its state_dict anew"
+            f"{path} is not a checkpoint of tensors ({type(error).__name__}); save its state_dict again"
         ) from error
     except pickle.UnpicklingError as error:
         raise FileProblem(
-            f"{path} holds more than tensors, and that is not run; save its state_dict anew"
+            f"{path} holds objects other than tensors, which are not loaded; save its state_dict alone"
         ) from error
-    for key in ("model", "state_dict", "model_state_dict"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
+    for key in WRAPPER_KEYS:
+        if isinstance(state_dict, dict) and isinstance(state_dict.get(key), dict):
+            state_dict = state_dict[key]
     shapes = {}
-    for name, each in loaded.items():
-        if isinstance(each, torch.Tensor):
-            for prefix in ("_orig_mod.", "model.", "module."):
+    for name, tensor in state_dict.items():
+        if isinstance(tensor, torch.Tensor):
+            for prefix in WRAPPER_PREFIXES:
                 if name.startswith(prefix) and name not in model.state_dict():
                     name = name.removeprefix(prefix)
-            shapes[name] = tuple(each.shape)
-    compare_shapes(model, shapes, path)
+            shapes[name] = tuple(tensor.shape)
+    return shapes
 
 
-def compare_shapes(model: nn.Module, found: dict[str, tuple[int, ...]], path: Path) -> None:
-    """Names of one storage may be left out but for one, as safetensors wants it."""
+def compare_shapes(model: nn.Module, shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+    """Raise FileProblem unless `shapes` are the model's. Of names that share storage, safetensors keeps only one."""
     state = model.state_dict(keep_vars=True)
-    expected = {name: tuple(each.shape) for name, each in state.items()}
-    groups: dict[int, list[str]] = {}
-    for name, each in state.items():
-        groups.setdefault(each.data_ptr() if not each.is_meta else id(each), []).append(name)
-    missing = {name for names in groups.values() for name in names if not set(names) & found.keys()}
-    wrong = {name for name in found if found[name] != expected.get(name)} | missing
+    expected = {name: tuple(parameter.shape) for name, parameter in state.items()}
+    names_by_storage: dict[int, list[str]] = {}
+    for name, parameter in state.items():
+        storage = parameter.data_ptr() if not parameter.is_meta else id(parameter)
+        names_by_storage.setdefault(storage, []).append(name)
+    missing = {
+        name for names in names_by_storage.values() for name in names if not set(names) & shapes.keys()
+    }
+    wrong = {name for name, shape in shapes.items() if shape != expected.get(name)} | missing
     if wrong:
         name = min(wrong)
         raise FileProblem(
-            f"{path}: weight {name} has shape {found.get(name)}, the model's is {expected.get(name)}; "
+            f"{path}: weight {name} has shape {shapes.get(name)}, the model's is {expected.get(name)}; "
             "the file is not of this model"
         )
-
-
-def safetensors_header(path: Path) -> dict[str, Any]:
-    """A safetensors file's table, checked against the file: offsets without gap or overlap, sizes as shapes and types say."""
-
-    with explained(path), path.open("rb") as opened:
-        size = path.stat().st_size
-        length = int.from_bytes(opened.read(8), "little")
-        if size < 8 or length > min(HEADER_LIMIT, size - 8):
-            raise FileProblem(
-                f"{path} is not safetensors: its header claims {length:,} bytes, the file has {size:,}; copy it again"
-            )
-        raw = opened.read(length)
-    try:
-        table = json.loads(raw)
-        table.pop("__metadata__", None)
-        spans = sorted((*each["data_offsets"], name) for name, each in table.items())
-        end = 0
-        for start, stop, name in spans:
-            elements = torch.Size(table[name]["shape"]).numel()
-            if start != end or stop - start != elements * BYTES[table[name]["dtype"]]:
-                raise FileProblem(
-                    f"{path}: the header lies about {name}: its shape and type do not fill bytes {start:,} to {stop:,}"
-                )
-            end = stop
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise FileProblem(
-            f"{path} is not safetensors: its header cannot be read ({error}); copy it again"
-        ) from error
-    if end != size - 8 - length:
-        raise FileProblem(
-            f"{path}: the header claims {end:,} bytes of weights, the file has {size - 8 - length:,}; copy it again"
-        )
-    return dict(table)
-
-
-BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "U16": 2, "U32": 4,
-    "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8,
-}  # fmt: skip
-"""Bytes of an element by safetensors' names."""
