@@ -1,9 +1,9 @@
-"""Log set-up and progress display: a live one on a terminal, plain lines in a pipe.
+"""Logging setup and progress display: rich's bars on a terminal, a line every few seconds in a pipe.
 
-In: logging records of the stages. A record with `extra={"done": n, "total": m, "unit": "stories"}` moves a bar (m is None
-where it is not known; `figures`, short words with the most important first, replace the count shown); any other is a line.
-Out: what a person sees, on standard error.
-Beware: a stage that begins while another has not reached its total is drawn below it, and the other goes on afterwards.
+Input: records of the `smalltale` loggers. A record with `extra={"done": n, "total": m, "unit": "stories"}` updates the stage
+named by its message (m is None while unknown; `figures`, short texts with the most important first, replace the count);
+every other record is printed as a line. Output: standard error.
+Note: a stage that starts before another has finished is shown below it, and the first continues afterwards.
 """
 
 from __future__ import annotations
@@ -11,188 +11,134 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-PLAIN_SECONDS = 5.0
-"""At most one progress line a stage in so many seconds where the output is not a terminal."""
+SECONDS_BETWEEN_LINES = 5.0
+"""Least time between two progress lines of one stage where the output is not a terminal."""
 REDRAWS_PER_SECOND = 4
-LEAST_BAR = 20
-"""Columns of a bar that are worth drawing beside a stage's figures; with fewer, those have a line of their own."""
-MOST_BAR = 60
-DEEPEST = 2
-"""Stages shown at once."""
+SPEED_WINDOW_SECONDS = 120.0
+"""The remaining time is estimated from the speed over this window."""
 
 
-@dataclass(kw_only=True)
-class Stage:
-    """Something under way, as last reported."""
+class StageProgress(Progress):
+    """rich's progress bars, with the figures of each stage on a line of their own."""
 
-    name: str
-    began: float
-    first: float
-    """`done` when it began: a resumed run does not begin at 0, and its speed is that of what it did since."""
-    shown: float
-    """When its last plain line was written."""
-    reported: float = 0.0
-    done: float = 0.0
-    total: float | None = None
-    words: Sequence[str] = ()
-
-    @property
-    def finished(self) -> bool:
-        return self.total is not None and self.done >= self.total
-
-    @property
-    def share(self) -> str:
-        return f"{100 * self.done / self.total:3.0f} %" if self.total else ""
-
-    @property
-    def left(self) -> str:
-        """The time that the rest takes at the speed so far, as words."""
-        advanced = self.done - self.first
-        if self.total is None or self.finished or advanced <= 0:
-            return ""
-        return f"{clock((self.reported - self.began) * (self.total - self.done) / advanced)} left"
-
-    def report(self, now: float, done: float, total: float | None, unit: str, words: Sequence[str]) -> None:
-        """Take in a record."""
-        self.reported, self.done, self.total = now, done, total
-        if not words:
-            seconds = now - self.began
-            of = f"/{total:,.0f}" if total is not None else ""
-            words = [f"{done:,.0f}{of} {unit}"]
-            if seconds > 0 and done > self.first:
-                words.append(f"{(done - self.first) / seconds:,.0f}/s")
-        self.words = words
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """One line, or two where the words leave no room for a bar; words that do not fit are left out whole."""
-        if not self.total:
-            yield Text(fitting([self.name, *self.words], options.max_width))
-            return
-        words = fitting(self.words, options.max_width)
-        around = fitting(
-            [each for each in (self.share, self.left) if each], options.max_width - len(self.name) - 2
-        )
-        room = options.max_width - len(self.name) - len(around) - 4
-        together = room - len(words) - 2 >= LEAST_BAR
-        width = min(MOST_BAR, room - len(words) - 2 if together else room)
-        bar = ProgressBar(total=self.total, completed=min(self.done, self.total), width=max(1, width))
-        cells: list[RenderableType] = [
-            Text(self.name),
-            bar,
-            Text(around),
-            *([Text(words)] if together else []),
-        ]
-        row = Table.grid(*("" for _ in cells), padding=(0, 2, 0, 0))
-        row.add_row(*cells)
-        yield row
-        if not together:
-            yield Text(words)
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.tasks:
+            if task.total is None:
+                yield Text(fit_width([task.description, *task.fields["figures"]], self.console.width))
+            else:
+                yield self.make_tasks_table([task])
+                yield Text(fit_width(task.fields["figures"], self.console.width))
 
 
 class ProgressHandler(logging.Handler):
-    """Shows the records of the `smalltale` loggers."""
+    """Shows the records of the `smalltale` loggers on a console."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
         self.console = console
-        self.draws = console.is_terminal and not console.is_dumb_terminal
-        self.stages: list[Stage] = []
-        self.live: Live | None = None
+        self.draws_bars = console.is_terminal and not console.is_dumb_terminal
+        self.progress = self.new_progress()
+
+    def new_progress(self) -> StageProgress:
+        return StageProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            refresh_per_second=REDRAWS_PER_SECOND,
+            speed_estimate_period=SPEED_WINDOW_SECONDS,
+            disable=not self.draws_bars,
+            # With results piped to a file, prints must go there and not above the bars.
+            redirect_stdout=sys.stdout.isatty(),
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         done = getattr(record, "done", None)
         if done is None:
             self.console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
             return
-        stage = self.stage(record.getMessage(), float(done))
-        total, unit = getattr(record, "total", None), getattr(record, "unit", "")
-        stage.report(time.monotonic(), float(done), total, unit, getattr(record, "figures", ()))
-        if self.draws:
-            self.draw()
+        total = getattr(record, "total", None)
+        task = self.start_or_resume_stage(record.getMessage(), done, total)
+        self.progress.update(task.id, completed=done, total=total)
+        figures = getattr(record, "figures", None) or count_figures(task, getattr(record, "unit", ""))
+        self.progress.update(task.id, figures=figures)
+        if self.draws_bars:
+            self.progress.start()
         else:
-            self.write_plainly(stage)
-        if stage.finished:
-            self.stages.remove(stage)
-            if not self.stages:
+            self.print_line(task)
+        if task.finished:
+            self.progress.remove_task(task.id)
+            if not self.progress.tasks:
                 self.close()
 
-    def stage(self, name: str, done: float) -> Stage:
-        """The stage of that name; a new one stands below those that are not at their end."""
-        for number, each in enumerate(self.stages):
-            if each.name == name:
-                del self.stages[number + 1 :]
-                return each
-        kept = [each for each in self.stages if each.total is not None][-(DEEPEST - 1) :]
-        now = time.monotonic()
-        self.stages = [*kept, Stage(name=name, began=now, first=done, shown=now if kept else 0.0)]
-        return self.stages[-1]
+    def start_or_resume_stage(self, name: str, done: float, total: float | None) -> Task:
+        """The stage of that name, innermost from now on; a new one is kept below the last unfinished stage only."""
+        tasks = self.progress.tasks
+        names = [task.description for task in tasks]
+        if name in names:
+            kept = tasks[: names.index(name) + 1]
+        else:
+            kept = [task for task in tasks if task.total is not None][-1:]
+            printed_at = time.monotonic() if kept else float("-inf")
+            # A resumed run starts at `done`, so its speed counts only what it does from here.
+            self.progress.add_task(name, completed=done, total=total, figures=(), printed_at=printed_at)
+            kept.append(self.progress.tasks[-1])
+        kept_ids = {task.id for task in kept}
+        for task in tasks:
+            if task.id not in kept_ids:
+                self.progress.remove_task(task.id)
+        return kept[-1]
 
-    def write_plainly(self, stage: Stage) -> None:
-        """A line for a pipe, if it is time for one; a short stage inside another is not worth one."""
+    def print_line(self, task: Task) -> None:
+        """Print a stage's state, unless it was printed a moment ago; a short stage inside another is never printed."""
         now = time.monotonic()
-        inner = stage is not self.stages[0]
-        if now - stage.shown < PLAIN_SECONDS and (inner or not stage.finished):
+        is_inner = task.id != self.progress.tasks[0].id
+        if now - task.fields["printed_at"] < SECONDS_BETWEEN_LINES and (is_inner or not task.finished):
             return
-        stage.shown = now
-        words = "  ".join(each for each in (stage.share, *stage.words, stage.left) if each)
-        self.console.print(f"{stage.name}: {words}", markup=False, highlight=False, soft_wrap=True)
-
-    def draw(self) -> None:
-        """Show the stages; the display is drawn anew a few times a second."""
-        if self.live is None:
-            self.live = Live(
-                get_renderable=self.drawn,
-                console=self.console,
-                refresh_per_second=REDRAWS_PER_SECOND,
-                transient=True,
-                # Results in a pipe must not be drawn into the terminal.
-                redirect_stdout=sys.stdout.isatty(),
-            )
-            self.live.start()
-
-    def drawn(self) -> Table:
-        rows = Table.grid()
-        for each in tuple(self.stages):
-            rows.add_row(each)
-        return rows
+        task.fields["printed_at"] = now
+        parts = [f"{task.percentage:3.0f} %"] if task.total else []
+        parts += task.fields["figures"]
+        if task.time_remaining:
+            parts.append(f"{timedelta(seconds=round(task.time_remaining))} left")
+        line = f"{task.description}: {'  '.join(parts)}"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Take the display away; a later record brings it back."""
-        self.stages = []
-        if self.live is not None:
-            live, self.live = self.live, None
-            live.stop()
+        """Remove the bars; a later record starts new ones."""
+        if self.draws_bars:  # in a pipe, stop() would print an empty line
+            self.progress.stop()
+        self.progress = self.new_progress()
 
 
-def fitting(words: Sequence[str], width: int) -> str:
-    """As many of the words, from the first on, as stand in a line."""
-    kept = list(words)
-    while len(kept) > 1 and len("  ".join(kept)) > width:
-        kept.pop()
-    return "  ".join(kept)[:width]
+def count_figures(task: Task, unit: str) -> list[str]:
+    """The count of a stage that logs no figures of its own, and its speed once that is known."""
+    total = f"/{task.total:,.0f}" if task.total is not None else ""
+    speed = [f"{task.speed:,.0f}/s"] if task.speed else []
+    return [f"{task.completed:,.0f}{total} {unit}", *speed]
 
 
-def clock(seconds: float) -> str:
-    """A length of time as 1:05, with hours 2:01:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def fit_width(words: Sequence[str], width: int) -> str:
+    """As many of `words`, from the first on, as fit into a line."""
+    fitting = list(words)
+    while len(fitting) > 1 and len("  ".join(fitting)) > width:
+        fitting.pop()
+    return "  ".join(fitting)[:width]
 
 
-def set_up_logging(*, quiet: bool = False) -> ProgressHandler:
+def set_up_logging() -> ProgressHandler:
     """Send the stages' records to standard error. Returns the handler; close it before the process ends."""
     handler = ProgressHandler(Console(stderr=True))
     root = logging.getLogger("smalltale")
     root.handlers = [handler]
-    root.setLevel(logging.WARNING if quiet else logging.INFO)
+    root.setLevel(logging.INFO)
     root.propagate = False
     return handler
