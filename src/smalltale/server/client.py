@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from smalltale.errors import SmalltaleError
-from smalltale.files import explained, new_file, read_json
-from smalltale.server.verification.sandbox import MODEL_FILES, refuse_risky
+from smalltale.files import atomic_file, read_json, translate_os_errors
+from smalltale.server.verification.sandbox import MODEL_FILES, check_model_folder
 
 SECONDS = 120
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -30,7 +30,7 @@ def token_file() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "smalltale" / "tokens.json"
 
 
-def address(url: str) -> str:
+def server_url(url: str) -> str:
     """A server's address, tidied. Raises SmalltaleError for one that would send a token in the clear."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -40,28 +40,28 @@ def address(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def keep_token(url: str, token: str) -> None:
+def save_token(url: str, token: str) -> None:
     """Keep a token for a server."""
     path = token_file()
     kept = read_json(path) if path.exists() else {}
-    with new_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps({**kept, address(url): token}), encoding="utf-8")
+        temporary.write_text(json.dumps({**kept, server_url(url): token}), encoding="utf-8")
 
 
-def token_for(url: str) -> str:
+def load_token(url: str) -> str:
     """The token kept for a server. Raises SmalltaleError where there is none."""
     if token := os.environ.get("SMALLTALE_TOKEN"):
         return token
     kept = read_json(token_file()) if token_file().exists() else {}
-    if address(url) not in kept:
+    if server_url(url) not in kept:
         raise SmalltaleError(
-            f"there is no token for {address(url)}; make one on its account page, then run: smalltale login {address(url)}"
+            f"there is no token for {server_url(url)}; make one on its account page, then run: smalltale login {server_url(url)}"
         )
-    return str(kept[address(url)])
+    return str(kept[server_url(url)])
 
 
-def call(
+def call_api(
     url: str, path: str, *, token: str | None = None, form: tuple[dict[str, str], Path] | None = None
 ) -> Any:
     """One call of the API. Raises SmalltaleError with everything the server found."""
@@ -72,14 +72,14 @@ def call(
         mark = secrets.token_hex(16)
         headers["Content-Type"] = f"multipart/form-data; boundary={mark}"
         body = multipart(mark, *form)
-    request = urllib.request.Request(f"{address(url)}/api/v1{path}", data=body, headers=headers)
+    request = urllib.request.Request(f"{server_url(url)}/api/v1{path}", data=body, headers=headers)
     return answered(request, url)
 
 
 def send_model(url: str, number: int, folder: Path, token: str) -> Any:
     """Send a checkpoint folder's model with a hand-in. Raises SmalltaleError with everything the server found."""
-    refuse_risky(folder)
-    before = call(url, f"/hand-ins/{number}", token=token)["model"]
+    check_model_folder(folder)
+    before = call_api(url, f"/hand-ins/{number}", token=token)["model"]
     if not before["wanted"]:
         raise SmalltaleError(
             f"hand-in {number} needs no model now (it is {before['state'] or 'not asked for'}); "
@@ -98,7 +98,7 @@ def send_model(url: str, number: int, folder: Path, token: str) -> Any:
         "Content-Type": f"multipart/form-data; boundary={mark}",
         "Content-Length": str(size),
     }
-    where = f"{address(url)}/api/v1/hand-ins/{number}/model"
+    where = f"{server_url(url)}/api/v1/hand-ins/{number}/model"
     return answered(urllib.request.Request(where, data=in_pieces(parts), headers=headers, method="POST"), url)
 
 
@@ -108,7 +108,7 @@ def in_pieces(parts: Sequence[bytes | Path]) -> Iterator[bytes]:
         if isinstance(each, bytes):
             yield each
             continue
-        with explained(each), each.open("rb") as opened:
+        with translate_os_errors(each), each.open("rb") as opened:
             while piece := opened.read(1 << 20):
                 yield piece
 
@@ -124,7 +124,7 @@ def answered(request: urllib.request.Request, url: str) -> Any:
     except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
         reason = getattr(error, "reason", error)
         raise SmalltaleError(
-            f"{address(url)} does not answer as expected ({reason}); check the address and try again"
+            f"{server_url(url)} does not answer as expected ({reason}); check the address and try again"
         ) from error
 
 
@@ -143,7 +143,7 @@ def told(body: bytes, status: int) -> str:
 
 def multipart(mark: str, fields: dict[str, str], path: Path) -> bytes:
     """A form with one file."""
-    with explained(path):
+    with translate_os_errors(path):
         content = path.read_bytes()
     name = "".join(char if char.isalnum() or char in "._-" else "_" for char in path.name)
     parts = [
@@ -161,7 +161,7 @@ def part_head(mark: str, field: str, name: str) -> bytes:
     ).encode()
 
 
-def declared_beside(path: Path) -> dict[str, str]:
+def read_declaration(path: Path) -> dict[str, str]:
     """The declaration in the submission.json beside a hand-in, as the API's fields."""
     beside = path.with_name("submission.json")
     found = read_json(beside) if beside.exists() else {}

@@ -15,24 +15,24 @@ from datetime import timedelta
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from smalltale.rules import aoe_day, rules_from
-from smalltale.server.accounts.accounts import add_person, name_key
+from smalltale.rules import aoe_day, rules_from_table
+from smalltale.server.accounts.accounts import create_person, name_key
 from smalltale.server.accounts.passwords import hash_password
 from smalltale.server.database.models import (
-    Completion,
+    CompletionRow,
     Edition,
-    HandIn,
-    Member,
     Person,
     Prompt,
     PromptSet,
+    Submission,
     Team,
+    TeamMember,
 )
-from smalltale.server.database.session import Store, audit
-from smalltale.server.editions.editions import EditionDraft, PromptSetDraft, import_edition, rules_of
+from smalltale.server.database.session import Database, append_audit
+from smalltale.server.editions.editions import EditionDraft, PromptSetDraft, get_rules, import_edition
 from smalltale.server.judging.queue import queue_judging
 from smalltale.server.judging.scripted import ScriptedPanel
-from smalltale.server.worker import work
+from smalltale.server.worker import run_worker
 
 PASSWORD = "tell me a story"  # of the two demonstration accounts; their sign-in page shows it
 NAMES = ("Lily", "Tom", "Mia", "Ben", "Anna", "Sam", "Zoe", "Max")
@@ -76,12 +76,12 @@ def story(rng: random.Random, skill: int) -> str:
     return " ".join(lines[1:])
 
 
-def fill(store: Store) -> None:
+def create_demo_edition(database: Database) -> None:
     """Make the sample edition where the database has none."""
-    with store.read() as session:
+    with database.read() as session:
         if session.scalar(select(Edition.id).limit(1)) is not None:
             return
-    now, rng = store.now(), random.Random(7)
+    now, rng = database.now(), random.Random(7)
     start, end = aoe_day(now - timedelta(days=16)), aoe_day(now + timedelta(days=19))
     toml = f'team_lock_days = 30\nstart = {start}\nend = {end}\n[edition]\nslug = "demo"\n'
     prompts = [
@@ -92,9 +92,9 @@ def fill(store: Store) -> None:
         f"Nobody in {PLACES[n]} believed it, but {name} had seen {thing} that very morning."
         for n, (name, thing) in enumerate(zip(NAMES[:6], THINGS, strict=False))
     ]
-    rules = rules_from(tomllib.loads(toml), "the demonstration")
+    rules = rules_from_table(tomllib.loads(toml), "the demonstration")
     edition = import_edition(
-        store,
+        database,
         EditionDraft(
             slug="demo",
             title="The Kitchen Table Edition",
@@ -115,25 +115,25 @@ def fill(store: Store) -> None:
             ],
         ),
     )
-    with store.write() as session:
+    with database.write() as session:
         kept = hash_password(PASSWORD)
-        add_person(session, store, "organiser", password=kept, admin=True)
-        add_person(session, store, "guest", password=kept)
+        create_person(session, database, "organiser", password=kept, admin=True)
+        create_person(session, database, "guest", password=kept)
         for number, (name, hardware, skill) in enumerate(TEAMS):
-            person = add_person(
+            person = create_person(
                 session,
-                store,
+                database,
                 "ada" if number == 0 else f"writer-{number}",
                 password=kept if number == 0 else None,
             )
-            fill_team(session, store, edition, person, name, hardware, skill, random.Random(number))
-        audit(session, now, "server", "sample made", "demo")
-    work(store, lambda _edition, _panel: ScriptedPanel(), threading.Event(), until_idle=True)
+            fill_team(session, database, edition, person, name, hardware, skill, random.Random(number))
+        append_audit(session, now, "server", "sample made", "demo")
+    run_worker(database, lambda _edition, _panel: ScriptedPanel(), threading.Event(), until_idle=True)
 
 
 def fill_team(
     session: Session,
-    store: Store,
+    database: Database,
     edition: Edition,
     person: Person,
     name: str,
@@ -142,7 +142,7 @@ def fill_team(
     rng: random.Random,
 ) -> None:
     """One team of the sample, with a hand-in every few days."""
-    rules, now = rules_of(edition), store.now()
+    rules, now = get_rules(edition), database.now()
     slotted = rules.class_for_hardware(hardware)
     team = Team(
         edition_id=edition.id,
@@ -155,7 +155,7 @@ def fill_team(
     )
     session.add(team)
     session.flush()
-    session.add(Member(edition_id=edition.id, person_id=person.id, team_id=team.id, seat=0))
+    session.add(TeamMember(edition_id=edition.id, person_id=person.id, team_id=team.id, seat=0))
     prompts = session.scalars(
         select(Prompt)
         .join(PromptSet, PromptSet.id == Prompt.prompt_set_id)
@@ -164,7 +164,7 @@ def fill_team(
     ).all()
     for days_ago in sorted(rng.sample(range(1, 15), 4), reverse=True):
         received = now - timedelta(days=days_ago)
-        row = HandIn(
+        row = Submission(
             edition_id=edition.id,
             team_id=team.id,
             person_id=person.id,
@@ -187,9 +187,9 @@ def fill_team(
         session.flush()
         grown = max(1, skill - days_ago // 4)
         texts = [
-            {"hand_in_id": row.id, "prompt_id": each.id, "sample": n, "text": story(rng, grown)}
+            {"submission_id": row.id, "prompt_id": each.id, "sample": n, "text": story(rng, grown)}
             for each in prompts
             for n in range(rules.completions_per_prompt)
         ]
-        session.execute(insert(Completion), texts)
-        queue_judging(session, store, row, edition.panel)
+        session.execute(insert(CompletionRow), texts)
+        queue_judging(session, database, row, edition.panel)

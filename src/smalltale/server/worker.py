@@ -21,23 +21,23 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from smalltale.errors import SmalltaleError
-from smalltale.server.database.models import Completion, Edition, HandIn, Judgement, Prompt
-from smalltale.server.database.session import Store
-from smalltale.server.judging.panel import Opinion, Panel, Story
+from smalltale.errors import SmalltaleError, first_line
+from smalltale.server.database.models import CompletionRow, Edition, JudgementRow, Prompt, Submission
+from smalltale.server.database.session import Database
+from smalltale.server.judging.panel import JudgeOpinion, Panel, Story
 from smalltale.server.judging.queue import (
     LEASE_SECONDS,
-    MOST_ATTEMPTS,
-    Held,
+    MAX_ATTEMPTS,
+    LeasedJob,
     LeaseLost,
-    beat,
-    claim,
-    finish,
-    put_back,
-    renew,
+    finish_job,
+    lease_job,
+    record_heartbeat,
+    renew_lease,
+    retry_later,
 )
-from smalltale.server.judging.scoring import settle
-from smalltale.server.verification.verification import give_up_verifying, verify_upload
+from smalltale.server.judging.scoring import score_submission
+from smalltale.server.verification.verification import fail_verification, verify_upload
 
 log = logging.getLogger(__name__)
 BATCH = 32
@@ -50,8 +50,8 @@ def new_name() -> str:
     return f"{socket.gethostname()[:40]}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
-def work(
-    store: Store,
+def run_worker(
+    database: Database,
     panel_of: Callable[[Edition, str], Panel],
     stop: threading.Event,
     *,
@@ -62,62 +62,60 @@ def work(
     name, done, beaten = name or new_name(), 0, -math.inf
     while not stop.is_set():
         try:
-            job = claim(store, name)
+            job = lease_job(database, name)
             if job is not None or time.monotonic() - beaten > BEAT_SECONDS:
-                beat(store, name, f"hand-in {job.hand_in_id}" if job else None)
+                record_heartbeat(database, name, f"hand-in {job.submission_id}" if job else None)
                 beaten = time.monotonic()
             if job is not None:
-                run(store, panel_of, job, name)
+                run_job(database, panel_of, job, name)
                 done += 1
                 continue
         except OperationalError as error:
-            log.warning(
-                "the database does not answer (%s); trying again", str(error.orig).strip().splitlines()[0]
-            )
+            log.warning("the database does not answer (%s); trying again", first_line(error.orig or error))
         if until_idle:
             break
         stop.wait(IDLE_SECONDS)
     return done
 
 
-def run(store: Store, panel_of: Callable[[Edition, str], Panel], job: Held, name: str) -> None:
+def run_job(database: Database, panel_of: Callable[[Edition, str], Panel], job: LeasedJob, name: str) -> None:
     """One job, to its end or back into the queue."""
-    log.info("%s hand-in %d, %s (attempt %d)", job.kind, job.hand_in_id, job.panel, job.attempts)
+    log.info("%s hand-in %d, %s (attempt %d)", job.kind, job.submission_id, job.panel, job.attempts)
     try:
         try:
-            with kept_alive(store, job, name) as lost:
+            with LeaseKeeper(database, job, name) as lost:
                 if job.kind == "verify":
-                    verify_upload(store, job, name, lost)
+                    verify_upload(database, job, name, lost)
                 else:
-                    judge_hand_in(store, panel_of, job, name, lost)
+                    judge_hand_in(database, panel_of, job, name, lost)
         except SmalltaleError as error:
-            log.warning("hand-in %d: %s", job.hand_in_id, error)
-            with store.write() as session:
-                renew(session, store, job, name)
-                if job.attempts < MOST_ATTEMPTS:
-                    put_back(session, store, job, str(error))
+            log.warning("hand-in %d: %s", job.submission_id, error)
+            with database.write() as session:
+                renew_lease(session, database, job, name)
+                if job.attempts < MAX_ATTEMPTS:
+                    retry_later(session, database, job, str(error))
                 elif job.kind == "verify":
-                    give_up_verifying(session, store, job, str(error))
+                    fail_verification(session, database, job, str(error))
                 else:
-                    give_up(session, store, panel_of, job, str(error))
+                    give_up(session, database, panel_of, job, str(error))
     except LeaseLost:
-        log.warning("hand-in %d was taken over by another worker", job.hand_in_id)
+        log.warning("hand-in %d was taken over by another worker", job.submission_id)
 
 
-class kept_alive:
+class LeaseKeeper:
     """Renews a job's lease from a thread while its block runs; the event it gives is set when the lease is lost."""
 
-    def __init__(self, store: Store, job: Held, name: str) -> None:
-        self.store, self.job, self.name = store, job, name
+    def __init__(self, database: Database, job: LeasedJob, name: str) -> None:
+        self.database, self.job, self.name = database, job, name
         self.over, self.lost = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self.keep, daemon=True)
 
     def keep(self) -> None:
         while not self.over.wait(LEASE_SECONDS / 3):
             try:
-                with self.store.write() as session:
-                    renew(session, self.store, self.job, self.name)
-                beat(self.store, self.name, f"hand-in {self.job.hand_in_id}")
+                with self.database.write() as session:
+                    renew_lease(session, self.database, self.job, self.name)
+                record_heartbeat(self.database, self.name, f"hand-in {self.job.submission_id}")
             except LeaseLost:
                 self.lost.set()
                 return
@@ -134,15 +132,19 @@ class kept_alive:
 
 
 def judge_hand_in(
-    store: Store, panel_of: Callable[[Edition, str], Panel], job: Held, name: str, lost: threading.Event
+    database: Database,
+    panel_of: Callable[[Edition, str], Panel],
+    job: LeasedJob,
+    name: str,
+    lost: threading.Event,
 ) -> None:
     """Have every story judged that this panel has not judged yet, then settle."""
-    with store.read() as session:
-        hand_in = session.get_one(HandIn, job.hand_in_id)
+    with database.read() as session:
+        hand_in = session.get_one(Submission, job.submission_id)
         panel = panel_of(session.get_one(Edition, hand_in.edition_id), job.panel)
         stories = stories_of(session, hand_in.id)
-        answered = select(Judgement.completion_id, Judgement.judge).where(
-            Judgement.hand_in_id == hand_in.id, Judgement.panel == job.panel
+        answered = select(JudgementRow.completion_id, JudgementRow.judge).where(
+            JudgementRow.submission_id == hand_in.id, JudgementRow.panel == job.panel
         )
         said = {(row[0], row[1]) for row in session.execute(answered)}
     unanswered = 0
@@ -155,36 +157,36 @@ def judge_hand_in(
             opinions = list(panel.judge(batch, judge))
             kept = [each for each in opinions if each.state != "error"]
             unanswered += len(batch) - len(kept)
-            with store.write() as session:
-                renew(session, store, job, name)
+            with database.write() as session:
+                renew_lease(session, database, job, name)
                 write_opinions(session, job, kept)
-    if unanswered and job.attempts < MOST_ATTEMPTS:
+    if unanswered and job.attempts < MAX_ATTEMPTS:
         raise SmalltaleError(f"{unanswered} judgements ended in an error; they are tried again")
-    with store.write() as session:
-        renew(session, store, job, name)
-        settle(
+    with database.write() as session:
+        renew_lease(session, database, job, name)
+        score_submission(
             session,
-            session.get_one(HandIn, job.hand_in_id),
+            session.get_one(Submission, job.submission_id),
             job.panel,
             panel.judges,
             qualified=panel.qualified,
         )
-        session.get_one(HandIn, job.hand_in_id).state = "judged"
-        finish(session, job)
+        session.get_one(Submission, job.submission_id).state = "judged"
+        finish_job(session, job)
 
 
-def stories_of(session: Session, hand_in_id: int) -> list[Story]:
+def stories_of(session: Session, submission_id: int) -> list[Story]:
     """A hand-in's stories in a fixed order."""
     rows = session.execute(
-        select(Completion.id, Prompt.text, Completion.sample, Completion.text)
-        .join(Prompt, Prompt.id == Completion.prompt_id)
-        .where(Completion.hand_in_id == hand_in_id)
-        .order_by(Prompt.position, Completion.sample)
+        select(CompletionRow.id, Prompt.text, CompletionRow.sample, CompletionRow.text)
+        .join(Prompt, Prompt.id == CompletionRow.prompt_id)
+        .where(CompletionRow.submission_id == submission_id)
+        .order_by(Prompt.position, CompletionRow.sample)
     )
     return [Story(id=row[0], prompt=row[1], sample=row[2], text=row[3]) for row in rows]
 
 
-def write_opinions(session: Session, job: Held, opinions: Sequence[Opinion]) -> None:
+def write_opinions(session: Session, job: LeasedJob, opinions: Sequence[JudgeOpinion]) -> None:
     """Write what was said; what is already there stays."""
     if not opinions:
         return
@@ -193,7 +195,7 @@ def write_opinions(session: Session, job: Held, opinions: Sequence[Opinion]) -> 
             "completion_id": each.story,
             "panel": job.panel,
             "judge": each.judge,
-            "hand_in_id": job.hand_in_id,
+            "submission_id": job.submission_id,
             "state": each.state,
             "overall": each.overall,
             "calibrated": each.calibrated,
@@ -205,24 +207,28 @@ def write_opinions(session: Session, job: Held, opinions: Sequence[Opinion]) -> 
         for each in opinions
     ]
     dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    session.execute(dialect.insert(Judgement).on_conflict_do_nothing(), rows)
+    session.execute(dialect.insert(JudgementRow).on_conflict_do_nothing(), rows)
 
 
 def give_up(
-    session: Session, store: Store, panel_of: Callable[[Edition, str], Panel], job: Held, error: str
+    session: Session,
+    database: Database,
+    panel_of: Callable[[Edition, str], Panel],
+    job: LeasedJob,
+    error: str,
 ) -> None:
     """After the last attempt: a half-judged hand-in is settled and marked; one that no panel judged fails and gives its slot back."""
-    hand_in = session.get_one(HandIn, job.hand_in_id)
+    hand_in = session.get_one(Submission, job.submission_id)
     judged = session.scalar(
         select(func.count())
-        .select_from(Judgement)
-        .where(Judgement.hand_in_id == hand_in.id, Judgement.panel == job.panel)
+        .select_from(JudgementRow)
+        .where(JudgementRow.submission_id == hand_in.id, JudgementRow.panel == job.panel)
     )
     if judged:
         panel = panel_of(session.get_one(Edition, hand_in.edition_id), job.panel)
-        settle(session, hand_in, job.panel, panel.judges, qualified=panel.qualified)
+        score_submission(session, hand_in, job.panel, panel.judges, qualified=panel.qualified)
         hand_in.state = "judged"
     elif hand_in.state != "judged":
         hand_in.state, hand_in.slot = "failed", None
     hand_in.reason = error[:500]
-    finish(session, job, error[:500])
+    finish_job(session, job, error[:500])

@@ -16,39 +16,39 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import URL
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import explained, new_file
-from smalltale.server.database.session import Store, parsed
+from smalltale.files import atomic_file, translate_os_errors
+from smalltale.server.database.session import Database, parse_url
 
 
-def backup(store: Store, out: Path) -> None:
+def backup(database: Database, out: Path) -> None:
     """Write a consistent copy: a SQLite file, or pg_dump's own form."""
     if out.exists():
         raise FileProblem(f"{out} exists; choose another name, backups are never overwritten")
-    with new_file(out) as temporary:
-        if not store.is_sqlite:
-            run_postgres("pg_dump", store.url, ["--format=custom", f"--file={temporary}"])
+    with atomic_file(out) as temporary:
+        if not database.is_sqlite:
+            run_postgres("pg_dump", database.url, ["--format=custom", f"--file={temporary}"])
             return
         with (
-            closing(sqlite3.connect(str(store.url.database))) as source,
+            closing(sqlite3.connect(str(database.url.database))) as source,
             closing(sqlite3.connect(temporary)) as target,
         ):
             source.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")
 
 
-def restore(source: Path, database: str) -> None:
+def restore(source: Path, database_url: str) -> None:
     """Fill an empty database from a backup. Raises SmalltaleError where there is something in it."""
-    url = parsed(database)
-    with explained(source), source.open("rb") as opened:
+    url = parse_url(database_url)
+    with translate_os_errors(source), source.open("rb") as opened:
         head = opened.read(16)
     if url.get_backend_name() == "postgresql":
         if not head.startswith(b"PGDMP"):
             raise FileProblem(
                 f"{source} is no backup of a PostgreSQL database; restore it to the kind it came from"
             )
-        store = Store(database)
-        tables = inspect(store.engine).get_table_names()
-        store.close()
+        database = Database(database_url)
+        tables = inspect(database.engine).get_table_names()
+        database.close()
         if tables:
             raise SmalltaleError(f"the database has {len(tables)} tables; restore into an empty one")
         run_postgres(
@@ -67,7 +67,7 @@ def restore(source: Path, database: str) -> None:
     target = Path(str(url.database))
     if target.exists():
         raise SmalltaleError(f"{target} exists; move it away first, restore never overwrites")
-    with new_file(target) as temporary:
+    with atomic_file(target) as temporary:
         shutil.copyfile(source, temporary)
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from smalltale.errors import SmalltaleError
+from smalltale.errors import SmalltaleError, first_line
 from smalltale.server.database.models import Audit, Setting
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -34,13 +34,13 @@ AUDIT_LOCK = 7_305_401
 """PostgreSQL advisory lock under which the audit chain grows."""
 
 
-class Store:
+class Database:
     """One open database. Cheap to keep, safe to share between threads."""
 
     def __init__(self, url: str, *, clock: Callable[[], datetime] | None = None, pool_size: int = 10) -> None:
-        self.url = parsed(url)
+        self.url = parse_url(url)
         self.engine = open_engine(self.url, pool_size)
-        self.now = clock or (own_clock if self.is_sqlite else DatabaseClock(self.engine))
+        self.now = clock or (utc_now if self.is_sqlite else DatabaseClock(self.engine))
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         # Looking needs no transaction on PostgreSQL; without one each page saves two round trips.
         looking = (
@@ -80,7 +80,7 @@ class Store:
                     connection.execute(insert(Setting).values(name="secret", value=secrets.token_hex(32)))
                 connection.commit()
         except OperationalError as error:
-            found = str(error.orig).strip().splitlines()[0]
+            found = first_line(error.orig or error)
             raise SmalltaleError(
                 f"the database {self.url.render_as_string()} cannot be opened ({found}); check the URL and that its server runs"
             ) from error
@@ -94,7 +94,7 @@ class Store:
         self.engine.dispose()
 
 
-def own_clock() -> datetime:
+def utc_now() -> datetime:
     """This machine's clock."""
     return datetime.now(UTC)
 
@@ -107,7 +107,7 @@ class DatabaseClock:
 
     EVERY_SECONDS = 60.0
 
-    def __init__(self, engine: Engine, own: Callable[[], datetime] = own_clock) -> None:
+    def __init__(self, engine: Engine, own: Callable[[], datetime] = utc_now) -> None:
         self.engine, self.own = engine, own
         self.ahead, self.measured = timedelta(0), -math.inf
 
@@ -122,7 +122,7 @@ class DatabaseClock:
         return self.own() + self.ahead
 
 
-def parsed(url: str) -> URL:
+def parse_url(url: str) -> URL:
     """The URL with our drivers. Raises SmalltaleError for another database."""
     try:
         made = make_url(url if "://" in url else f"sqlite:///{url}")
@@ -181,7 +181,9 @@ def open_engine(url: URL, pool_size: int) -> Engine:
     return engine
 
 
-def audit(session: Session, at: datetime, actor: str, action: str, subject: str, **detail: Any) -> None:
+def append_audit(
+    session: Session, at: datetime, actor: str, action: str, subject: str, **detail: Any
+) -> None:
     """Add a row to the append-only log, in the caller's transaction."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text(f"SELECT pg_advisory_xact_lock({AUDIT_LOCK})"))
@@ -200,7 +202,7 @@ def audit_hash(last: str, row: Audit) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def broken_audit_row(session: Session) -> int | None:
+def find_broken_audit_row(session: Session) -> int | None:
     """The id of the first row whose hash does not follow from the one before, None where the chain is whole."""
     last = ""
     for row in session.scalars(select(Audit).order_by(Audit.id)):

@@ -20,17 +20,17 @@ from sqlalchemy.orm import Session
 
 from smalltale.errors import RecipeError
 from smalltale.files import read_text
-from smalltale.judging.panel import Calibration, calibrations_of
-from smalltale.judging.registry import identity_of
+from smalltale.judging.panel import Calibration, match_calibrations
+from smalltale.judging.registry import judge_identity
 from smalltale.judging.rubric import load_rubric
 from smalltale.prompts import read_prompts
-from smalltale.rules import Rules, rules_from
-from smalltale.server.database.models import Edition, HandIn, Job, Prompt, PromptSet
-from smalltale.server.database.session import Store, audit
-from smalltale.server.errors import missing
-from smalltale.server.judging.scoring import is_script
+from smalltale.rules import Rules, rules_from_table
+from smalltale.server.database.models import Edition, Job, Prompt, PromptSet, Submission
+from smalltale.server.database.session import Database, append_audit
+from smalltale.server.errors import not_found
+from smalltale.server.judging.scoring import is_scripted
 
-KINDS = ("practice", "daily", "final")
+PROMPT_SET_KINDS = ("practice", "daily", "final")
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 PANEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -58,7 +58,7 @@ class EditionDraft:
     rubric: str
     panel: str
     sets: list[PromptSetDraft]
-    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    load_calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     """By judge, what its qualification says."""
 
 
@@ -69,7 +69,7 @@ def read_edition(path: Path) -> EditionDraft:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not TOML: {error}; mend that line") from error
-    rules = rules_from(table, str(path))
+    rules = rules_from_table(table, str(path))
     edition = table.get("edition", {})
     known = {"slug", "title", "judges", "qualifications", "rubric", "panel"}
     for key in edition:
@@ -95,10 +95,10 @@ def read_edition(path: Path) -> EditionDraft:
         toml=text,
         rules=rules,
         judges=judges,
-        calibrations=calibrations(judges, edition.get("qualifications", []), rubric, path),
+        load_calibrations=calibrations(judges, edition.get("qualifications", []), rubric, path),
         rubric=rubric,
         panel=panel,
-        sets=[prompt_set(each, rules, path) for each in table.get("prompt_set", [])],
+        sets=[parse_prompt_set(each, rules, path) for each in table.get("prompt_set", [])],
     )
 
 
@@ -110,15 +110,17 @@ def calibrations(judges: list[str], files: Any, rubric: str, path: Path) -> dict
         )
     if not files:
         return {}
-    identities = {name: identity_of(name) for name in judges if not is_script(name)}
-    return calibrations_of(identities, [path.parent / each for each in files], load_rubric(rubric))
+    identities = {name: judge_identity(name) for name in judges if not is_scripted(name)}
+    return match_calibrations(identities, [path.parent / each for each in files], load_rubric(rubric))
 
 
-def prompt_set(table: dict[str, Any], rules: Rules, path: Path) -> PromptSetDraft:
+def parse_prompt_set(table: dict[str, Any], rules: Rules, path: Path) -> PromptSetDraft:
     """One [[prompt_set]]: kind, file, appears, public_share."""
     kind, file = table.get("kind"), table.get("file")
-    if kind not in KINDS:
-        raise RecipeError(f"{path}: [[prompt_set]] kind = {kind!r}; it must be one of: {', '.join(KINDS)}")
+    if kind not in PROMPT_SET_KINDS:
+        raise RecipeError(
+            f"{path}: [[prompt_set]] kind = {kind!r}; it must be one of: {', '.join(PROMPT_SET_KINDS)}"
+        )
     if not isinstance(file, str):
         raise RecipeError(f'{path}: the {kind} [[prompt_set]] names no file; add file = "prompts.csv"')
     appears = table.get("appears", rules.opens())
@@ -134,9 +136,9 @@ def prompt_set(table: dict[str, Any], rules: Rules, path: Path) -> PromptSetDraf
     )
 
 
-def import_edition(store: Store, draft: EditionDraft) -> Edition:
+def import_edition(database: Database, draft: EditionDraft) -> Edition:
     """Write an edition, or bring its dates, rules and panel up to date. Prompts that exist stay as they are."""
-    with store.write() as session:
+    with database.write() as session:
         edition = session.scalar(select(Edition).where(Edition.slug == draft.slug))
         if edition is None:
             edition = Edition(slug=draft.slug, revision=0)
@@ -144,27 +146,27 @@ def import_edition(store: Store, draft: EditionDraft) -> Edition:
         edition.title, edition.toml = draft.title, draft.toml
         edition.starts, edition.ends = draft.rules.opens(), draft.rules.deadline()
         edition.judges = draft.judges
-        edition.calibrations = {name: asdict(each) for name, each in draft.calibrations.items()}
-        bind_panel(session, edition, draft)
+        edition.calibrations = {name: asdict(each) for name, each in draft.load_calibrations.items()}
+        record_panel(session, edition, draft)
         edition.rubric, edition.panel = draft.rubric, draft.panel
         edition.revision = (edition.revision or 0) + 1
         session.flush()
         for each in draft.sets:
-            add_prompts(session, edition, each)
-        audit(session, store.now(), "server", "edition imported", draft.slug, panel=draft.panel)
+            add_prompt_set(session, edition, each)
+        append_audit(session, database.now(), "server", "edition imported", draft.slug, panel=draft.panel)
         return edition
 
 
-def bind_panel(session: Session, edition: Edition, draft: EditionDraft) -> None:
+def record_panel(session: Session, edition: Edition, draft: EditionDraft) -> None:
     """Note whom a panel's name means. Raises RecipeError where others have judged under that name."""
-    scripts = all(map(is_script, draft.judges))
+    scripts = all(map(is_scripted, draft.judges))
     version = "" if scripts else load_rubric(draft.rubric).hash
     means = {"judges": draft.judges, "rubric": draft.rubric, "version": version}
     known = (edition.panels or {}).get(draft.panel, means)
     judged = (
         select(Job.id)
-        .join(HandIn, HandIn.id == Job.hand_in_id)
-        .where(HandIn.edition_id == edition.id, Job.kind == "judge", Job.panel == draft.panel)
+        .join(Submission, Submission.id == Job.submission_id)
+        .where(Submission.edition_id == edition.id, Job.kind == "judge", Job.panel == draft.panel)
     )
     with session.no_autoflush:
         if known != means and session.scalar(judged.limit(1)) is not None:
@@ -179,7 +181,7 @@ def bind_panel(session: Session, edition: Edition, draft: EditionDraft) -> None:
     edition.panels = {**(edition.panels or {}), draft.panel: means}
 
 
-def add_prompts(session: Session, edition: Edition, draft: PromptSetDraft) -> None:
+def add_prompt_set(session: Session, edition: Edition, draft: PromptSetDraft) -> None:
     """Add a prompt set where the edition lacks that kind; else only its hour may change."""
     found = session.scalar(
         select(PromptSet).where(PromptSet.edition_id == edition.id, PromptSet.kind == draft.kind)
@@ -203,30 +205,30 @@ def add_prompts(session: Session, edition: Edition, draft: PromptSetDraft) -> No
 
 
 @lru_cache(maxsize=32)
-def rules_in(toml: str) -> Rules:
+def parse_stored_rules(toml: str) -> Rules:
     """The rules of an edition's stored TOML."""
-    return rules_from(tomllib.loads(toml), "the edition")
+    return rules_from_table(tomllib.loads(toml), "the edition")
 
 
-def rules_of(edition: Edition) -> Rules:
+def get_rules(edition: Edition) -> Rules:
     """An edition's rules."""
-    return rules_in(edition.toml)
+    return parse_stored_rules(edition.toml)
 
 
-def find_edition(session: Session, slug: str) -> Edition:
+def get_edition(session: Session, slug: str) -> Edition:
     """The edition of that slug. Raises Problem 404."""
     found = session.scalar(select(Edition).where(Edition.slug == slug))
     if found is None:
-        raise missing("edition")
+        raise not_found("edition")
     return found
 
 
-def current_edition(session: Session) -> Edition | None:
+def find_current_edition(session: Session) -> Edition | None:
     """The edition that began last."""
     return session.scalar(select(Edition).order_by(Edition.starts.desc(), Edition.id.desc()).limit(1))
 
 
-def prompts_for(
+def get_prompt_set(
     session: Session, edition: Edition, kind: str, now: datetime, *, early: bool = False
 ) -> PromptSet:
     """A prompt set that has appeared. Raises Problem 404 before its hour, as if it did not exist."""
@@ -234,5 +236,5 @@ def prompts_for(
         select(PromptSet).where(PromptSet.edition_id == edition.id, PromptSet.kind == kind)
     )
     if found is None or (found.appears > now and not early):
-        raise missing(f"prompt set yet: {kind}")
+        raise not_found(f"prompt set yet: {kind}")
     return found

@@ -11,78 +11,78 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from smalltale.server.accounts.accounts import clean_handle, clean_name, name_key
-from smalltale.server.admin import refuse_others, stated
-from smalltale.server.database.models import Edition, HandIn, Member, Person, Team, TeamInvitation
-from smalltale.server.database.session import Store, audit
-from smalltale.server.editions.editions import rules_of
-from smalltale.server.errors import FieldProblem, Problem, missing, refused
+from smalltale.server.admin import check_text, require_organiser
+from smalltale.server.database.models import Edition, Person, Submission, Team, TeamInvitation, TeamMember
+from smalltale.server.database.session import Database, append_audit
+from smalltale.server.editions.editions import get_rules
+from smalltale.server.errors import FieldProblem, RequestProblem, invalid_field, not_found
 
 
-def team_of(session: Session, edition: Edition, person: Person) -> Team | None:
+def find_team(session: Session, edition: Edition, person: Person) -> Team | None:
     """The person's team in this edition."""
     return session.scalar(
         select(Team)
-        .join(Member, Member.team_id == Team.id)
-        .where(Member.edition_id == edition.id, Member.person_id == person.id)
+        .join(TeamMember, TeamMember.team_id == Team.id)
+        .where(TeamMember.edition_id == edition.id, TeamMember.person_id == person.id)
     )
 
 
-def members_of(session: Session, team: Team) -> list[Person]:
+def list_members(session: Session, team: Team) -> list[Person]:
     """A team's people, by seat."""
     return list(
         session.scalars(
             select(Person)
-            .join(Member, Member.person_id == Person.id)
-            .where(Member.team_id == team.id)
-            .order_by(Member.seat)
+            .join(TeamMember, TeamMember.person_id == Person.id)
+            .where(TeamMember.team_id == team.id)
+            .order_by(TeamMember.seat)
         )
     )
 
 
-def refuse_locked(store: Store, edition: Edition) -> None:
+def require_unlocked(database: Database, edition: Edition) -> None:
     """Raise Problem after the team lock."""
-    lock = rules_of(edition).teams_lock()
-    if store.now() >= lock:
-        raise Problem(
+    lock = get_rules(edition).teams_lock()
+    if database.now() >= lock:
+        raise RequestProblem(
             409,
-            f"teams were locked at {lock:%Y-%m-%d %H:%M} UTC, {rules_of(edition).team_lock_days} days after the start; ask the organisers",
+            f"teams were locked at {lock:%Y-%m-%d %H:%M} UTC, {get_rules(edition).team_lock_days} days after the start; ask the organisers",
         )
 
 
-def make_team(store: Store, edition: Edition, person: Person, name: str, hardware: str) -> Team:
+def create_team(database: Database, edition: Edition, person: Person, name: str, hardware: str) -> Team:
     """A new team of one. Raises Problem with every field's problem."""
-    refuse_locked(store, edition)
+    require_unlocked(database, edition)
     problems: list[FieldProblem] = []
     cleaned = []
     for value, field, most in ((name, "name", 40), (hardware, "hardware", 200)):
         try:
             cleaned.append(clean_name(value, field, most))
-        except Problem as problem:
+        except RequestProblem as problem:
             problems += problem.fields
     if problems:
-        raise Problem(422, "this was not accepted", problems)
+        raise RequestProblem(422, "this was not accepted", problems)
     name, hardware = cleaned
-    slotted = rules_of(edition).class_for_hardware(hardware)
-    with store.write() as session:
+    slotted = get_rules(edition).class_for_hardware(hardware)
+    with database.write() as session:
         team = Team(
             edition_id=edition.id,
             name=name,
             name_key=name_key(name),
             hardware=hardware,
             weight_class=slotted.name,
-            declared=store.now(),
+            declared=database.now(),
         )
         try:
             with session.begin_nested():
                 session.add(team)
         except IntegrityError as error:
-            raise refused(
+            raise invalid_field(
                 "name", f"a team called {name}, or much like it, exists", "choose another name", 409
             ) from error
-        seat_member(session, edition, team, person)
-        audit(
+        add_member(session, edition, team, person)
+        append_audit(
             session,
-            store.now(),
+            database.now(),
             person.handle,
             "team made",
             name,
@@ -92,62 +92,68 @@ def make_team(store: Store, edition: Edition, person: Person, name: str, hardwar
         return team
 
 
-def seat_member(session: Session, edition: Edition, team: Team, person: Person) -> None:
+def add_member(session: Session, edition: Edition, team: Team, person: Person) -> None:
     """Give a person a free seat. Raises Problem where the team is full or the person has a team."""
-    for seat in range(rules_of(edition).team_size):
+    for seat in range(get_rules(edition).team_size):
         if (
-            session.scalar(select(Member.seat).where(Member.team_id == team.id, Member.seat == seat))
+            session.scalar(
+                select(TeamMember.seat).where(TeamMember.team_id == team.id, TeamMember.seat == seat)
+            )
             is not None
         ):
             continue
         try:
             with session.begin_nested():
-                session.add(Member(edition_id=edition.id, person_id=person.id, team_id=team.id, seat=seat))
+                session.add(
+                    TeamMember(edition_id=edition.id, person_id=person.id, team_id=team.id, seat=seat)
+                )
         except IntegrityError as error:
-            if team_of(session, edition, person) is not None:
-                raise Problem(
+            if find_team(session, edition, person) is not None:
+                raise RequestProblem(
                     409, f"{person.handle} already is in a team of this edition; leave it first"
                 ) from error
             continue
         return
-    raise Problem(409, f"{team.name} is full: a team has at most {rules_of(edition).team_size} people")
+    raise RequestProblem(
+        409, f"{team.name} is full: a team has at most {get_rules(edition).team_size} people"
+    )
 
 
-def invite(store: Store, edition: Edition, person: Person, handle: str) -> None:
+def invite_member(database: Database, edition: Edition, person: Person, handle: str) -> None:
     """Ask somebody into one's team. Raises Problem."""
-    refuse_locked(store, edition)
+    require_unlocked(database, edition)
     handle = clean_handle(handle)
-    with store.write() as session:
-        team = team_of(session, edition, person)
+    with database.write() as session:
+        team = find_team(session, edition, person)
         if team is None:
-            raise Problem(409, "you have no team yet; make one first")
-        if len(members_of(session, team)) >= rules_of(edition).team_size:
-            raise refused(
+            raise RequestProblem(409, "you have no team yet; make one first")
+        if len(list_members(session, team)) >= get_rules(edition).team_size:
+            raise invalid_field(
                 "handle",
                 f"{team.name} is full",
-                f"a team has at most {rules_of(edition).team_size} people",
+                f"a team has at most {get_rules(edition).team_size} people",
                 409,
             )
         guest = session.scalar(select(Person).where(Person.handle == handle))
         if guest is None:
-            raise refused(
+            raise invalid_field(
                 "handle", f"nobody here is called {handle}", "ask for the handle they signed in with", 404
             )
-        if team_of(session, edition, guest) is not None:
-            raise refused("handle", f"{handle} already is in a team", "ask them to leave it first", 409)
+        if find_team(session, edition, guest) is not None:
+            raise invalid_field("handle", f"{handle} already is in a team", "ask them to leave it first", 409)
         found = session.scalar(
             select(TeamInvitation).where(
                 TeamInvitation.team_id == team.id, TeamInvitation.person_id == guest.id
             )
         )
         if found is None:
-            session.add(TeamInvitation(team_id=team.id, person_id=guest.id, made=store.now()))
+            session.add(TeamInvitation(team_id=team.id, person_id=guest.id, created=database.now()))
         else:
-            found.answer, found.made = None, store.now()
-        audit(session, store.now(), person.handle, "invited", team.name, guest=handle)
+            found.answer, found.created = None, database.now()
+        append_audit(session, database.now(), person.handle, "invited", team.name, guest=handle)
 
 
-def invitations_for(session: Session, edition: Edition, person: Person) -> list[tuple[TeamInvitation, Team]]:
+def list_invitations(session: Session, edition: Edition, person: Person) -> list[tuple[TeamInvitation, Team]]:
     """Open invitations of a person."""
     rows = session.execute(
         select(TeamInvitation, Team)
@@ -163,11 +169,11 @@ def invitations_for(session: Session, edition: Edition, person: Person) -> list[
 
 
 def answer_invitation(
-    store: Store, edition: Edition, person: Person, invitation_id: int, accept: bool
+    database: Database, edition: Edition, person: Person, invitation_id: int, accept: bool
 ) -> None:
     """Accept or decline. Raises Problem."""
-    refuse_locked(store, edition)
-    with store.write() as session:
+    require_unlocked(database, edition)
+    with database.write() as session:
         found = session.get(TeamInvitation, invitation_id)
         team = session.get(Team, found.team_id) if found else None
         if (
@@ -177,35 +183,39 @@ def answer_invitation(
             or team.edition_id != edition.id
             or found.answer
         ):
-            raise missing("invitation")
+            raise not_found("invitation")
         if accept:
-            seat_member(session, edition, team, person)
+            add_member(session, edition, team, person)
         found.answer = "accepted" if accept else "declined"
-        audit(session, store.now(), person.handle, f"invitation {found.answer}", team.name)
+        append_audit(session, database.now(), person.handle, f"invitation {found.answer}", team.name)
 
 
-def leave_team(store: Store, edition: Edition, person: Person) -> None:
+def leave_team(database: Database, edition: Edition, person: Person) -> None:
     """Leave one's team before the lock; an empty team that handed nothing in disappears."""
-    refuse_locked(store, edition)
-    with store.write() as session:
-        team = team_of(session, edition, person)
+    require_unlocked(database, edition)
+    with database.write() as session:
+        team = find_team(session, edition, person)
         if team is None:
-            raise missing("team of yours")
-        others = len(members_of(session, team)) - 1
-        handed_in = session.scalar(select(func.count()).select_from(HandIn).where(HandIn.team_id == team.id))
+            raise not_found("team of yours")
+        others = len(list_members(session, team)) - 1
+        handed_in = session.scalar(
+            select(func.count()).select_from(Submission).where(Submission.team_id == team.id)
+        )
         if not others and handed_in:
-            raise Problem(
+            raise RequestProblem(
                 409, f"{team.name} has handed in and you are its last member; it cannot be left empty"
             )
-        session.execute(delete(Member).where(Member.edition_id == edition.id, Member.person_id == person.id))
+        session.execute(
+            delete(TeamMember).where(TeamMember.edition_id == edition.id, TeamMember.person_id == person.id)
+        )
         if not others:
             session.execute(delete(TeamInvitation).where(TeamInvitation.team_id == team.id))
             session.delete(team)
-        audit(session, store.now(), person.handle, "left team", team.name)
+        append_audit(session, database.now(), person.handle, "left team", team.name)
 
 
-def organise_team(
-    store: Store,
+def moderate_team(
+    database: Database,
     organiser: Person,
     team_id: int,
     *,
@@ -214,20 +224,20 @@ def organise_team(
     reinstated: bool = False,
 ) -> Team:
     """Confirm a team's class, disqualify it with a reason, or take that back. Raises Problem."""
-    refuse_others(organiser)
-    reason = None if disqualified is None else stated(disqualified, 500, "the team reads it")
-    with store.write() as session:
+    require_organiser(organiser)
+    reason = None if disqualified is None else check_text(disqualified, 500, "the team reads it")
+    with database.write() as session:
         team = session.get(Team, team_id)
         if team is None:
-            raise missing("team")
+            raise not_found("team")
         edition = session.get_one(Edition, team.edition_id)
         if weight_class is not None:
-            if weight_class not in {each.name for each in rules_of(edition).weight_classes}:
-                raise refused("weight_class", "this is no weight class", "choose one of the edition's")
+            if weight_class not in {each.name for each in get_rules(edition).weight_classes}:
+                raise invalid_field("weight_class", "this is no weight class", "choose one of the edition's")
             team.weight_class, team.confirmed = weight_class, True
-            audit(
+            append_audit(
                 session,
-                store.now(),
+                database.now(),
                 organiser.handle,
                 "class confirmed",
                 team.name,
@@ -236,6 +246,6 @@ def organise_team(
         if reason or reinstated:
             team.disqualified = reason
             action = "disqualified" if reason else "disqualification undone"
-            audit(session, store.now(), organiser.handle, action, team.name, reason=reason)
+            append_audit(session, database.now(), organiser.handle, action, team.name, reason=reason)
         edition.revision += 1
         return team

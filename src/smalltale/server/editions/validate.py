@@ -12,41 +12,41 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from smalltale.errors import SmalltaleError
-from smalltale.judging.registry import identity_of
+from smalltale.judging.registry import judge_identity
 from smalltale.server.editions.editions import EditionDraft
-from smalltale.server.judging.scoring import is_script
-from smalltale.submission import skeleton
+from smalltale.server.judging.scoring import is_scripted
+from smalltale.submission import confusable_skeleton
 
 NEAR = 0.9
 """Prompts at least this much alike leak from one set to the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concern:
+class EditionIssue:
     """One thing found. Errors stop an edition; warnings are for the organisers to weigh."""
 
     error: bool
     text: str
 
 
-def concerns(draft: EditionDraft, now: datetime, texts: Sequence[str] = ()) -> list[Concern]:
+def check_edition(draft: EditionDraft, now: datetime, texts: Sequence[str] = ()) -> list[EditionIssue]:
     """Everything that is odd about an edition."""
-    return [*dates(draft, now), *prompts(draft, texts), *judges(draft)]
+    return [*check_dates(draft, now), *check_prompts(draft, texts), *check_judges(draft)]
 
 
-def dates(draft: EditionDraft, now: datetime) -> list[Concern]:
+def check_dates(draft: EditionDraft, now: datetime) -> list[EditionIssue]:
     """Dates that cannot be meant."""
     rules, found = draft.rules, []
     if rules.deadline() < now:
         found.append(
-            Concern(
+            EditionIssue(
                 error=False,
                 text=f"the edition ended at {rules.deadline():%Y-%m-%d %H:%M} UTC; is that year right?",
             )
         )
     if rules.teams_lock() > rules.deadline():
         found.append(
-            Concern(
+            EditionIssue(
                 error=True,
                 text=f"teams lock {rules.team_lock_days} days after the start, which is past the end; give fewer team_lock_days",
             )
@@ -54,28 +54,30 @@ def dates(draft: EditionDraft, now: datetime) -> list[Concern]:
     for each in draft.sets:
         if each.appears >= rules.deadline():
             found.append(
-                Concern(
+                EditionIssue(
                     error=True,
                     text=f"the {each.kind} prompts appear when the edition is over; give an earlier hour",
                 )
             )
         elif each.kind == "final" and (rules.deadline() - each.appears).total_seconds() < 86_400:
             found.append(
-                Concern(
+                EditionIssue(
                     error=False,
                     text="the final prompts appear less than a day before the end; somebody will be asleep",
                 )
             )
         elif each.kind == "final" and each.appears <= rules.opens():
-            found.append(Concern(error=True, text="the final prompts appear at the start; give a later hour"))
+            found.append(
+                EditionIssue(error=True, text="the final prompts appear at the start; give a later hour")
+            )
     return found
 
 
-def prompts(draft: EditionDraft, texts: Sequence[str]) -> list[Concern]:
+def check_prompts(draft: EditionDraft, texts: Sequence[str]) -> list[EditionIssue]:
     """Missing sets, prompts in two sets, prompts that stand in a text people train on."""
     found, kinds = [], {each.kind for each in draft.sets}
     found += [
-        Concern(error=True, text=f"there are no {kind} prompts; add a [[prompt_set]]")
+        EditionIssue(error=True, text=f"there are no {kind} prompts; add a [[prompt_set]]")
         for kind in ("daily", "final")
         if kind not in kinds
     ]
@@ -83,29 +85,29 @@ def prompts(draft: EditionDraft, texts: Sequence[str]) -> list[Concern]:
     for each in draft.sets:
         if len(each.prompts) < 10:
             found.append(
-                Concern(
+                EditionIssue(
                     error=False,
                     text=f"{len(each.prompts)} {each.kind} prompts separate few teams; 60 separate most",
                 )
             )
         if final is None or each is final:
             continue
-        shown = [skeleton(prompt) for prompt in each.prompts]
+        shown = [confusable_skeleton(prompt) for prompt in each.prompts]
         for number, prompt in enumerate(final.prompts, 1):
-            if close := difflib.get_close_matches(skeleton(prompt), shown, n=1, cutoff=NEAR):
+            if close := difflib.get_close_matches(confusable_skeleton(prompt), shown, n=1, cutoff=NEAR):
                 place = shown.index(close[0]) + 1
                 found.append(
-                    Concern(
+                    EditionIssue(
                         error=True,
                         text=f"final prompt {number} leaks: it is {each.kind} prompt {place}, or nearly; write another",
                     )
                 )
-    folded = [skeleton(text) for text in texts]
+    folded = [confusable_skeleton(text) for text in texts]
     for each in draft.sets:
         for number, prompt in enumerate(each.prompts, 1):
-            if any(skeleton(prompt) in text for text in folded):
+            if any(confusable_skeleton(prompt) in text for text in folded):
                 found.append(
-                    Concern(
+                    EditionIssue(
                         error=each.kind == "final",
                         text=f"{each.kind} prompt {number} stands word for word in a text that people train on",
                     )
@@ -113,31 +115,31 @@ def prompts(draft: EditionDraft, texts: Sequence[str]) -> list[Concern]:
     return found
 
 
-def judges(draft: EditionDraft) -> list[Concern]:
+def check_judges(draft: EditionDraft) -> list[EditionIssue]:
     """Judges that are missing or may not rank."""
     if not draft.judges:
-        return [Concern(error=True, text="no judges are named; add judges = […] to [edition]")]
-    return [*filter(None, (seat(draft, judge) for judge in draft.judges))]
+        return [EditionIssue(error=True, text="no judges are named; add judges = […] to [edition]")]
+    return [*filter(None, (check_judge(draft, judge) for judge in draft.judges))]
 
 
-def seat(draft: EditionDraft, judge: str) -> Concern | None:
+def check_judge(draft: EditionDraft, judge: str) -> EditionIssue | None:
     """What is odd about one judge."""
-    if is_script(judge):
-        return Concern(
+    if is_scripted(judge):
+        return EditionIssue(
             error=False, text=f"the judge {judge} is a script for demonstrations; it reads nothing"
         )
     try:
-        identity_of(judge)
+        judge_identity(judge)
     except SmalltaleError as error:
-        return Concern(error=True, text=str(error))
-    if judge not in draft.calibrations:
-        return Concern(
+        return EditionIssue(error=True, text=str(error))
+    if judge not in draft.load_calibrations:
+        return EditionIssue(
             error=False,
             text=f"the judge {judge} has no qualification: hand-ins that its panel judges never rank; "
             "run smalltale judge qualify, and name its qualification.json in [edition] qualifications",
         )
-    if not draft.calibrations[judge].qualified:
-        return Concern(
+    if not draft.load_calibrations[judge].qualified:
+        return EditionIssue(
             error=False,
             text=f"the judge {judge} has not passed its qualification: hand-ins that its panel judges never rank",
         )

@@ -18,7 +18,7 @@ class Story:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opinion:
+class JudgeOpinion:
     """What one judge said of one story."""
 
     story: int
@@ -42,6 +42,6 @@ class Panel(Protocol):
     @property
     def qualified(self) -> bool: ...
 
-    def judge(self, stories: Sequence[Story], judge: str) -> Iterable[Opinion]:
+    def judge(self, stories: Sequence[Story], judge: str) -> Iterable[JudgeOpinion]:
         """One opinion for each story. Raises SmalltaleError where the judge cannot be reached at all."""
         ...

@@ -18,22 +18,22 @@ from pathlib import Path
 
 from smalltale.errors import SmalltaleError
 from smalltale.judging.folder import TABLE, read_judgements
-from smalltale.judging.item import items_of
+from smalltale.judging.item import items_from_rows
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.panel import Calibration, calibrate, may_rank
 from smalltale.judging.registry import open_judges
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
 from smalltale.server.database.models import Edition
-from smalltale.server.judging.panel import Opinion, Panel, Story
-from smalltale.server.judging.scoring import calibrations_in, is_script
+from smalltale.server.judging.panel import JudgeOpinion, Panel, Story
+from smalltale.server.judging.scoring import get_calibrations, is_scripted
 from smalltale.server.judging.scripted import ScriptedPanel
 from smalltale.submission import Completion, write_submission
 
 opened = threading.local()
 
 
-def panel_of(edition: Edition, panel: str) -> Panel:
+def open_panel(edition: Edition, panel: str) -> Panel:
     """The panel of that name, kept open in this thread.
 
     Raises SmalltaleError where the edition names no judge, or this machine's rubric is another version.
@@ -44,17 +44,19 @@ def panel_of(edition: Edition, panel: str) -> Panel:
         raise SmalltaleError(
             f"edition {edition.slug} names no judges; add judges = […] to [edition] in its file and start again"
         )
-    if all(map(is_script, judges)):
+    if all(map(is_scripted, judges)):
         return ScriptedPanel(judges=tuple(judges))
     key = json.dumps([meant, edition.calibrations], sort_keys=True)
     if getattr(opened, "key", None) != key:
-        opened.panel = LanguagePanel(judges, meant["rubric"], calibrations_in(edition), meant["version"])
+        opened.panel = LanguageModelPanel(
+            judges, meant["rubric"], get_calibrations(edition), meant["version"]
+        )
         opened.key = key
     found: Panel = opened.panel
     return found
 
 
-class LanguagePanel:
+class LanguageModelPanel:
     """Judges of the judging stage, open as long as the panel lives."""
 
     def __init__(
@@ -78,7 +80,7 @@ class LanguagePanel:
             name: each
             for name, each in (calibrations or {}).items()
             if name in self.asked
-            and each.is_of(self.asked[name].name, self.asked[name].endpoint, self.rubric.hash)
+            and each.matches(self.asked[name].name, self.asked[name].endpoint, self.rubric.hash)
         }
 
     @property
@@ -89,7 +91,7 @@ class LanguagePanel:
     def judges(self) -> Sequence[str]:
         return tuple(self.asked)
 
-    def judge(self, stories: Sequence[Story], judge: str) -> Iterable[Opinion]:
+    def judge(self, stories: Sequence[Story], judge: str) -> Iterable[JudgeOpinion]:
         rows = [Completion(each.prompt, each.text) for each in stories]
         with tempfile.TemporaryDirectory(prefix="smalltale-judging-") as folder:
             hand_in, out = Path(folder) / "hand-in" / "stories.jsonl", Path(folder) / "judgements"
@@ -104,15 +106,16 @@ class LanguagePanel:
                     raise
         # A judge that became unusable in the middle has said nothing of the rest.
         place = {
-            (item.prompt, item.sample): story for item, story in zip(items_of(rows), stories, strict=True)
+            (item.prompt, item.sample): story
+            for item, story in zip(items_from_rows(rows), stories, strict=True)
         }
         told = calibrate([replace(each, judge=judge) for each in said], self.judges, self.known)
         return [opinion_of(place[each.prompt, each.sample], each) for each in told]
 
 
-def opinion_of(story: Story, said: Judgement) -> Opinion:
+def opinion_of(story: Story, said: Judgement) -> JudgeOpinion:
     """A judgement of the judging stage as a row of ours."""
-    return Opinion(
+    return JudgeOpinion(
         story=story.id,
         judge=said.judge,
         state=said.state,

@@ -12,30 +12,30 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from smalltale.judging.panel import Calibration, may_rank, shares
-from smalltale.ranking.standings import Entry, StoryScores, summarise
-from smalltale.server.database.models import Completion, Edition, HandIn, Judgement, Prompt, Score
+from smalltale.judging.panel import Calibration, may_rank, panel_weights
+from smalltale.ranking.standings import Entry, JudgeScores, summarise_entry
+from smalltale.server.database.models import CompletionRow, Edition, JudgementRow, Prompt, Score, Submission
 
 SIDES = ("public", "private", "all")
 
 
-def is_script(judge: str) -> bool:
+def is_scripted(judge: str) -> bool:
     """Whether a judge is one of the demonstration's scripts, which nobody qualifies."""
     return judge.startswith("scripted-")
 
 
-def calibrations_in(edition: Edition) -> dict[str, Calibration]:
+def get_calibrations(edition: Edition) -> dict[str, Calibration]:
     """By judge, what its qualification says."""
     return {name: Calibration(**each) for name, each in edition.calibrations.items()}
 
 
-def qualified(edition: Edition, judges: Sequence[str]) -> bool:
+def is_panel_qualified(edition: Edition, judges: Sequence[str]) -> bool:
     """Whether hand-ins that these judged may rank: each has passed its qualification, or all are scripts."""
-    return all(map(is_script, judges)) or may_rank(judges, calibrations_in(edition))
+    return all(map(is_scripted, judges)) or may_rank(judges, get_calibrations(edition))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seat:
+class PanelJudge:
     """A judge of an edition's panel, as pages and the API tell of it."""
 
     judge: str
@@ -46,41 +46,45 @@ class Seat:
     """Its share in a calibrated panel's mean."""
 
 
-def seats(edition: Edition) -> list[Seat]:
+def list_panel_judges(edition: Edition) -> list[PanelJudge]:
     """The panel of an edition."""
-    known = calibrations_in(edition)
-    weights = shares(edition.judges, known)
+    known = get_calibrations(edition)
+    weights = panel_weights(edition.judges, known)
     return [
-        Seat(judge=each, script=is_script(each), qualified=may_rank([each], known), weight=weights.get(each))
+        PanelJudge(
+            judge=each, script=is_scripted(each), qualified=may_rank([each], known), weight=weights.get(each)
+        )
         for each in edition.judges
     ]
 
 
-def settle(session: Session, hand_in: HandIn, panel: str, judges: Sequence[str], *, qualified: bool) -> Entry:
+def score_submission(
+    session: Session, hand_in: Submission, panel: str, judges: Sequence[str], *, qualified: bool
+) -> Entry:
     """Sum up what a panel said of a hand-in. Returns the entry over all prompts."""
     stories = session.execute(
-        select(Completion.id, Completion.sample, Prompt.id, Prompt.public)
-        .join(Prompt, Prompt.id == Completion.prompt_id)
-        .where(Completion.hand_in_id == hand_in.id)
+        select(CompletionRow.id, CompletionRow.sample, Prompt.id, Prompt.public)
+        .join(Prompt, Prompt.id == CompletionRow.prompt_id)
+        .where(CompletionRow.submission_id == hand_in.id)
     ).all()
     place = {row[0]: row for row in stories}
     said = session.scalars(
-        select(Judgement).where(Judgement.hand_in_id == hand_in.id, Judgement.panel == panel)
+        select(JudgementRow).where(JudgementRow.submission_id == hand_in.id, JudgementRow.panel == panel)
     ).all()
-    session.execute(delete(Score).where(Score.hand_in_id == hand_in.id, Score.panel == panel))
+    session.execute(delete(Score).where(Score.submission_id == hand_in.id, Score.panel == panel))
     entry = None
     for side in SIDES:
         on_side = {key: row for key, row in place.items() if side == "all" or row[3] == (side == "public")}
-        entry = summarise(
+        entry = summarise_entry(
             str(hand_in.id),
             [
-                StoryScores(
+                JudgeScores(
                     prompt=str(on_side[each.completion_id][2]),
                     sample=on_side[each.completion_id][1],
                     judge=each.judge,
                     state=each.state,  # type: ignore[arg-type]
-                    overall=each.ranking,
-                    weight=each.share,
+                    overall=each.ranking_score,
+                    weight=each.effective_weight,
                     scores=each.scores,
                 )
                 for each in said
@@ -98,10 +102,10 @@ def settle(session: Session, hand_in: HandIn, panel: str, judges: Sequence[str],
     return entry
 
 
-def score_row(hand_in_id: int, panel: str, side: str, entry: Entry) -> Score:
+def score_row(submission_id: int, panel: str, side: str, entry: Entry) -> Score:
     """An entry as a row."""
     return Score(
-        hand_in_id=hand_in_id,
+        submission_id=submission_id,
         panel=panel,
         side=side,
         mean=entry.mean,

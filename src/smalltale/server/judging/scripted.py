@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from smalltale.server.judging.panel import Opinion, Story
+from smalltale.server.judging.panel import JudgeOpinion, Story
 
 CRITERIA = ("grammar", "creativity", "consistency", "plot")
 
@@ -23,7 +23,7 @@ class ScriptedPanel:
     judges: Sequence[str] = ("scripted-a", "scripted-b")
     qualified: bool = True
 
-    def judge(self, stories: Sequence[Story], judge: str) -> Iterable[Opinion]:
+    def judge(self, stories: Sequence[Story], judge: str) -> Iterable[JudgeOpinion]:
         for story in stories:
             words = re.findall(r"[a-z']+", story.text.lower())
             variety = len(set(words)) / len(words) if words else 0.0
@@ -39,7 +39,7 @@ class ScriptedPanel:
                 )
                 for i, name in enumerate(CRITERIA)
             }
-            yield Opinion(
+            yield JudgeOpinion(
                 story=story.id,
                 judge=judge,
                 state="ok",

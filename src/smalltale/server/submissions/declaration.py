@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from smalltale.rules import Rules
-from smalltale.server.accounts.accounts import visible
+from smalltale.server.accounts.accounts import escape_unprintable
 from smalltale.server.database.models import Team
 from smalltale.server.errors import FieldProblem
 
@@ -38,7 +38,7 @@ def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[F
     chosen = next((each for each in open_classes if each.name == declared.weight_class), None)
     if chosen is None:
         names = ", ".join(each.name for each in open_classes)
-        found = visible(declared.weight_class) or "nothing"
+        found = escape_unprintable(declared.weight_class) or "nothing"
         problems.append(
             FieldProblem(
                 "weight_class",
@@ -51,7 +51,7 @@ def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[F
         problems.append(
             FieldProblem(
                 "counted_parameters",
-                f"{visible(declared.counted_parameters) or 'nothing'} is not a number of parameters",
+                f"{escape_unprintable(declared.counted_parameters) or 'nothing'} is not a number of parameters",
                 "run: smalltale count CHECKPOINT",
             )
         )
@@ -67,7 +67,7 @@ def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[F
         problems.append(
             FieldProblem(
                 "model_hash",
-                f"{visible(declared.model_hash) or 'nothing'} is not a SHA-256",
+                f"{escape_unprintable(declared.model_hash) or 'nothing'} is not a SHA-256",
                 "run: sha256sum model.safetensors",
             )
         )

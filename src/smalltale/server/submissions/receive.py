@@ -21,23 +21,31 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from smalltale.rules import AOE, Rules, aoe_day
-from smalltale.server.accounts.accounts import clean_name, visible
-from smalltale.server.database.models import Completion, Edition, HandIn, Person, PromptSet, Team, Upload
-from smalltale.server.database.session import Store, audit
-from smalltale.server.editions.editions import prompts_for, rules_of
-from smalltale.server.editions.teams import team_of
-from smalltale.server.errors import FieldProblem, Problem, refused
+from smalltale.server.accounts.accounts import clean_name, escape_unprintable
+from smalltale.server.database.models import (
+    CompletionRow,
+    Edition,
+    Person,
+    PromptSet,
+    Submission,
+    SubmissionFile,
+    Team,
+)
+from smalltale.server.database.session import Database, append_audit
+from smalltale.server.editions.editions import get_prompt_set, get_rules
+from smalltale.server.editions.teams import find_team
+from smalltale.server.errors import FieldProblem, RequestProblem, invalid_field
 from smalltale.server.judging.queue import queue_judging
 from smalltale.server.submissions.declaration import Declaration, check_declaration
 from smalltale.submission import Completion as Row
-from smalltale.submission import check_submission, normal
+from smalltale.submission import check_submission, normalize_prompt
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
-HAND_IN_KINDS = ("daily", "final")
+SUBMISSION_KINDS = ("daily", "final")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckedUpload:
     """What the gate found, in words without the server's own paths."""
 
     errors: list[str]
@@ -46,67 +54,73 @@ class Checked:
     prompts: PromptSet = field(repr=False)
 
 
-def check_upload(store: Store, edition: Edition, kind: str, file_name: str, content: bytes) -> Checked:
+def check_upload(
+    database: Database, edition: Edition, kind: str, file_name: str, content: bytes
+) -> CheckedUpload:
     """Run the gate on a file against the edition's prompts; nothing is kept. Raises Problem where the file cannot even be tried."""
-    rules = rules_of(edition)
+    rules = get_rules(edition)
     suffix = Path(file_name).suffix.lower()
     if suffix not in SUFFIXES:
-        found = f"{visible(file_name) or 'a file without a name'} is none of {', '.join(SUFFIXES)}"
-        raise refused("file", found, "save it as one of them")
+        found = f"{escape_unprintable(file_name) or 'a file without a name'} is none of {', '.join(SUFFIXES)}"
+        raise invalid_field("file", found, "save it as one of them")
     if len(content) > rules.max_submission_bytes:
         most = f"at most {rules.max_submission_bytes:,} are taken"
-        raise refused("file", f"it has {len(content):,} bytes", most, 413)
-    with store.read() as session:
-        prompts = prompts_for(session, edition, kind, store.now())
+        raise invalid_field("file", f"it has {len(content):,} bytes", most, 413)
+    with database.read() as session:
+        prompts = get_prompt_set(session, edition, kind, database.now())
         texts = [each.text for each in prompts.prompts]
     with tempfile.TemporaryDirectory(prefix="smalltale-") as folder:
         path = Path(folder) / f"hand-in{suffix}"
         path.write_bytes(content)
         verdict = check_submission(path, texts, rules)
     errors = [str(each).replace(str(path), "the file") for each in verdict.errors]
-    return Checked(
+    return CheckedUpload(
         errors=errors, warnings=[str(each) for each in verdict.warnings], rows=verdict.rows, prompts=prompts
     )
 
 
-def hand_in(
-    store: Store,
+def receive_submission(
+    database: Database,
     edition: Edition,
     person: Person,
     kind: str,
     file_name: str,
     content: bytes,
     declared: Declaration,
-) -> HandIn:
+) -> Submission:
     """Take a hand-in and queue it. Raises Problem with everything wrong with it; then nothing is used up."""
-    received = store.now()
-    rules = rules_of(edition)
-    if kind not in HAND_IN_KINDS:
-        found = f"{visible(kind) or 'nothing'} cannot be handed in"
-        raise refused("kind", found, f"choose one of: {', '.join(HAND_IN_KINDS)}")
-    refuse_closed(edition, received)
-    with store.read() as session:
-        team = team_of(session, edition, person)
+    received = database.now()
+    rules = get_rules(edition)
+    if kind not in SUBMISSION_KINDS:
+        found = f"{escape_unprintable(kind) or 'nothing'} cannot be handed in"
+        raise invalid_field("kind", found, f"choose one of: {', '.join(SUBMISSION_KINDS)}")
+    require_open(edition, received)
+    with database.read() as session:
+        team = find_team(session, edition, person)
         if team is None:
-            raise Problem(409, "you are in no team of this edition; make one or accept an invitation first")
+            raise RequestProblem(
+                409, "you are in no team of this edition; make one or accept an invitation first"
+            )
         if team.disqualified:
-            raise Problem(403, f"{team.name} is disqualified: {team.disqualified}")
-        refuse_used_up(session, rules, team, kind, received)
+            raise RequestProblem(403, f"{team.name} is disqualified: {team.disqualified}")
+        require_free_slot(session, rules, team, kind, received)
     problems = check_declaration(rules, team, declared)
     try:
-        checked = check_upload(store, edition, kind, file_name, content)
-    except Problem as problem:
+        checked = check_upload(database, edition, kind, file_name, content)
+    except RequestProblem as problem:
         if problem.status == 404:
             raise
-        raise Problem(problem.status, problem.title, [*problem.fields, *problems]) from problem
+        raise RequestProblem(problem.status, problem.title, [*problem.fields, *problems]) from problem
     problems = [*(FieldProblem("file", each) for each in checked.errors), *problems]
     if problems:
-        raise Problem(422, "this was not accepted; nothing was used up", problems)
-    return keep(store, edition, team, person, kind, received, file_name, content, declared, checked)
+        raise RequestProblem(422, "this was not accepted; nothing was used up", problems)
+    return store_submission(
+        database, edition, team, person, kind, received, file_name, content, declared, checked
+    )
 
 
-def keep(
-    store: Store,
+def store_submission(
+    database: Database,
     edition: Edition,
     team: Team,
     person: Person,
@@ -115,14 +129,14 @@ def keep(
     file_name: str,
     content: bytes,
     declared: Declaration,
-    checked: Checked,
-) -> HandIn:
+    checked: CheckedUpload,
+) -> Submission:
     """Write an accepted hand-in, its stories and its job in one transaction."""
-    rules = rules_of(edition)
-    with store.write() as session:
+    rules = get_rules(edition)
+    with database.write() as session:
         row = None
-        for slot in slots(rules, kind, received):
-            attempt = HandIn(
+        for slot in slot_names(rules, kind, received):
+            attempt = Submission(
                 edition_id=edition.id,
                 team_id=team.id,
                 person_id=person.id,
@@ -150,12 +164,12 @@ def keep(
             except IntegrityError:
                 continue
         if row is None:
-            raise used_up(rules, kind, received)
-        session.execute(insert(Completion), completions(row.id, checked))
+            raise limit_reached(rules, kind, received)
+        session.execute(insert(CompletionRow), completion_rows(row.id, checked))
         safe = clean_file_name(file_name)
-        session.add(Upload(hand_in_id=row.id, name=safe, content=content))
-        queue_judging(session, store, row, edition.panel)
-        audit(
+        session.add(SubmissionFile(submission_id=row.id, name=safe, content=content))
+        queue_judging(session, database, row, edition.panel)
+        append_audit(
             session,
             received,
             person.handle,
@@ -168,16 +182,16 @@ def keep(
         return row
 
 
-def completions(hand_in_id: int, checked: Checked) -> list[dict[str, Any]]:
+def completion_rows(submission_id: int, checked: CheckedUpload) -> list[dict[str, Any]]:
     """The rows of the completion table."""
-    ids = {normal(each.text): each.id for each in checked.prompts.prompts}
+    ids = {normalize_prompt(each.text): each.id for each in checked.prompts.prompts}
     seen: Counter[str] = Counter()
     rows = []
     for each in checked.rows:
-        prompt = normal(each.prompt)
+        prompt = normalize_prompt(each.prompt)
         rows.append(
             {
-                "hand_in_id": hand_in_id,
+                "submission_id": submission_id,
                 "prompt_id": ids[prompt],
                 "sample": seen[prompt],
                 "text": each.completion,
@@ -187,45 +201,45 @@ def completions(hand_in_id: int, checked: Checked) -> list[dict[str, Any]]:
     return rows
 
 
-def slots(rules: Rules, kind: str, received: datetime) -> list[str]:
+def slot_names(rules: Rules, kind: str, received: datetime) -> list[str]:
     """What a hand-in may use up: places of the AOE day, or of the final."""
     if kind == "final":
         return [f"final#{n}" for n in range(rules.final_hand_ins)]
     return [f"{aoe_day(received)}#{n}" for n in range(rules.hand_ins_per_day)]
 
 
-def refuse_closed(edition: Edition, now: datetime) -> None:
+def require_open(edition: Edition, now: datetime) -> None:
     """Raise Problem outside the edition's dates."""
     if now < edition.starts:
-        raise Problem(409, f"{edition.title} opens at {edition.starts:%Y-%m-%d %H:%M} UTC")
+        raise RequestProblem(409, f"{edition.title} opens at {edition.starts:%Y-%m-%d %H:%M} UTC")
     if now >= edition.ends:
-        raise Problem(
+        raise RequestProblem(
             409,
             f"{edition.title} closed at {edition.ends:%Y-%m-%d %H:%M} UTC, the last moment of its last day Anywhere on Earth",
         )
 
 
-def refuse_used_up(session: Session, rules: Rules, team: Team, kind: str, now: datetime) -> None:
+def require_free_slot(session: Session, rules: Rules, team: Team, kind: str, now: datetime) -> None:
     """Raise Problem early where the limit is reached (the unique key decides races)."""
     taken = session.scalar(
         select(func.count())
-        .select_from(HandIn)
-        .where(HandIn.team_id == team.id, HandIn.slot.in_(slots(rules, kind, now)))
+        .select_from(Submission)
+        .where(Submission.team_id == team.id, Submission.slot.in_(slot_names(rules, kind, now)))
     )
-    if (taken or 0) >= len(slots(rules, kind, now)):
-        raise used_up(rules, kind, now)
+    if (taken or 0) >= len(slot_names(rules, kind, now)):
+        raise limit_reached(rules, kind, now)
 
 
-def used_up(rules: Rules, kind: str, now: datetime) -> Problem:
+def limit_reached(rules: Rules, kind: str, now: datetime) -> RequestProblem:
     """The answer to one hand-in too many."""
     if kind == "final":
-        return Problem(
+        return RequestProblem(
             409,
             f"your team has handed in its final entry ({rules.final_hand_ins} allowed); it cannot be replaced",
         )
     day = aoe_day(now) + timedelta(days=1)
     opens = datetime(day.year, day.month, day.day, tzinfo=AOE).astimezone(UTC)
-    return Problem(
+    return RequestProblem(
         429,
         f"your team has used its {rules.hand_ins_per_day} hand-in(s) of {aoe_day(now)} (AOE); the next day begins at {opens:%Y-%m-%d %H:%M} UTC",
     )
@@ -236,5 +250,5 @@ def clean_file_name(name: str) -> str:
     last = re.split(r"[/\\]", name)[-1]
     try:
         return clean_name(last, "file", 120)
-    except Problem:
+    except RequestProblem:
         return f"hand-in{Path(last).suffix[:10]}" if Path(last).suffix.isascii() else "hand-in"

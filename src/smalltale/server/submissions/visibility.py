@@ -16,82 +16,84 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from smalltale.server.database.models import (
-    Completion,
+    CompletionRow,
     Edition,
-    HandIn,
-    Judgement,
-    Member,
+    JudgementRow,
     Person,
     Prompt,
     Score,
+    Submission,
     Team,
+    TeamMember,
 )
-from smalltale.server.errors import missing
+from smalltale.server.errors import not_found
 
-PAGE = 20
+STORIES_PER_PAGE = 20
 ORDERS = ("prompt", "best", "worst")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class SubmissionView:
     """One hand-in as one visitor may see it."""
 
-    hand_in: HandIn
+    submission: Submission
     team: Team
     edition: Edition
-    own: bool
-    organiser: bool
-    over: bool
+    is_own_team: bool
+    is_organiser: bool
+    is_edition_over: bool
 
     @property
     def stories_public_only(self) -> bool:
         """Whether stories of private prompts are hidden."""
-        return not (self.own or self.organiser or self.over)
+        return not (self.is_own_team or self.is_organiser or self.is_edition_over)
 
     @property
     def scores_public_only(self) -> bool:
         """Whether scores on private prompts are hidden."""
-        return not (self.organiser or self.over)
+        return not (self.is_organiser or self.is_edition_over)
 
     @property
     def side(self) -> str:
         return "public" if self.scores_public_only else "all"
 
 
-def sight(session: Session, hand_in_id: int, person: Person | None, now: datetime) -> Sight:
+def view_submission(
+    session: Session, submission_id: int, person: Person | None, now: datetime
+) -> SubmissionView:
     """A hand-in, if this person may look at it. Raises Problem 404 else: its existence is not told either."""
     found = session.execute(
-        select(HandIn, Team, Edition)
-        .join(Team, Team.id == HandIn.team_id)
-        .join(Edition, Edition.id == HandIn.edition_id)
-        .where(HandIn.id == hand_in_id)
+        select(Submission, Team, Edition)
+        .join(Team, Team.id == Submission.team_id)
+        .join(Edition, Edition.id == Submission.edition_id)
+        .where(Submission.id == submission_id)
     ).first()
     if found is None:
-        raise missing("hand-in")
+        raise not_found("hand-in")
     hand_in, team, edition = found
     own = (
         person is not None
         and session.scalar(
-            select(Member.seat).where(Member.team_id == team.id, Member.person_id == person.id)
+            select(TeamMember.seat).where(TeamMember.team_id == team.id, TeamMember.person_id == person.id)
         )
         is not None
     )
-    made = Sight(
-        hand_in=hand_in,
+    made = SubmissionView(
+        submission=hand_in,
         team=team,
         edition=edition,
-        own=own,
-        organiser=bool(person and person.admin),
-        over=now >= edition.ends,
+        is_own_team=own,
+        is_organiser=bool(person and person.admin),
+        is_edition_over=now >= edition.ends,
     )
     hidden = hand_in.kind == "final" or hand_in.state != "judged" or hand_in.disqualified or team.disqualified
     if hidden and made.stories_public_only:
-        raise missing("hand-in")
+        raise not_found("hand-in")
     return made
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShownStory:
+class StoryView:
     """A story with what was said of it."""
 
     id: int
@@ -101,25 +103,25 @@ class ShownStory:
     text: str
     public: bool
     mean: float | None
-    said: list[Judgement] = field(default_factory=list)
+    judgements: list[JudgementRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoryPage:
     """Some stories of a hand-in."""
 
-    stories: list[ShownStory]
+    load_story_page: list[StoryView]
     total: int
     page: int
 
     @property
     def pages(self) -> int:
-        return max(1, -(-self.total // PAGE))
+        return max(1, -(-self.total // STORIES_PER_PAGE))
 
 
 def stories(
     session: Session,
-    view: Sight,
+    view: SubmissionView,
     *,
     order: str = "prompt",
     search: str = "",
@@ -129,22 +131,22 @@ def stories(
     """A page of a hand-in's stories, all of them where `page` is None: by prompt, best or worst first, those with a text in them."""
     panel = panel or view.edition.panel
     value = (
-        select(Judgement.completion_id, story_mean().label("value"))
-        .where(Judgement.hand_in_id == view.hand_in.id, Judgement.panel == panel)
-        .group_by(Judgement.completion_id)
+        select(JudgementRow.completion_id, story_mean().label("value"))
+        .where(JudgementRow.submission_id == view.submission.id, JudgementRow.panel == panel)
+        .group_by(JudgementRow.completion_id)
         .subquery()
     )
     query = (
-        select(Completion, Prompt, value.c.value)
-        .join(Prompt, Prompt.id == Completion.prompt_id)
-        .join(value, value.c.completion_id == Completion.id, isouter=True)
-        .where(Completion.hand_in_id == view.hand_in.id)
+        select(CompletionRow, Prompt, value.c.value)
+        .join(Prompt, Prompt.id == CompletionRow.prompt_id)
+        .join(value, value.c.completion_id == CompletionRow.id, isouter=True)
+        .where(CompletionRow.submission_id == view.submission.id)
     )
     if view.stories_public_only:
         query = query.where(Prompt.public)
     if search:
         query = query.where(
-            Completion.text.icontains(search[:200], autoescape=True)
+            CompletionRow.text.icontains(search[:200], autoescape=True)
             | Prompt.text.icontains(search[:200], autoescape=True)
         )
     # Sorted by score, private stories would betray their scores by their place: they are left out.
@@ -152,19 +154,19 @@ def stories(
         if view.scores_public_only:
             query = query.where(Prompt.public)
         by = value.c.value.desc() if order == "best" else value.c.value.asc()
-        ordered = query.order_by(by.nulls_last(), Completion.id)
+        ordered = query.order_by(by.nulls_last(), CompletionRow.id)
     else:
-        ordered = query.order_by(Prompt.position, Completion.sample)
+        ordered = query.order_by(Prompt.position, CompletionRow.sample)
     total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
     if page is not None:
-        page = min(max(page, 1), max(1, -(-total // PAGE)))
-        ordered = ordered.limit(PAGE).offset((page - 1) * PAGE)
+        page = min(max(page, 1), max(1, -(-total // STORIES_PER_PAGE)))
+        ordered = ordered.limit(STORIES_PER_PAGE).offset((page - 1) * STORIES_PER_PAGE)
     rows = session.execute(ordered).all()
-    said = words_of(
+    said = load_judgements(
         session, [row[0].id for row in rows if row[1].public or not view.scores_public_only], panel
     )
     shown = [
-        ShownStory(
+        StoryView(
             id=row[0].id,
             prompt_id=row[1].id,
             prompt=row[1].text,
@@ -172,49 +174,51 @@ def stories(
             text=row[0].text,
             public=row[1].public,
             mean=row[2] if row[1].public or not view.scores_public_only else None,
-            said=said.get(row[0].id, []),
+            judgements=said.get(row[0].id, []),
         )
         for row in rows
     ]
-    return StoryPage(stories=shown, total=total, page=page or 1)
+    return StoryPage(load_story_page=shown, total=total, page=page or 1)
 
 
 def story_mean() -> ColumnElement[float]:
     """The panel's mean of a story in SQL, as judging's `combined` has it."""
-    score = func.coalesce(Judgement.calibrated, Judgement.overall)
-    weight = case((Judgement.overall.is_not(None), func.coalesce(Judgement.weight, 1.0)), else_=0.0)
+    score = func.coalesce(JudgementRow.calibrated, JudgementRow.overall)
+    weight = case((JudgementRow.overall.is_not(None), func.coalesce(JudgementRow.weight, 1.0)), else_=0.0)
     return func.coalesce(func.sum(score * weight) / func.nullif(func.sum(weight), 0.0), func.avg(score))
 
 
-def words_of(session: Session, completion_ids: Sequence[int], panel: str) -> dict[int, list[Judgement]]:
+def load_judgements(
+    session: Session, completion_ids: Sequence[int], panel: str
+) -> dict[int, list[JudgementRow]]:
     """What was said of some stories."""
-    said: dict[int, list[Judgement]] = defaultdict(list)
+    said: dict[int, list[JudgementRow]] = defaultdict(list)
     for each in session.scalars(
-        select(Judgement)
-        .where(Judgement.completion_id.in_(completion_ids), Judgement.panel == panel)
-        .order_by(Judgement.judge)
+        select(JudgementRow)
+        .where(JudgementRow.completion_id.in_(completion_ids), JudgementRow.panel == panel)
+        .order_by(JudgementRow.judge)
     ):
         said[each.completion_id].append(each)
     return said
 
 
-def score_of(session: Session, view: Sight, panel: str | None = None) -> Score | None:
+def get_score(session: Session, view: SubmissionView, panel: str | None = None) -> Score | None:
     """A hand-in's score on the side that may be seen."""
-    return session.get(Score, (view.hand_in.id, panel or view.edition.panel, view.side))
+    return session.get(Score, (view.submission.id, panel or view.edition.panel, view.side))
 
 
-def medians(session: Session, view: Sight) -> dict[str, float]:
+def median_scores(session: Session, view: SubmissionView) -> dict[str, float]:
     """The median of the field by criterion, over the last 200 judged hand-ins."""
     rows = session.scalars(
         select(Score.criteria)
-        .join(HandIn, HandIn.id == Score.hand_in_id)
+        .join(Submission, Submission.id == Score.submission_id)
         .where(
-            HandIn.edition_id == view.edition.id,
-            HandIn.kind == view.hand_in.kind,
+            Submission.edition_id == view.edition.id,
+            Submission.kind == view.submission.kind,
             Score.side == view.side,
             Score.panel == view.edition.panel,
         )
-        .order_by(HandIn.id.desc())
+        .order_by(Submission.id.desc())
         .limit(200)
     ).all()
     values: dict[str, list[float]] = defaultdict(list)

@@ -17,23 +17,23 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from smalltale.errors import SmalltaleError
-from smalltale.files import explained, sha256_of
+from smalltale.files import sha256_file, translate_os_errors
 from smalltale.rules import Rules
-from smalltale.server.accounts.accounts import visible
-from smalltale.server.database.models import ModelPiece
-from smalltale.server.database.session import Store
+from smalltale.server.accounts.accounts import escape_unprintable
+from smalltale.server.database.models import ModelChunk
+from smalltale.server.database.session import Database
 from smalltale.server.errors import FieldProblem
-from smalltale.server.verification.sandbox import MODEL_FILES, NEEDED, WEIGHTS
+from smalltale.server.verification.sandbox import MODEL_FILES, REQUIRED_FILES, WEIGHTS_FILE
 
-PIECE_BYTES = 4 << 20
-OTHERS_BYTES = 32 << 20
+CHUNK_BYTES = 4 << 20
+MAX_OTHER_FILE_BYTES = 32 << 20
 """Of config and tokenizer together."""
-BYTES_A_PARAMETER = 5
+BYTES_PER_PARAMETER = 5
 """Float32, and some room for names and tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sent:
+class UploadedFile:
     """One file of a model, open for reading."""
 
     name: str
@@ -41,44 +41,50 @@ class Sent:
     content: BinaryIO
 
 
-def most_bytes(rules: Rules) -> int:
+def max_weights_bytes(rules: Rules) -> int:
     """The largest model.safetensors that an edition takes."""
-    return BYTES_A_PARAMETER * max(each.max_parameters for each in rules.weight_classes)
+    return BYTES_PER_PARAMETER * max(each.max_parameters for each in rules.weight_classes)
 
 
-def check_files(files: Sequence[Sent], rules: Rules) -> list[FieldProblem]:
+def check_files(files: Sequence[UploadedFile], rules: Rules) -> list[FieldProblem]:
     """Everything wrong with what was sent, before it is opened."""
     names = [each.name for each in files]
     problems = [
         FieldProblem(
             "files",
-            f"{visible(name) or 'a file without a name'} is no file of a model",
+            f"{escape_unprintable(name) or 'a file without a name'} is no file of a model",
             f"send only {', '.join(MODEL_FILES)}; never a pickle",
         )
         for name in names
         if name not in MODEL_FILES
     ]
     problems += [
-        FieldProblem("files", f"{name} is missing", "send it, too") for name in NEEDED if name not in names
+        FieldProblem("files", f"{name} is missing", "send it, too")
+        for name in REQUIRED_FILES
+        if name not in names
     ]
     if len(set(names)) < len(names):
         problems.append(FieldProblem("files", "a file is there twice", "send each once"))
     for each in files:
-        limit = most_bytes(rules) if each.name == WEIGHTS else OTHERS_BYTES
+        limit = max_weights_bytes(rules) if each.name == WEIGHTS_FILE else MAX_OTHER_FILE_BYTES
         if each.size > limit:
             problems.append(
                 FieldProblem(
-                    "files", f"{visible(each.name)} has {each.size:,} bytes", f"at most {limit:,} are taken"
+                    "files",
+                    f"{escape_unprintable(each.name)} has {each.size:,} bytes",
+                    f"at most {limit:,} are taken",
                 )
             )
-        elif each.name == WEIGHTS and not looks_like_safetensors(each):
+        elif each.name == WEIGHTS_FILE and not looks_like_safetensors(each):
             problems.append(
-                FieldProblem("files", f"{WEIGHTS} is not a safetensors file", "write it with safetensors")
+                FieldProblem(
+                    "files", f"{WEIGHTS_FILE} is not a safetensors file", "write it with safetensors"
+                )
             )
     return problems
 
 
-def looks_like_safetensors(sent: Sent) -> bool:
+def looks_like_safetensors(sent: UploadedFile) -> bool:
     """Whether a file begins with the length of a header of JSON that fits into it."""
     sent.content.seek(0)
     start = sent.content.read(9)
@@ -88,56 +94,58 @@ def looks_like_safetensors(sent: Sent) -> bool:
 def sha256(content: BinaryIO) -> str:
     """The hash of a file that is open."""
     digest = hashlib.sha256()
-    for piece in pieces(content):
+    for piece in iter_chunks(content):
         digest.update(piece)
     return digest.hexdigest()
 
 
-def pieces(content: BinaryIO) -> Iterator[bytes]:
+def iter_chunks(content: BinaryIO) -> Iterator[bytes]:
     """A file, a few megabytes at a time; an empty one is one empty piece."""
     content.seek(0)
-    yield content.read(PIECE_BYTES)
-    while piece := content.read(PIECE_BYTES):
+    yield content.read(CHUNK_BYTES)
+    while piece := content.read(CHUNK_BYTES):
         yield piece
 
 
-def forget(session: Session, hand_in_id: int, but: str | None = None) -> None:
+def delete_chunks(session: Session, submission_id: int, but: str | None = None) -> None:
     """Delete the pieces of a hand-in's models."""
-    query = delete(ModelPiece).where(ModelPiece.hand_in_id == hand_in_id)
-    session.execute(query if but is None else query.where(ModelPiece.upload != but))
+    query = delete(ModelChunk).where(ModelChunk.submission_id == submission_id)
+    session.execute(query if but is None else query.where(ModelChunk.upload != but))
 
 
-def keep_pieces(store: Store, hand_in_id: int, upload: str, files: Sequence[Sent]) -> int:
+def store_chunks(database: Database, submission_id: int, upload: str, files: Sequence[UploadedFile]) -> int:
     """Write files piece by piece, each a transaction of its own. Returns how many pieces."""
     count = 0
     for each in files:
-        for number, content in enumerate(pieces(each.content)):
-            row = ModelPiece(
-                upload=upload, file=each.name, number=number, hand_in_id=hand_in_id, content=content
+        for number, content in enumerate(iter_chunks(each.content)):
+            row = ModelChunk(
+                upload=upload, file=each.name, number=number, submission_id=submission_id, content=content
             )
-            with store.write() as session:
+            with database.write() as session:
                 session.add(row)
             count += 1
     return count
 
 
-def unpack(store: Store, upload: str, files: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+def write_model_folder(
+    database: Database, upload: str, files: Mapping[str, Mapping[str, Any]], folder: Path
+) -> None:
     """Write an upload's files into a folder. Raises SmalltaleError where they are not as they came."""
     for name, told in files.items():
-        with explained(folder / name), (folder / name).open("wb") as out:
+        with translate_os_errors(folder / name), (folder / name).open("wb") as out:
             number = 0
-            while (piece := one_piece(store, upload, name, number)) is not None:
+            while (piece := read_chunk(database, upload, name, number)) is not None:
                 out.write(piece)
                 number += 1
-        if sha256_of(folder / name) != told["sha256"]:
+        if sha256_file(folder / name) != told["sha256"]:
             raise SmalltaleError(f"{name} is not in the database as it was sent; send the model again")
 
 
-def one_piece(store: Store, upload: str, name: str, number: int) -> bytes | None:
+def read_chunk(database: Database, upload: str, name: str, number: int) -> bytes | None:
     """One piece, None past the last."""
-    with store.read() as session:
+    with database.read() as session:
         return session.scalar(
-            select(ModelPiece.content).where(
-                ModelPiece.upload == upload, ModelPiece.file == name, ModelPiece.number == number
+            select(ModelChunk.content).where(
+                ModelChunk.upload == upload, ModelChunk.file == name, ModelChunk.number == number
             )
         )

@@ -23,10 +23,10 @@ from smalltale.errors import SmalltaleError
 from smalltale.files import write_json
 from smalltale.submission import Completion, write_submission
 
-WEIGHTS = "model.safetensors"
-NEEDED = (WEIGHTS, "config.json", "tokenizer.json")
+WEIGHTS_FILE = "model.safetensors"
+REQUIRED_FILES = (WEIGHTS_FILE, "config.json", "tokenizer.json")
 MODEL_FILES = (
-    *NEEDED,
+    *REQUIRED_FILES,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -42,12 +42,12 @@ GIBIBYTES = 8
 VERDICTS = {"pass": "verified", "fail": "contradicted", "unproven": "unproven"}
 
 
-class Stopped(Exception):
+class SandboxStopped(Exception):
     """The work was taken away while the process ran; the process is dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class VerificationResult:
     """verified, contradicted or unproven, and why."""
 
     verdict: str
@@ -57,26 +57,26 @@ class Look:
     """What `smalltale plausible` says of the stories; empty where nobody asked."""
 
 
-def refuse_risky(folder: Path) -> None:
+def check_model_folder(folder: Path) -> None:
     """Raise SmalltaleError where a folder lacks a file that is needed or one of a model's files leads elsewhere."""
-    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
     if missing:
         raise SmalltaleError(
-            f"{folder} has no {' and no '.join(missing)}; a model is sent as {', '.join(NEEDED)}"
+            f"{folder} has no {' and no '.join(missing)}; a model is sent as {', '.join(REQUIRED_FILES)}"
         )
     links = [name for name in MODEL_FILES if (folder / name).is_symlink()]
     if links:
         raise SmalltaleError(f"{folder} holds links ({', '.join(links)}); put the files themselves there")
 
 
-def look_at(
+def verify_model(
     folder: Path,
     claim: dict[str, Any],
     rules: str,
     *,
     frozen: Sequence[str] = (),
     stop: threading.Event | None = None,
-) -> Look:
+) -> VerificationResult:
     """What `smalltale count --verify` says of a claim under an edition's rules (TOML)."""
     write_json(folder / "submission.json", claim)
     (folder / "rules.toml").write_text(rules, encoding="utf-8")
@@ -85,15 +85,17 @@ def look_at(
     for name in frozen:
         arguments += ["--frozen", name]
     try:
-        said = json.loads(limited(arguments, stop=stop))
-        return Look(verdict=VERDICTS[said["verdict"]], counted=said["counted"], reasons=said["reasons"])
+        said = json.loads(run_limited(arguments, stop=stop))
+        return VerificationResult(
+            verdict=VERDICTS[said["verdict"]], counted=said["counted"], reasons=said["reasons"]
+        )
     except (ValueError, KeyError, TypeError):
-        return Look(verdict="unproven", counted=None, reasons=["counting gave no verdict"])
+        return VerificationResult(verdict="unproven", counted=None, reasons=["counting gave no verdict"])
     except SmalltaleError as error:
-        return Look(verdict="unproven", counted=None, reasons=[f"counting {error}"])
+        return VerificationResult(verdict="unproven", counted=None, reasons=[f"counting {error}"])
 
 
-def look_at_stories(
+def check_stories(
     folder: Path, rows: Sequence[Completion], sampling: str, *, stop: threading.Event | None = None
 ) -> dict[str, Any]:
     """What `smalltale plausible` says of a hand-in's stories under a folder's model."""
@@ -102,7 +104,7 @@ def look_at_stories(
     # "=" keeps settings that begin with a dash from being read as an option.
     arguments = ["plausible", str(folder), "--stories", str(stories), f"--sampling={sampling}", "--json"]
     try:
-        said = json.loads(limited(arguments, seconds=STORIES_SECONDS, stop=stop))
+        said = json.loads(run_limited(arguments, seconds=STORIES_SECONDS, stop=stop))
         return said if isinstance(said, dict) and "verdict" in said else unproven("gave no verdict")
     except ValueError:
         return unproven("gave no verdict")
@@ -114,7 +116,7 @@ def unproven(why: str) -> dict[str, Any]:
     return {"verdict": "unproven", "reasons": [f"the check of the stories {why}"]}
 
 
-def limited(
+def run_limited(
     arguments: Sequence[str],
     *,
     seconds: int = SECONDS,
@@ -157,6 +159,6 @@ def waited(process: subprocess.Popen[str], seconds: int, stop: threading.Event |
             return process.communicate(timeout=0.5)
         except subprocess.TimeoutExpired as error:
             if stop is not None and stop.is_set():
-                raise Stopped from error
+                raise SandboxStopped from error
             if time.monotonic() > end:
                 raise SmalltaleError(f"took more than {seconds} seconds") from error

@@ -19,193 +19,211 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from smalltale.files import explained
-from smalltale.server.admin import refuse_others
+from smalltale.files import translate_os_errors
+from smalltale.server.admin import require_organiser
 from smalltale.server.database.models import (
-    Completion,
+    CompletionRow,
     Edition,
-    HandIn,
-    Member,
-    ModelPiece,
+    ModelChunk,
     Person,
     Prompt,
+    Submission,
+    TeamMember,
     Verification,
 )
-from smalltale.server.database.session import Store, audit
-from smalltale.server.editions.editions import rules_of
-from smalltale.server.errors import FieldProblem, Problem, missing
-from smalltale.server.judging.queue import Held, LeaseLost, finish, queue_verifying, renew
-from smalltale.server.verification.model_uploads import Sent, check_files, forget, keep_pieces, sha256, unpack
+from smalltale.server.database.session import Database, append_audit
+from smalltale.server.editions.editions import get_rules
+from smalltale.server.errors import FieldProblem, RequestProblem, not_found
+from smalltale.server.judging.queue import LeasedJob, LeaseLost, finish_job, queue_verification, renew_lease
+from smalltale.server.verification.model_uploads import (
+    UploadedFile,
+    check_files,
+    delete_chunks,
+    sha256,
+    store_chunks,
+    write_model_folder,
+)
 from smalltale.server.verification.sandbox import (
     MODEL_FILES,
-    WEIGHTS,
-    Look,
-    Stopped,
-    look_at,
-    look_at_stories,
-    refuse_risky,
+    WEIGHTS_FILE,
+    SandboxStopped,
+    VerificationResult,
+    check_model_folder,
+    check_stories,
+    verify_model,
 )
 from smalltale.submission import Completion as Row
 
 
-def wanted(hand_in: HandIn, found: Verification | None) -> bool:
+def is_model_wanted(hand_in: Submission, found: Verification | None) -> bool:
     """Whether the team may send its model now: a finalist, or asked, and not verified yet."""
     if found is not None and found.state == "verified":
         return False
     return hand_in.kind == "final" or found is not None
 
 
-def ask(store: Store, organiser: Person, hand_in_id: int) -> None:
+def request_model(database: Database, organiser: Person, submission_id: int) -> None:
     """Ask a team for its model, or have the model looked at again that is here. Raises Problem."""
-    refuse_others(organiser)
-    with store.write() as session:
-        if session.get(HandIn, hand_in_id) is None:
-            raise missing("hand-in")
-        found = session.get(Verification, hand_in_id)
+    require_organiser(organiser)
+    with database.write() as session:
+        if session.get(Submission, submission_id) is None:
+            raise not_found("hand-in")
+        found = session.get(Verification, submission_id)
         if found is None:
-            session.add(fresh(store, hand_in_id, asked_by=organiser.handle))
-        elif found.upload is not None and doubtful(found):
-            found.state, found.changed = "waiting", store.now()
-            queue_verifying(session, store, hand_in_id, found.upload)
+            session.add(fresh(database, submission_id, asked_by=organiser.handle))
+        elif found.upload is not None and is_doubtful(found):
+            found.state, found.changed = "waiting", database.now()
+            queue_verification(session, database, submission_id, found.upload)
         else:
             return
-        audit(session, store.now(), organiser.handle, "model asked for", f"hand-in {hand_in_id}")
+        append_audit(session, database.now(), organiser.handle, "model asked for", f"hand-in {submission_id}")
 
 
-def fresh(store: Store, hand_in_id: int, asked_by: str | None = None) -> Verification:
+def fresh(database: Database, submission_id: int, asked_by: str | None = None) -> Verification:
     """A row of which nothing is known yet."""
     return Verification(
-        hand_in_id=hand_in_id,
+        submission_id=submission_id,
         state="asked",
         asked_by=asked_by,
         files={},
-        changed=store.now(),
+        changed=database.now(),
         reasons=[],
         stories={},
     )
 
 
-def model_json(hand_in: HandIn, found: Verification | None, *, whole: bool) -> dict[str, Any]:
+def model_status(hand_in: Submission, found: Verification | None, *, whole: bool) -> dict[str, Any]:
     """What the API says of a hand-in's model; the reasons are for the team and the organisers."""
     return {
         "state": found.state if found is not None else None,
-        "wanted": wanted(hand_in, found),
+        "wanted": is_model_wanted(hand_in, found),
         "counted_parameters": found.counted if found is not None else None,
         "stories": found.stories.get("verdict") if found is not None else None,
         **({"reasons": found.reasons, "check": found.stories} if found is not None and whole else {}),
     }
 
 
-def doubtful(found: Verification) -> bool:
+def is_doubtful(found: Verification) -> bool:
     """Whether a worker has looked, and there is still something to ask."""
     return found.state in {"contradicted", "unproven"} or (
         found.state == "verified" and found.stories.get("verdict") != "plausible"
     )
 
 
-def refuse_sender(store: Store, person: Person, hand_in_id: int) -> HandIn:
+def authorize_model_upload(database: Database, person: Person, submission_id: int) -> Submission:
     """The hand-in, where this person may send its model now. Raises Problem, before anything large is read."""
-    with store.read() as session:
-        hand_in = session.get(HandIn, hand_in_id)
+    with database.read() as session:
+        hand_in = session.get(Submission, submission_id)
         if hand_in is None or not session.scalar(
-            select(Member.person_id).where(Member.team_id == hand_in.team_id, Member.person_id == person.id)
+            select(TeamMember.person_id).where(
+                TeamMember.team_id == hand_in.team_id, TeamMember.person_id == person.id
+            )
         ):
-            raise missing("hand-in")
-        found = session.get(Verification, hand_in_id)
+            raise not_found("hand-in")
+        found = session.get(Verification, submission_id)
     if found is not None and found.state == "verified":
-        raise Problem(409, "this hand-in's model is verified; nothing more is needed")
-    if not wanted(hand_in, found):
-        raise Problem(409, "models are sent with final hand-ins, and where an organiser asks for one")
+        raise RequestProblem(409, "this hand-in's model is verified; nothing more is needed")
+    if not is_model_wanted(hand_in, found):
+        raise RequestProblem(409, "models are sent with final hand-ins, and where an organiser asks for one")
     return hand_in
 
 
-def send(store: Store, person: Person, hand_in_id: int, files: Sequence[Sent]) -> None:
+def receive_model(
+    database: Database, person: Person, submission_id: int, files: Sequence[UploadedFile]
+) -> None:
     """Keep a model and queue its verification. Raises Problem with everything wrong with it; then nothing is kept."""
-    hand_in = refuse_sender(store, person, hand_in_id)
-    with store.read() as session:
-        rules = rules_of(session.get_one(Edition, hand_in.edition_id))
+    hand_in = authorize_model_upload(database, person, submission_id)
+    with database.read() as session:
+        rules = get_rules(session.get_one(Edition, hand_in.edition_id))
     problems = check_files(files, rules)
     if problems:
-        raise Problem(422, "this model was not accepted", problems)
+        raise RequestProblem(422, "this model was not accepted", problems)
     hashes = {each.name: sha256(each.content) for each in files}
-    if hashes[WEIGHTS] != hand_in.model_hash:
-        raise Problem(
+    if hashes[WEIGHTS_FILE] != hand_in.model_hash:
+        raise RequestProblem(
             422,
             "this model was not accepted",
             [
                 FieldProblem(
-                    WEIGHTS,
-                    f"its SHA-256 is {hashes[WEIGHTS]}, declared was {hand_in.model_hash}",
+                    WEIGHTS_FILE,
+                    f"its SHA-256 is {hashes[WEIGHTS_FILE]}, declared was {hand_in.model_hash}",
                     "send the model that wrote the stories",
                 )
             ],
         )
     upload = secrets.token_hex(16)
-    count = keep_pieces(store, hand_in_id, upload, files)
-    with store.write() as session:
-        kept = select(func.count()).select_from(ModelPiece).where(ModelPiece.upload == upload)
-        found = session.get(Verification, hand_in_id)
+    count = store_chunks(database, submission_id, upload, files)
+    with database.write() as session:
+        kept = select(func.count()).select_from(ModelChunk).where(ModelChunk.upload == upload)
+        found = session.get(Verification, submission_id)
         if session.scalar(kept) != count or (found is not None and found.state == "verified"):
-            raise Problem(409, "another model was sent for this hand-in meanwhile; look at its page")
+            raise RequestProblem(409, "another model was sent for this hand-in meanwhile; look at its page")
         if found is None:
-            found = fresh(store, hand_in_id)
+            found = fresh(database, submission_id)
             session.add(found)
-        found.state, found.upload, found.changed = "waiting", upload, store.now()
+        found.state, found.upload, found.changed = "waiting", upload, database.now()
         found.files = {each.name: {"bytes": each.size, "sha256": hashes[each.name]} for each in files}
         found.counted, found.reasons, found.stories = None, [], {}
-        forget(session, hand_in_id, but=upload)
-        queue_verifying(session, store, hand_in_id, upload)
-        audit(session, store.now(), person.handle, "model sent", f"hand-in {hand_in_id}", files=found.files)
+        delete_chunks(session, submission_id, but=upload)
+        queue_verification(session, database, submission_id, upload)
+        append_audit(
+            session,
+            database.now(),
+            person.handle,
+            "model sent",
+            f"hand-in {submission_id}",
+            files=found.files,
+        )
 
 
-def verify_upload(store: Store, job: Held, name: str, lost: threading.Event) -> None:
+def verify_upload(database: Database, job: LeasedJob, name: str, lost: threading.Event) -> None:
     """A worker's part: write the model to a folder of its own, look at it, keep the verdict."""
     with tempfile.TemporaryDirectory(prefix="smalltale-model-") as place:
-        with store.read() as session:
-            files = dict(session.get_one(Verification, job.hand_in_id).files)
-        unpack(store, job.panel, files, Path(place))
+        with database.read() as session:
+            files = dict(session.get_one(Verification, job.submission_id).files)
+        write_model_folder(database, job.panel, files, Path(place))
         try:
-            found = look(store, job.hand_in_id, Path(place), stop=lost)
-        except Stopped as error:
+            found = look(database, job.submission_id, Path(place), stop=lost)
+        except SandboxStopped as error:
             raise LeaseLost from error
-    with store.write() as session:
-        renew(session, store, job, name)
-        row = session.get_one(Verification, job.hand_in_id)
+    with database.write() as session:
+        renew_lease(session, database, job, name)
+        row = session.get_one(Verification, job.submission_id)
         if row.upload == job.panel:
-            keep(session, store, row, "worker", found)
-        finish(session, job)
+            keep(session, database, row, "worker", found)
+        finish_job(session, job)
 
 
 def look(
-    store: Store,
-    hand_in_id: int,
+    database: Database,
+    submission_id: int,
     folder: Path,
     *,
     frozen: Sequence[str] = (),
     stop: threading.Event | None = None,
-) -> Look:
+) -> VerificationResult:
     """What a folder's model is, held against a hand-in's declaration."""
-    with store.read() as session:
-        hand_in = session.get(HandIn, hand_in_id)
+    with database.read() as session:
+        hand_in = session.get(Submission, submission_id)
         if hand_in is None:
-            raise missing("hand-in")
+            raise not_found("hand-in")
         rules = session.get_one(Edition, hand_in.edition_id).toml
         rows = session.execute(
-            select(Prompt.text, Completion.text)
-            .join(Prompt, Prompt.id == Completion.prompt_id)
-            .where(Completion.hand_in_id == hand_in_id)
-            .order_by(Prompt.position, Completion.sample)
+            select(Prompt.text, CompletionRow.text)
+            .join(Prompt, Prompt.id == CompletionRow.prompt_id)
+            .where(CompletionRow.submission_id == submission_id)
+            .order_by(Prompt.position, CompletionRow.sample)
         ).all()
-    refuse_risky(folder)
-    found = look_at(folder, claim_of(hand_in), rules, frozen=frozen, stop=stop)
+    check_model_folder(folder)
+    found = verify_model(folder, claim_of(hand_in), rules, frozen=frozen, stop=stop)
     if found.verdict == "contradicted":
         return found
     sampling = str(hand_in.declaration.get("sampling", ""))
-    stories = look_at_stories(folder, [Row(*each) for each in rows], sampling, stop=stop)
+    stories = check_stories(folder, [Row(*each) for each in rows], sampling, stop=stop)
     return replace(found, stories=stories)
 
 
-def claim_of(hand_in: HandIn) -> dict[str, Any]:
+def claim_of(hand_in: Submission) -> dict[str, Any]:
     """A declaration as `smalltale count --verify` reads it."""
     return {
         "counted_parameters": hand_in.counted_parameters,
@@ -215,41 +233,41 @@ def claim_of(hand_in: HandIn) -> dict[str, Any]:
 
 
 def verify_folder(
-    store: Store, organiser: str, hand_in_id: int, folder: Path, frozen: Sequence[str] = ()
-) -> Look:
+    database: Database, organiser: str, submission_id: int, folder: Path, frozen: Sequence[str] = ()
+) -> VerificationResult:
     """An organiser's own look at a model that lies here as a folder. Raises SmalltaleError where it cannot be looked at."""
     with tempfile.TemporaryDirectory(prefix="smalltale-model-") as place:
-        refuse_risky(folder)
+        check_model_folder(folder)
         for name in MODEL_FILES:
             if (folder / name).is_file():
-                with explained(folder / name):
+                with translate_os_errors(folder / name):
                     shutil.copyfile(folder / name, Path(place) / name)
-        found = look(store, hand_in_id, Path(place), frozen=frozen)
-    with store.write() as session:
-        row = session.get(Verification, hand_in_id)
+        found = look(database, submission_id, Path(place), frozen=frozen)
+    with database.write() as session:
+        row = session.get(Verification, submission_id)
         if row is None:
-            row = fresh(store, hand_in_id)
+            row = fresh(database, submission_id)
             session.add(row)
-        keep(session, store, row, organiser, found)
+        keep(session, database, row, organiser, found)
     return found
 
 
-def keep(session: Session, store: Store, row: Verification, by: str, found: Look) -> None:
+def keep(session: Session, database: Database, row: Verification, by: str, found: VerificationResult) -> None:
     """Write a verdict where pages and leaderboards read it; bytes that leave no question are no longer needed."""
-    hand_in = session.get_one(HandIn, row.hand_in_id)
+    hand_in = session.get_one(Submission, row.submission_id)
     row.state, row.counted, row.reasons = (
         found.verdict,
         found.counted,
         [each.replace("\x00", "")[:500] for each in found.reasons],
     )
-    row.stories, row.changed = found.stories, store.now()
+    row.stories, row.changed = found.stories, database.now()
     hand_in.verified_parameters = found.counted if found.verdict == "verified" else None
     session.get_one(Edition, hand_in.edition_id).revision += 1
     if found.verdict == "verified" and found.stories.get("verdict") == "plausible":
-        forget(session, hand_in.id)
-    audit(
+        delete_chunks(session, hand_in.id)
+    append_audit(
         session,
-        store.now(),
+        database.now(),
         by,
         f"model {found.verdict}",
         f"hand-in {hand_in.id}",
@@ -260,9 +278,15 @@ def keep(session: Session, store: Store, row: Verification, by: str, found: Look
     )
 
 
-def give_up_verifying(session: Session, store: Store, job: Held, error: str) -> None:
+def fail_verification(session: Session, database: Database, job: LeasedJob, error: str) -> None:
     """After the last attempt: unproven, with what was in the way."""
-    row = session.get_one(Verification, job.hand_in_id)
+    row = session.get_one(Verification, job.submission_id)
     if row.upload == job.panel:
-        keep(session, store, row, "worker", Look(verdict="unproven", counted=None, reasons=[error]))
-    finish(session, job, error[:500])
+        keep(
+            session,
+            database,
+            row,
+            "worker",
+            VerificationResult(verdict="unproven", counted=None, reasons=[error]),
+        )
+    finish_job(session, job, error[:500])

@@ -5,12 +5,12 @@ from typing import Any, Literal
 from alembic import context
 
 from smalltale.server.database.models import Base
-from smalltale.server.database.models.base import Instant
+from smalltale.server.database.models.base import UtcDateTime
 
 
 def render(kind: str, thing: object, _: Any) -> str | Literal[False]:
     """Our column type by its plain name in new migrations."""
-    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(thing, Instant) else False
+    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(thing, UtcDateTime) else False
 
 
 context.configure(

@@ -9,22 +9,22 @@ from __future__ import annotations
 from smalltale.server.database.models.accounts import (
     AccountInvitation,
     ApiToken,
-    Member,
+    BrowserSession,
     Person,
-    SignIn,
     Team,
     TeamInvitation,
+    TeamMember,
 )
 from smalltale.server.database.models.base import Base
 from smalltale.server.database.models.editions import Edition, Prompt, PromptSet, Setting
-from smalltale.server.database.models.judging import Job, Judgement, Score, Worker
+from smalltale.server.database.models.judging import Job, JudgementRow, Score, Worker
 from smalltale.server.database.models.submissions import (
     Appeal,
     Audit,
-    Completion,
-    HandIn,
-    ModelPiece,
-    Upload,
+    CompletionRow,
+    ModelChunk,
+    Submission,
+    SubmissionFile,
     Verification,
 )
 
@@ -34,22 +34,22 @@ __all__ = [
     "Appeal",
     "Audit",
     "Base",
-    "Completion",
+    "BrowserSession",
+    "CompletionRow",
     "Edition",
-    "HandIn",
     "Job",
-    "Judgement",
-    "Member",
-    "ModelPiece",
+    "JudgementRow",
+    "ModelChunk",
     "Person",
     "Prompt",
     "PromptSet",
     "Score",
     "Setting",
-    "SignIn",
+    "Submission",
+    "SubmissionFile",
     "Team",
     "TeamInvitation",
-    "Upload",
+    "TeamMember",
     "Verification",
     "Worker",
 ]

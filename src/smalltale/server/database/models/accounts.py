@@ -40,7 +40,7 @@ class AccountInvitation(Base):
     used_by: Mapped[int | None] = mapped_column(ForeignKey("person.id"))
 
 
-class SignIn(Base):
+class BrowserSession(Base):
     """A browser's session; only the hash of its cookie is kept."""
 
     __tablename__ = "sign_in"
@@ -58,7 +58,7 @@ class ApiToken(Base):
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
     name: Mapped[str] = mapped_column(String(60))
     scopes: Mapped[list[str]]
-    made: Mapped[datetime]
+    created: Mapped[datetime] = mapped_column("made")
     last_used: Mapped[datetime | None]
     revoked: Mapped[datetime | None]
 
@@ -81,7 +81,7 @@ class Team(Base):
     disqualified: Mapped[str | None] = mapped_column(Text)
 
 
-class Member(Base):
+class TeamMember(Base):
     """One team a person and edition: the key says so. `seat` keeps a team from growing past the limit in a race."""
 
     __tablename__ = "member"
@@ -100,5 +100,5 @@ class TeamInvitation(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     team_id: Mapped[int] = mapped_column(ForeignKey("team.id"))
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
-    made: Mapped[datetime]
+    created: Mapped[datetime] = mapped_column("made")
     answer: Mapped[str | None] = mapped_column(String(10))

@@ -13,7 +13,7 @@ from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, TypeDecorat
 from sqlalchemy.orm import DeclarativeBase
 
 
-class Instant(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """A timezone-aware instant, kept in UTC (SQLite forgets zones)."""
 
     impl = DateTime(timezone=True)
@@ -37,7 +37,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {datetime: Instant, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012 - SQLAlchemy's own form
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012 - SQLAlchemy's own form
 
 
 BigKey = BigInteger().with_variant(Integer, "sqlite")

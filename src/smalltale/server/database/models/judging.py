@@ -25,7 +25,7 @@ class Job(Base):
     """kind:hand-in:panel, so that the same work is never queued twice."""
     kind: Mapped[str] = mapped_column(String(20))
     """judge or verify."""
-    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), index=True)
+    submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), index=True)
     panel: Mapped[str] = mapped_column(String(64))
     """Who judges; for kind verify the upload that is looked at."""
     state: Mapped[str] = mapped_column(String(10), default="waiting")
@@ -46,14 +46,14 @@ class Worker(Base):
     doing: Mapped[str | None] = mapped_column(String(120))
 
 
-class Judgement(Base):
+class JudgementRow(Base):
     """What one judge of one panel said of one story: the key keeps a story from being judged twice into a score."""
 
     __tablename__ = "judgement"
     completion_id: Mapped[int] = mapped_column(BigKey, ForeignKey("completion.id"), primary_key=True)
     panel: Mapped[str] = mapped_column(String(64), primary_key=True)
     judge: Mapped[str] = mapped_column(String(120), primary_key=True)
-    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), index=True)
+    submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), index=True)
     state: Mapped[str] = mapped_column(String(10))
     overall: Mapped[float | None]
     calibrated: Mapped[float | None]
@@ -65,12 +65,12 @@ class Judgement(Base):
     words: Mapped[str] = mapped_column(Text, default="")
 
     @property
-    def ranking(self) -> float | None:
+    def ranking_score(self) -> float | None:
         """The overall score as it counts: on the panel's common scale where there is one."""
         return self.overall if self.calibrated is None else self.calibrated
 
     @property
-    def share(self) -> float:
+    def effective_weight(self) -> float:
         """What it weighs beside the other judges' scores."""
         return 1.0 if self.weight is None else self.weight
 
@@ -79,7 +79,7 @@ class Score(Base):
     """A hand-in summed up for one side of the prompts: public, private or all."""
 
     __tablename__ = "score"
-    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), primary_key=True)
+    submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), primary_key=True)
     panel: Mapped[str] = mapped_column(String(64), primary_key=True)
     side: Mapped[str] = mapped_column(String(8), primary_key=True)
     mean: Mapped[float | None]

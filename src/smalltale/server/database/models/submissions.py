@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from smalltale.server.database.models.base import Base, BigKey
 
 
-class HandIn(Base):
+class Submission(Base):
     """A file that passed the gate. `slot` is what it uses up of the team's limit; None where it uses up nothing."""
 
     __tablename__ = "hand_in"
@@ -44,23 +44,23 @@ class HandIn(Base):
     disqualified: Mapped[str | None] = mapped_column(Text)
 
 
-class Completion(Base):
+class CompletionRow(Base):
     """One story of a hand-in."""
 
     __tablename__ = "completion"
     __table_args__ = (UniqueConstraint("hand_in_id", "prompt_id", "sample"),)
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
-    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"))
+    submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"))
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"))
     sample: Mapped[int]
     text: Mapped[str] = mapped_column(Text)
 
 
-class Upload(Base):
+class SubmissionFile(Base):
     """The bytes of a hand-in as they came, for the record."""
 
     __tablename__ = "upload"
-    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), primary_key=True)
+    submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), primary_key=True)
     name: Mapped[str] = mapped_column(String(120))
     content: Mapped[bytes] = mapped_column(LargeBinary)
 
@@ -69,7 +69,7 @@ class Verification(Base):
     """What became of the question whether a hand-in's model is what was declared."""
 
     __tablename__ = "verification"
-    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), primary_key=True)
+    submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), primary_key=True)
     state: Mapped[str] = mapped_column(String(12))
     """asked (an organiser wants the model), waiting (it is here), verified, contradicted, unproven."""
     asked_by: Mapped[str | None] = mapped_column(String(40))
@@ -84,14 +84,14 @@ class Verification(Base):
     """What the plausibility check found (`smalltale plausible`); empty where it was not made."""
 
 
-class ModelPiece(Base):
+class ModelChunk(Base):
     """A few megabytes of a model's file. They go when the model is verified and its stories are plausible."""
 
     __tablename__ = "model_piece"
     upload: Mapped[str] = mapped_column(String(32), primary_key=True)
     file: Mapped[str] = mapped_column(String(60), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), index=True)
+    submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), index=True)
     content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -100,9 +100,9 @@ class Appeal(Base):
 
     __tablename__ = "appeal"
     id: Mapped[int] = mapped_column(primary_key=True)
-    hand_in_id: Mapped[int] = mapped_column(ForeignKey("hand_in.id"), unique=True)
+    submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), unique=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
-    made: Mapped[datetime]
+    created: Mapped[datetime] = mapped_column("made")
     text: Mapped[str] = mapped_column(Text)
     answer: Mapped[str | None] = mapped_column(Text)
     answered: Mapped[datetime | None]
