@@ -1,1 +1,1 @@
-"""The transformer, and the count of its parameters under the rule."""
+"""The transformer, its loss and checkpoint files, and models from other trainers."""

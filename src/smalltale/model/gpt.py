@@ -1,7 +1,7 @@
-"""The model of nanoGPT, so that its checkpoints are counted, scored and generate as they are.
+"""nanoGPT's model, so that its checkpoints can be counted, evaluated and sampled without conversion.
 
-In: token ids (B, T). Out: logits (B, T, V). Learned positions, layer norm, exact GELU, tied embedding; biases or none.
-Beware: weights are named as nanoGPT names them. A GPT-2 of transformers always has biases and would count them.
+Input: token ids (B, T). Output: logits (B, T, V). Learned positions, layer norm, exact GELU, tied embedding, optional
+biases. Parameters have nanoGPT's names. transformers' GPT-2 does not fit: it always has biases, which would be counted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ GPT_ARCHITECTURE = "nanogpt"
 
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
-    """The shape, in nanoGPT's words (its checkpoint's `model_args`)."""
+    """The model's shape, by the keys of `model_args` in nanoGPT's checkpoints."""
 
     vocab_size: int
     block_size: int
@@ -31,31 +32,23 @@ class GPTConfig:
     n_embd: int
     bias: bool = False
 
-    @property
-    def context(self) -> int:
-        return self.block_size
-
-    @property
-    def vocabulary(self) -> int:
-        return self.vocab_size
-
     @classmethod
-    def read(cls, table: Any, where: str) -> GPTConfig:
-        """The shape in a table with more keys. Raises FileProblem where one is missing or not a number."""
+    def from_dict(cls, config: Any, path: Path) -> GPTConfig:
+        """The shape in a config read from `path`; other keys are ignored. Raises FileProblem if one is missing or wrong."""
         try:
-            shape = cls(**{each.name: table[each.name] for each in dataclasses.fields(cls)})
+            shape = cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
         except (KeyError, TypeError) as error:
             raise FileProblem(
-                f"{where} does not describe a nanoGPT model ({error}); export it anew"
+                f"{path} does not describe a nanoGPT model ({error}); export it again"
             ) from error
         sizes = (shape.vocab_size, shape.block_size, shape.n_layer, shape.n_head, shape.n_embd)
-        if not all(isinstance(each, int) and each > 0 for each in sizes) or shape.n_embd % shape.n_head:
-            raise FileProblem(f"{where} gives a nanoGPT shape that cannot be ({shape}); export it anew")
+        if not all(isinstance(size, int) and size > 0 for size in sizes) or shape.n_embd % shape.n_head:
+            raise FileProblem(f"{path} has an impossible nanoGPT shape ({shape}); export it again")
         return shape
 
 
-class Attention(nn.Module):
-    """Causal self-attention over one fused projection."""
+class GPTAttention(nn.Module):
+    """Causal self-attention with one fused projection for queries, keys and values."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -65,14 +58,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
-        q, k, v = (each.view(B, T, self.heads, -1).transpose(1, 2) for each in self.c_attn(x).split(C, dim=2))
+        q, k, v = (part.view(B, T, self.heads, -1).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         out: Tensor = self.c_proj(mixed.transpose(1, 2).reshape(B, T, C))
         return out
 
 
-class FeedForward(nn.Module):
-    """Two matrices with a GELU between them."""
+class GPTFeedForward(nn.Module):
+    """Two linear layers with a GELU between them."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -84,15 +77,15 @@ class FeedForward(nn.Module):
         return out
 
 
-class Block(nn.Module):
-    """One layer; the norms stand before."""
+class GPTBlock(nn.Module):
+    """A pre-norm transformer block."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.attn = Attention(config)
+        self.attn = GPTAttention(config)
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.mlp = FeedForward(config)
+        self.mlp = GPTFeedForward(config)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.ln_1(x))
@@ -101,7 +94,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The whole model; the head is the embedding's own weight."""
+    """The complete model; the head shares the embedding's weight."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -110,7 +103,7 @@ class GPT(nn.Module):
             OrderedDict(
                 wte=nn.Embedding(config.vocab_size, config.n_embd),
                 wpe=nn.Embedding(config.block_size, config.n_embd),
-                h=nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+                h=nn.ModuleList(GPTBlock(config) for _ in range(config.n_layer)),
                 ln_f=nn.LayerNorm(config.n_embd, bias=config.bias),
             )
         )
@@ -118,10 +111,10 @@ class GPT(nn.Module):
         self.lm_head.weight = self.transformer["wte"].weight  # type: ignore[assignment]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids: (B, T), T at most the context. Returns logits (B, T, V)."""
-        part = self.transformer
-        x = part["wte"](ids) + part["wpe"](torch.arange(ids.shape[1], device=ids.device))
-        for block in part["h"]:  # type: ignore[attr-defined]
+        """ids: (B, T) with T <= block_size. Returns logits (B, T, V)."""
+        modules = self.transformer
+        x = modules["wte"](ids) + modules["wpe"](torch.arange(ids.shape[1], device=ids.device))
+        for block in modules["h"]:  # type: ignore[attr-defined]
             x = block(x)
-        out: Tensor = self.lm_head(part["ln_f"](x))
+        out: Tensor = self.lm_head(modules["ln_f"](x))
         return out

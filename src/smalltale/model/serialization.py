@@ -1,7 +1,7 @@
-"""A checkpoint folder's model: `config.json` and `model.safetensors`.
+"""Reads and writes a checkpoint folder's model: `config.json` and `model.safetensors`.
 
-In: a folder, or a Transformer to write. Out: a ModelConfig, a Transformer with its weights.
-Beware: nothing in a folder is ever run or unpickled; shapes are checked before weights are read.
+Input: a folder, or a ModelConfig and weights to write. Output: a ModelConfig, a Transformer with its weights.
+No code in a folder is run and nothing is unpickled; shapes are checked before weights are read.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from smalltale.errors import FileProblem
-from smalltale.files import new_file, read_json, write_json
+from smalltale.files import atomic_file, read_json, write_json
 from smalltale.model.transformer import ModelConfig, Transformer
 
 ARCHITECTURE = "smalltale"
 FORMAT = 1
-CODE = Path(__file__).parent / "hf" / "modeling_smalltale.py"
-"""What transformers runs to open a checkpoint folder, where the user trusts it."""
-FOR_TRANSFORMERS = {
+MODELING_FILE = Path(__file__).parent / "hf" / "modeling_smalltale.py"
+"""The code with which transformers opens a checkpoint folder if the user trusts it; copied into every folder."""
+TRANSFORMERS_CONFIG = {
     "model_type": ARCHITECTURE,
     "architectures": ["SmalltaleForCausalLM"],
     "auto_map": {
@@ -38,47 +38,47 @@ FOR_TRANSFORMERS = {
 def write_model(
     folder: Path, shape: ModelConfig, weights: Mapping[str, Tensor], extra: dict[str, Any]
 ) -> None:
-    """Write `config.json` (with `extra` at its top), `model.safetensors`, each whole or not at all, and their code."""
-    with new_file(folder / CODE.name) as temporary:
-        shutil.copyfile(CODE, temporary)
+    """Write `config.json` (with `extra` at its top level), `model.safetensors` and the modeling file, each atomically."""
+    with atomic_file(folder / MODELING_FILE.name) as temporary:
+        shutil.copyfile(MODELING_FILE, temporary)
     table = {"architecture": ARCHITECTURE, "format": FORMAT, "model": asdict(shape)}
-    write_json(folder / "config.json", {**table, **FOR_TRANSFORMERS, **extra})
-    with new_file(folder / "model.safetensors") as temporary:
+    write_json(folder / "config.json", {**table, **TRANSFORMERS_CONFIG, **extra})
+    with atomic_file(folder / "model.safetensors") as temporary:
         save_tensors(temporary, weights)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file. Raises FileProblem where the disk does not take it."""
+    """Write a safetensors file. Raises FileProblem if the disk is full."""
     try:
         save_file(
-            {name: each.detach().contiguous() for name, each in tensors.items()}, path, {"format": "pt"}
+            {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"}
         )
     except SafetensorError as error:
-        raise FileProblem(f"{path.parent}: {error}; free some space or choose another place") from error
+        raise FileProblem(f"{path.parent}: {error}; free some space or write to another disk") from error
 
 
 def read_model_config(folder: Path) -> ModelConfig:
     """The shape in a checkpoint folder's config.json. Raises FileProblem for another architecture or version."""
-    table = read_json(folder / "config.json")
     path = folder / "config.json"
-    if not isinstance(table, dict) or table.get("architecture") != ARCHITECTURE:
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("architecture") != ARCHITECTURE:
         raise FileProblem(f"{path} is not a smalltale checkpoint; give a folder that `smalltale train` wrote")
-    if table.get("format") != FORMAT:
+    if config.get("format") != FORMAT:
         raise FileProblem(
-            f"{path} has checkpoint format {table.get('format')}, this smalltale reads {FORMAT}; "
+            f"{path} has checkpoint format {config.get('format')}, this smalltale reads {FORMAT}; "
             "use the smalltale version named in its meta.json"
         )
-    shape = table.get("model")
-    known = {each.name for each in fields(ModelConfig)}
-    if not isinstance(shape, dict) or set(shape) - known:
+    shape = config.get("model")
+    model_keys = {field.name for field in fields(ModelConfig)}
+    if not isinstance(shape, dict) or set(shape) - model_keys:
         raise FileProblem(
-            f"{path} has unknown model keys {sorted(set(shape or ()) - known)}; it is of another version"
+            f"{path} has unknown model keys {sorted(set(shape or ()) - model_keys)}; use the smalltale version named in meta.json"
         )
     try:
         return ModelConfig(**shape)
     except TypeError as error:
         raise FileProblem(
-            f"{path} has a model value of the wrong type ({error}); make the checkpoint anew"
+            f"{path} has a model value of the wrong type ({error}); write the checkpoint again"
         ) from error
 
 
@@ -88,21 +88,21 @@ def read_model(folder: Path) -> Transformer:
     path = folder / "model.safetensors"
     if not path.exists():
         raise FileProblem(
-            f"{path} does not exist; the checkpoint is not whole, resume the run that writes it"
+            f"{path} does not exist; the checkpoint is incomplete, resume the run that writes it"
         )
-    expected = {name: tuple(each.shape) for name, each in model.state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     try:
-        with safe_open(path, framework="pt") as opened:
-            found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        if found != expected:
-            name = min(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        if shapes != expected:
+            name = min(key for key in expected.keys() | shapes.keys() if expected.get(key) != shapes.get(key))
             raise FileProblem(
-                f"{path}: weight {name} has shape {found.get(name)}, config.json says {expected.get(name)}; "
-                "the two files are not of one checkpoint"
+                f"{path}: weight {name} has shape {shapes.get(name)}, config.json says {expected.get(name)}; "
+                "the two files are not from one checkpoint"
             )
         model.load_state_dict(load_file(path))
     except SafetensorError as error:
         raise FileProblem(
-            f"{path} is cut short or not safetensors ({error}); resume the run or copy it again"
+            f"{path} is truncated or not safetensors ({error}); resume the run or copy it again"
         ) from error
     return model.eval()

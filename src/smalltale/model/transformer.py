@@ -1,10 +1,10 @@
-"""A decoder-only transformer for small storytellers.
+"""A decoder-only transformer for small story models.
 
-In: token ids (B, T). Out: logits (B, T, V); head.py has the loss that never holds them all.
+Input: token ids (B, T). Output: logits (B, T, V); loss.py computes the loss without holding all logits.
 RoPE, RMS norm without gain, QK-norm, squared ReLU, tied embedding, zero-initialised output projections,
-logit soft cap; each after its source named beside it.
-Beware: rows may hold several stories; `story` limits attention to a story, and RoPE needs no restart there,
-because it only sees differences of positions.
+logit soft cap; the source of each is cited where it is implemented.
+A row may hold several documents (stories): `document_ids` limits attention to one document. RoPE positions are not reset
+at its start, because RoPE depends on differences of positions only.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smalltale.errors import RecipeError
-from smalltale.model.attention import attend, same_story
-from smalltale.model.kernels.dispatch import FeedForwardProducts, has_fused_products, story_attention
+from smalltale.model.attention import attend, document_mask
+from smalltale.model.kernels.dispatch import FusedFeedForward, document_attention, has_fused_matmul
 from smalltale.model.loss import soft_cap
 
 EPSILON = torch.finfo(torch.float32).eps
-"""Added to the mean square in every norm, whatever type it is computed in."""
+"""Added to the mean square in every norm, in any compute type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,20 +32,20 @@ class ModelConfig:
     """The shape of a Transformer."""
 
     vocabulary: int = 4096
-    """Rows of the tied embedding; the tokenizer's vocabulary."""
+    """Rows of the tied embedding: the tokenizer's vocabulary size."""
     layers: int = 6
     width: int = 256
-    """Features of a token between the layers; a multiple of `heads`, an even number for each head."""
+    """Features per token between the layers; a multiple of `heads`, with an even number per head."""
     heads: int = 4
     mlp_ratio: float = 4.0
-    """Hidden features of the feed-forward part, as a multiple of the width."""
+    """Hidden features of the feed-forward network, as a multiple of the width."""
     context: int = 512
     """The longest row, in tokens."""
     rope_base: float = 10_000.0
     soft_cap: float = 15.0
-    """Logits stay within ± this (Gemma 2, arXiv 2408.00118); 0 turns it off."""
+    """Limit of the logits' absolute value (Gemma 2, arXiv 2408.00118); 0 turns it off."""
     residual_scalars: bool = True
-    """Learned scalars a layer for the residual stream and for the embedding fed in again."""
+    """Two learned scalars per layer: weights of the residual stream and of the embedding added to it again."""
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "layers", "width", "heads", "context"):
@@ -57,9 +57,7 @@ class ModelConfig:
                 f"try a width of {math.ceil(self.width / (2 * self.heads)) * 2 * self.heads}"
             )
         if self.mlp_width < 1:
-            raise RecipeError(
-                f"model.mlp_ratio = {self.mlp_ratio} leaves no hidden feature; give a larger one"
-            )
+            raise RecipeError(f"model.mlp_ratio = {self.mlp_ratio} leaves no hidden feature; increase it")
 
     @property
     def head_width(self) -> int:
@@ -70,17 +68,17 @@ class ModelConfig:
         return round(self.width * self.mlp_ratio)
 
     def matrix_parameters(self) -> int:
-        """Weights that take part in a matrix product for each token: all but the embedding's look-up."""
+        """Weights multiplied once per token: all matrices and the head, without the embedding lookup."""
         layer = 4 * self.width**2 + 2 * self.width * self.mlp_width
         return self.layers * layer + self.vocabulary * self.width
 
     def flops_per_token(self, row_length: int) -> int:
-        """Forward and backward, as docs/architecture.md defines MFU: 6 N + 6 L T d."""
+        """FLOPs of forward and backward, as in the definition of MFU in docs/architecture.md: 6 N + 6 L T d."""
         return 6 * self.matrix_parameters() + 6 * self.layers * row_length * self.width
 
 
 class Linear(nn.Linear):
-    """A product without bias in the type of its input; the weight stays in float32."""
+    """A linear layer without bias that computes in its input's type; the weight stays in float32."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
@@ -90,7 +88,7 @@ class Linear(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Causal self-attention with normalised queries and keys (arXiv 2302.05442)."""
+    """Causal self-attention with QK-norm (arXiv 2302.05442)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -100,25 +98,25 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, C) -> queries, keys (normalised and rotated) and values, each (B, T, H, D)."""
-        q, k, v = self.raw(x).unbind(2)
+        q, k, v = self.project_raw(x).unbind(2)
         return rotate(norm(q), rotation), rotate(norm(k), rotation), v
 
-    def raw(self, x: Tensor) -> Tensor:
+    def project_raw(self, x: Tensor) -> Tensor:
         """x: (B, T, C) -> queries, keys and values as (B, T, 3, H, D)."""
         return self.qkv(x).view(*x.shape[:2], 3, self.heads, self.head_width)  # type: ignore[no-any-return]
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], plan: Tensor | None) -> Tensor:
-        """plan: what `attend` takes, or, where the device has `story_attention`, its int32 spans."""
-        if plan is not None and plan.dtype == torch.int32:
-            mixed, _, _ = story_attention(self.raw(x), *rotation, plan, EPSILON)
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask_or_spans: Tensor | None) -> Tensor:
+        """mask_or_spans: the mask for `attend`, or int32 spans for `document_attention` on a device that has it."""
+        if mask_or_spans is not None and mask_or_spans.dtype == torch.int32:
+            mixed, _, _ = document_attention(self.project_raw(x), *rotation, mask_or_spans, EPSILON)
         else:
-            mixed = attend(*self.project(x, rotation), plan)
+            mixed = attend(*self.project(x, rotation), mask_or_spans)
         out: Tensor = self.out(mixed.reshape(x.shape))
         return out
 
 
 class FeedForward(nn.Module):
-    """Two matrices with a squared ReLU between them (Primer, arXiv 2109.08668)."""
+    """Two linear layers with a squared ReLU between them (Primer, arXiv 2109.08668)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -127,16 +125,16 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor
-        if torch.is_grad_enabled() and has_fused_products(x.device, x.dtype, *self.up.weight.shape):
-            up, down = (each.weight.to(x.dtype) for each in (self.up, self.down))
-            out = FeedForwardProducts.apply(x.flatten(0, 1), up, down).view_as(x)  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled() and has_fused_matmul(x.device, x.dtype, *self.up.weight.shape):
+            up, down = (linear.weight.to(x.dtype) for linear in (self.up, self.down))
+            out = FusedFeedForward.apply(x.flatten(0, 1), up, down).view_as(x)  # type: ignore[no-untyped-call]
         else:
             out = self.down(SquaredReLU.apply(self.up(x)))  # type: ignore[no-untyped-call]
         return out
 
 
 class SquaredReLU(torch.autograd.Function):
-    """max(x, 0)², keeping its result alone for the backward pass, which the next product keeps anyway."""
+    """max(x, 0)². Saves only its result for the backward pass; the next matmul saves that tensor anyway."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -151,7 +149,7 @@ class SquaredReLU(torch.autograd.Function):
 
 
 class Block(nn.Module):
-    """One layer: attention, then feed-forward, each added to the residual stream."""
+    """A transformer block: attention, then feed-forward, each added to the residual stream."""
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -163,31 +161,31 @@ class Block(nn.Module):
             self.embedding_scale = nn.Parameter(torch.zeros(()))
         self.residual_scalars = config.residual_scalars
 
-    def enter(self, x: Tensor, first: Tensor) -> Tensor:
-        """The residual stream as this layer takes it: scaled, with the embedding `first` fed in again."""
+    def mix_embedding(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """The residual stream at this block's input: scaled, with the scaled embedding added to it."""
         if not self.residual_scalars:
             return x
-        return self.residual_scale * x + self.embedding_scale * first
+        return self.residual_scale * x + self.embedding_scale * embedding
 
     def forward(
-        self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], plan: Tensor | None
+        self, x: Tensor, embedding: Tensor, rotation: tuple[Tensor, Tensor], mask_or_spans: Tensor | None
     ) -> Tensor:
-        """x, first: (B, T, C). Returns the residual stream after this layer."""
-        x = self.enter(x, first)
-        x = x + self.drop(self.attention(norm(x), rotation, plan))
+        """x: the residual stream (B, T, C); embedding: its value before the first block. Returns the new residual stream."""
+        x = self.mix_embedding(x, embedding)
+        x = x + self.drop(self.attention(norm(x), rotation, mask_or_spans))
         x = x + self.drop(self.feed_forward(norm(x)))
         return x
 
 
 class Transformer(nn.Module):
-    """The whole model; `head` is the embedding's own weight, so the pair counts once.
+    """The complete model; `head` shares the embedding's weight, so the pair counts once.
 
-    dropout: of what each layer adds to the stream, in training mode.
+    dropout: probability for the outputs of attention and feed-forward, in training mode.
     """
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
-        self.config, self.drops = config, dropout > 0
+        self.config, self.has_dropout = config, dropout > 0
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(Block(config, dropout) for _ in range(config.layers))
         cosine, sine = rotation_table(config.context, config.head_width, config.rope_base)
@@ -208,24 +206,24 @@ class Transformer(nn.Module):
             nn.init.zeros_(block.feed_forward.down.weight)
 
     def rotation(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of positions start to end, each (T, D / 2), in float32."""
+        """RoPE cosines and sines of positions `start` to `end`, each (T, D / 2), in float32."""
         return self.cosine[start:end], self.sine[start:end]  # type: ignore[index]
 
     def trunk(
         self,
         embedded: Tensor,
-        plan: Tensor | None = None,
-        layers: Sequence[Callable[..., Tensor]] | None = None,
+        mask_or_spans: Tensor | None = None,
+        compiled_blocks: Sequence[Callable[..., Tensor]] | None = None,
     ) -> Tensor:
-        """embedded: (B, T, C) rows of the embedding, in the type to compute in. Returns normalised features (B, T, C).
+        """embedded: (B, T, C) rows of the embedding, in the compute type. Returns normalised features (B, T, C).
 
-        `plan`: which tokens see which (model/attention.py), None for one story a row.
-        `layers`: compiled forms of `blocks`, one each, to run in their place.
+        `mask_or_spans`: which tokens each token sees (see Attention), None for one document per row.
+        `compiled_blocks`: replaces `blocks`.
         """
         rotation = self.rotation(0, embedded.shape[1])
-        x = first = norm(embedded)
-        for block in layers or self.blocks:
-            x = block(x, first, rotation, plan)
+        x = embedding = norm(embedded)
+        for block in compiled_blocks or self.blocks:
+            x = block(x, embedding, rotation, mask_or_spans)
         return norm(x)
 
     def head(self, features: Tensor) -> Tensor:
@@ -233,17 +231,18 @@ class Transformer(nn.Module):
         weight = self.embedding.weight.to(features.dtype)
         return soft_cap(F.linear(features, weight).float(), self.config.soft_cap)
 
-    def forward(self, ids: Tensor, story: Tensor | None = None) -> Tensor:
-        """ids, story: (B, T); story numbers the stories of a row. Returns float32 logits (B, T, V)."""
+    def forward(self, ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """ids, document_ids: (B, T); document_ids number the documents of a row. Returns float32 logits (B, T, V)."""
         if ids.shape[1] > self.config.context:
             raise ValueError(
                 f"a row of {ids.shape[1]} tokens is longer than the context of {self.config.context}"
             )
-        return self.head(self.trunk(self.embedding(ids), None if story is None else same_story(story)))
+        mask = None if document_ids is None else document_mask(document_ids)
+        return self.head(self.trunk(self.embedding(ids), mask))
 
 
 def norm(x: Tensor) -> Tensor:
-    """RMS norm over the last axis, without gain (arXiv 1910.07467)."""
+    """RMS norm over the last dimension, without gain (arXiv 1910.07467)."""
     return F.rms_norm(x, (x.shape[-1],), eps=EPSILON)
 
 
@@ -255,7 +254,7 @@ def rotation_table(length: int, head_width: int, base: float) -> tuple[Tensor, T
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """x: (B, T, H, D); rotation: (T, D / 2) or (B, T, D / 2) each, float32. Halves of a head are the two coordinates."""
+    """Apply RoPE, pairing the halves of each head; x: (B, T, H, D), rotation: (T, D / 2) or (B, T, D / 2) each, float32."""
     cosine, sine = (part[..., None, :] for part in rotation)
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(x.dtype)

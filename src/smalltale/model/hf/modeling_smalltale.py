@@ -1,9 +1,9 @@
-"""The smalltale transformer for transformers 4 and 5. A copy of this file lies in every checkpoint folder.
+"""The smalltale transformer for Hugging Face transformers 4 and 5; copied into every checkpoint folder.
 
-In: a folder opened with AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True). Out: logits (B, T, V),
-and generate() with a cache of keys and values.
-Beware: it stands alone (torch and transformers only), so it repeats the mathematics of model/transformer.py; a test
-holds the two together, and a config with a field that this file does not know is refused.
+Input: a folder opened with AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True). Output: logits (B, T, V),
+and generate() with a KV cache.
+It imports only torch and transformers, so it repeats the mathematics of model/transformer.py; a test compares their
+logits. A config with a model key that this file does not know is refused.
 """
 
 from __future__ import annotations
@@ -17,42 +17,35 @@ from transformers import DynamicCache, GenerationMixin, PretrainedConfig, PreTra
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 EPSILON = torch.finfo(torch.float32).eps
-KNOWN = {
-    "vocabulary",
-    "layers",
-    "width",
-    "heads",
-    "mlp_ratio",
-    "context",
-    "rope_base",
-    "soft_cap",
-    "residual_scalars",
-}
-"""The fields of `model` in config.json that this file understands."""
+MODEL_KEYS = {
+    "vocabulary", "layers", "width", "heads", "mlp_ratio", "context", "rope_base", "soft_cap", "residual_scalars",
+}  # fmt: skip
+"""The keys of `model` in config.json that this file understands."""
 
 
 class SmalltaleConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
-    """`model` holds the shape as smalltale writes it; the names that transformers asks for are read off it."""
+    """`model` is the shape as smalltale writes it; the attributes that transformers expects are derived from it."""
 
     model_type = "smalltale"
 
-    def __init__(self, model: dict[str, Any] | None = None, **others: Any) -> None:
+    def __init__(self, model: dict[str, Any] | None = None, **kwargs: Any) -> None:
         shape = dict(model or {})
-        if set(shape) - KNOWN:
+        if set(shape) - MODEL_KEYS:
             raise ValueError(
-                f"config.json has model keys {sorted(set(shape) - KNOWN)} that this modeling_smalltale.py does not "
+                f"config.json has model keys {sorted(set(shape) - MODEL_KEYS)} that this modeling_smalltale.py does not "
                 "know; use the file of the smalltale version named in meta.json"
             )
         self.model = shape
-        others["vocab_size"] = shape.get("vocabulary", 0)
-        others["hidden_size"] = shape.get("width", 0)
-        others["num_hidden_layers"] = shape.get("layers", 0)
-        others["num_attention_heads"] = shape.get("heads", 0)
-        others["max_position_embeddings"] = shape.get("context", 0)
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-            setattr(self, name, others.pop(name))
-        self.max_position_embeddings = others.pop("max_position_embeddings")
-        super().__init__(**{**others, "tie_word_embeddings": False})
+        self.vocab_size = shape.get("vocabulary", 0)
+        self.hidden_size = shape.get("width", 0)
+        self.num_hidden_layers = shape.get("layers", 0)
+        self.num_attention_heads = shape.get("heads", 0)
+        self.max_position_embeddings = shape.get("context", 0)
+        for name in (
+            "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+        ):  # fmt: skip
+            kwargs.pop(name, None)
+        super().__init__(**{**kwargs, "tie_word_embeddings": False})
 
 
 class Attention(nn.Module):
@@ -65,7 +58,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, cache: Any, layer: int
     ) -> Tensor:
-        """x: (B, T, C); mask: (B or 1, 1, T, S), true where a query may see a key."""
+        """x: (B, T, C); mask: (B or 1, 1, T, S), true where a query may see a key; cache: the KV cache or None."""
         q, k, v = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = rotate(norm(q), rotation), rotate(norm(k), rotation)
         if cache is not None:
@@ -91,16 +84,16 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(shape["width"], shape["heads"])
         self.feed_forward = FeedForward(shape["width"], round(shape["width"] * shape["mlp_ratio"]))
-        self.scaled = shape["residual_scalars"]
-        if self.scaled:
+        self.residual_scalars = shape["residual_scalars"]
+        if self.residual_scalars:
             self.residual_scale = nn.Parameter(torch.ones(()))
             self.embedding_scale = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor, first: Tensor, *around: Any) -> Tensor:
-        """x, first: (B, T, C): the residual stream and the embedding fed in again."""
-        if self.scaled:
-            x = self.residual_scale * x + self.embedding_scale * first
-        x = x + self.attention(norm(x), *around)
+    def forward(self, x: Tensor, embedding: Tensor, *attention_args: Any) -> Tensor:
+        """x: the residual stream (B, T, C); embedding: its value before the first block."""
+        if self.residual_scalars:
+            x = self.residual_scale * x + self.embedding_scale * embedding
+        x = x + self.attention(norm(x), *attention_args)
         out: Tensor = x + self.feed_forward(norm(x))
         return out
 
@@ -124,7 +117,7 @@ class SmalltaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no
         self.embedding = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> None:
-        """The head is the embedding's own weight, used as it stands."""
+        """None: `forward` uses the embedding's weight as the head, so there is no separate module."""
 
     def forward(
         self,
@@ -137,19 +130,19 @@ class SmalltaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no
         logits_to_keep: int | Tensor = 0,
         **_: Any,
     ) -> CausalLMOutputWithPast:
-        """input_ids: (B, T); attention_mask: (B, S), 0 for padding; labels: (B, T), -100 where none."""
+        """input_ids: (B, T); attention_mask: (B, S), 0 for padding; labels: (B, T), -100 for positions without a loss."""
         embedded = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
         if past_key_values is None and use_cache:
             past_key_values = DynamicCache()
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        # RoPE sees differences of positions only, so padding on the left needs no positions of its own.
+        # RoPE depends on differences of positions only, so left padding needs no position_ids.
         rotation = self.rotation(past, past + embedded.shape[1], embedded.device)
         mask = self.mask(past, embedded.shape[1], attention_mask, embedded.device)
-        x = first = norm(embedded)
+        x = embedding = norm(embedded)
         for layer, block in enumerate(self.blocks):
-            x = block(x, first, rotation, mask, past_key_values, layer)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = F.linear(norm(x)[:, kept], self.embedding.weight).float()
+            x = block(x, embedding, rotation, mask, past_key_values, layer)
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = F.linear(norm(x)[:, positions], self.embedding.weight).float()
         cap = self.config.model["soft_cap"]
         if cap:
             logits = logits * torch.rsqrt(1 + (logits / cap).square())
@@ -159,7 +152,7 @@ class SmalltaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
 
     def rotation(self, start: int, end: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """RoPE's cosines and sines of positions start to end, each (T, D / 2)."""
+        """RoPE cosines and sines of positions `start` to `end`, each (T, D / 2)."""
         shape = self.config.model
         width = shape["width"] // shape["heads"]
         exponent = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
@@ -168,14 +161,14 @@ class SmalltaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no
         return angle.cos(), angle.sin()
 
     def mask(self, past: int, length: int, attention_mask: Tensor | None, device: torch.device) -> Tensor:
-        """(B or 1, 1, T, S), true where a query may see a key; each sees itself, so that no row is empty."""
+        """(B or 1, 1, T, S), true where a query may see a key; each query sees itself, so no row is fully masked."""
         keys = torch.arange(past + length, device=device)
         queries = keys[past:, None]
         mask = (keys[None] <= queries)[None, None]
         if attention_mask is None:
             return mask
-        seen = attention_mask[:, None, None, : past + length].bool()
-        return (mask & seen) | (keys[None] == queries)[None, None]
+        not_padding = attention_mask[:, None, None, : past + length].bool()
+        return (mask & not_padding) | (keys[None] == queries)[None, None]
 
 
 def norm(x: Tensor) -> Tensor:
