@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from smalltale.files import git_commit, read_json, write_json
-from smalltale.judging.gold import read_gold
+from smalltale.judging.gold import read_gold_stories
 from smalltale.machine import usable_cores
 from smalltale.submission import Completion, write_submission
 
@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [Completion(each.prompt, each.completion) for each in read_gold()[: options.stories]]
+        rows = [Completion(each.prompt, each.completion) for each in read_gold_stories()[: options.stories]]
         write_submission(folder / "stories.jsonl", rows, {})
         command = [sys.executable, "-m", "smalltale", "judge", "run", str(folder / "stories.jsonl")]
         began = time.monotonic()

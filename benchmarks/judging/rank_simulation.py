@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from smalltale.files import git_commit, sha256_of, write_json
-from smalltale.judging.gold import Graded, read_graded
+from smalltale.files import git_commit, sha256_file, write_json
+from smalltale.judging.gold import GradedStory, read_graded_stories
 from smalltale.judging.rubric import load_rubric
-from smalltale.ranking.statistics import clustered_interval, paired
+from smalltale.ranking.statistics import clustered_interval, compare_paired
 
 PROMPTS, SAMPLES, JUDGES = 60, 4, 3
 SHARES = {"story": 0.6, "taste": 0.2, "judgement": 0.2}
@@ -24,7 +24,7 @@ SHARES = {"story": 0.6, "taste": 0.2, "judgement": 0.2}
 DIFFERENCES = (0.0, 0.1, 0.2, 0.3, 0.5)
 
 
-def measured(graded: list[Graded]) -> dict[str, float]:
+def measured(graded: list[GradedStory]) -> dict[str, float]:
     """Standard deviations of the overall mark: between prompts, and between a model's stories beyond its prompts.
 
     From a two-way layout: every model answers every prompt once.
@@ -66,7 +66,7 @@ def shares(rounds: int, difference: float, judges: int, noise: dict[str, float],
         better, worse = (
             marks_of(draw, 5.5 + gain, prompts, judges, noise["story"]) for gain in (difference, 0.0)
         )
-        compared = paired(better, worse, seed=number)
+        compared = compare_paired(better, worse, seed=number)
         mine, theirs = clustered_interval(better, seed=number), clustered_interval(worse, seed=number)
         assert compared is not None
         assert mine is not None
@@ -74,9 +74,9 @@ def shares(rounds: int, difference: float, judges: int, noise: dict[str, float],
         ahead = compared.difference.mean > 0
         counts += [
             ahead,
-            compared.separated and ahead,
+            compared.is_separated and ahead,
             (mine.low or 0.0) > (theirs.high or 0.0),
-            compared.separated and not ahead,
+            compared.is_separated and not ahead,
         ]
     first, by_pairs, by_intervals, wrong = (round(float(each) / rounds, 3) for each in counts)
     return {
@@ -97,7 +97,7 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parents[1] / "results" / "judging_simulation.json"
     )
     options = parser.parse_args()
-    noise = measured(read_graded(options.graded, list(load_rubric("paper").criteria)))
+    noise = measured(read_graded_stories(options.graded, list(load_rubric("paper").criteria)))
     rows = [
         shares(options.rounds, difference, judges, noise, 7)
         for judges in (1, JUDGES)
@@ -110,7 +110,7 @@ def main() -> None:
         "shares": SHARES,
         "rounds": options.rounds,
     }
-    inputs = {"graded": options.graded.name, "sha256": sha256_of(options.graded)}
+    inputs = {"graded": options.graded.name, "sha256": sha256_file(options.graded)}
     write_json(options.out, {**settings, **inputs, "rows": rows, "commit": git_commit()})
     print(f"noise {noise}\njudges  difference  higher mean  separated, paired  by intervals  wrongly")
     for row in rows:

@@ -13,11 +13,11 @@ import pytest
 from smalltale import files
 from smalltale.errors import FileProblem, MissingExtra
 from smalltale.judging import local
-from smalltale.judging.ask import question_of
+from smalltale.judging.ask import build_question
 from smalltale.judging.folder import read_judgements
-from smalltale.judging.gold import read_gold
+from smalltale.judging.gold import read_gold_stories
 from smalltale.judging.judge import Sampling
-from smalltale.judging.local import grammar_of, local_judge
+from smalltale.judging.local import build_grammar, local_judge
 from smalltale.judging.prompt_injection import neutralise
 from smalltale.judging.qualification import qualify
 from smalltale.judging.rubric import load_rubric
@@ -71,9 +71,9 @@ def test_the_real_local_model_goes_the_whole_path(tmp_path: Path) -> None:
 @pytest.mark.all
 @needs_weights
 def test_the_real_local_model_is_honestly_found_unqualified(tmp_path: Path) -> None:
-    gold = read_gold()[:16]
+    gold = read_gold_stories()[:16]
     with local_judge() as judge:
-        report = qualify(judge, load_rubric("paper"), tmp_path, gold=gold, whole=True)
+        report = qualify(judge, load_rubric("paper"), tmp_path, gold=gold, all_checks=True)
     assert not report.qualified
     assert next(each.value for each in report.checks if each.name == "answered") == 1.0
     assert any(each.name.startswith("AUC") and not each.passed for each in report.checks)
@@ -101,7 +101,7 @@ def test_a_missing_or_broken_gguf_is_one_line(tmp_path: Path) -> None:
 
 def test_the_grammar_offers_ten_before_one() -> None:
     texts = {"prompt": "a", "completion": "b"}
-    question = question_of(load_rubric("paper"), texts, "123456", "===", Sampling())
-    grammar = grammar_of(question)
+    question = build_question(load_rubric("paper"), texts, "123456", "===", Sampling())
+    grammar = build_grammar(question)
     assert '"10" | "9"' in grammar
     assert '\\"check\\":\\"123456\\"' in grammar

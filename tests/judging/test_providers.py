@@ -12,11 +12,19 @@ from loopback import Said, answer, chat, serving
 from test_run import FAST, KINDS, misbehave
 
 from smalltale.errors import SmalltaleError
-from smalltale.judging.ask import question_of
+from smalltale.judging.ask import build_question
 from smalltale.judging.folder import read_judgements
-from smalltale.judging.judge import Broken, Busy, Judge, JudgeUnusable, Question, Reply, Sampling
+from smalltale.judging.judge import (
+    AttemptFailed,
+    Judge,
+    JudgeUnusable,
+    Question,
+    RateLimited,
+    Reply,
+    Sampling,
+)
 from smalltale.judging.providers import ProviderJudge
-from smalltale.judging.registry import identity_of, open_judges
+from smalltale.judging.registry import judge_identity, open_judges
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
 from smalltale.submission import Completion, write_submission
@@ -36,14 +44,14 @@ async def asked(judge: Judge) -> Reply:
 
 def question() -> Question:
     texts = {"prompt": "Once", "completion": "good: a."}
-    return question_of(load_rubric("paper"), texts, "123456", "=== a ===", Sampling())
+    return build_question(load_rubric("paper"), texts, "123456", "=== a ===", Sampling())
 
 
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (Said(b'{"error": {"message": "slow down"}}', 429, {"retry-after": "7"}), Busy),
-        (Said(b'{"error": {"message": "oh no"}}', 500), Broken),
+        (Said(b'{"error": {"message": "slow down"}}', 429, {"retry-after": "7"}), RateLimited),
+        (Said(b'{"error": {"message": "oh no"}}', 500), AttemptFailed),
         (Said(b'{"error": {"message": "who are you"}}', 401), JudgeUnusable),
         (None, None),
     ],
@@ -66,7 +74,7 @@ def test_a_provider_is_asked_once_a_call(
             else:
                 with pytest.raises(expected) as caught:
                     asyncio.run(asked(judge))
-                if isinstance(caught.value, Busy):
+                if isinstance(caught.value, RateLimited):
                     assert caught.value.retry_after_seconds == 7.0
     assert len(server.asked) == 1
 
@@ -158,10 +166,10 @@ def test_a_judge_is_known_by_its_name_and_its_endpoint_before_it_is_opened(
     names = ["openai-api/loopback/m", "http://127.0.0.1:1/v1/#n", "scripted"]
     with open_judges(names) as judges:
         found = [(each.name, each.endpoint) for each in judges]
-    assert found == [identity_of(name) for name in names]
+    assert found == [judge_identity(name) for name in names]
     assert found == [
         ("openai-api/loopback/m", "inspect:openai-api:http://127.0.0.1:1/v1"),
         ("n", "http://127.0.0.1:1/v1"),
         ("scripted", "scripted:"),
     ]
-    assert identity_of("local:models/some.gguf") == ("local/some", "local:some.gguf")
+    assert judge_identity("local:models/some.gguf") == ("local/some", "local:some.gguf")

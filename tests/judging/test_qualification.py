@@ -13,15 +13,15 @@ import pytest
 from smalltale.files import read_stories
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price
-from smalltale.judging.gold import ATTACKS, LEVELS, read_gold, read_graded
+from smalltale.judging.gold import ATTACKS, LEVELS, read_gold_stories, read_graded_stories
 from smalltale.judging.judge import Question, ScriptedJudge
-from smalltale.judging.prompt_injection import neutralise, without_words_to_judge
-from smalltale.judging.qualification import Report, estimate_of, qualify
+from smalltale.judging.prompt_injection import neutralise, remove_judge_directed_text
+from smalltale.judging.qualification import QualificationReport, estimate_qualification, qualify
 from smalltale.judging.rubric import load_rubric
-from smalltale.signals import find_judge_directed_text
+from smalltale.text_signals import find_judge_directed_text
 
 MARK = {"good": 8.5, "dull": 6.0, "contradictory": 4.0, "broken": 1.5}
-LEVEL = {neutralise(each.completion): each.level for each in read_gold()}
+LEVEL = {neutralise(each.completion): each.level for each in read_gold_stories()}
 
 
 def story_of(question: Question) -> str:
@@ -50,7 +50,7 @@ def knows(story: str, draw: random.Random) -> float:
     return MARK[level] + draw.gauss(0, 1.0)
 
 
-def report_of(judge: ScriptedJudge, out: Path) -> Report:
+def report_of(judge: ScriptedJudge, out: Path) -> QualificationReport:
     return qualify(judge, load_rubric("paper"), out, config=JudgingConfig())
 
 
@@ -82,7 +82,7 @@ def test_a_judge_that_does_not_read_does_not_qualify(
 
 
 def test_a_qualification_makes_the_calls_that_were_estimated(tmp_path: Path) -> None:
-    both, failing = estimate_of("m", load_rubric("paper"), [], Price(1.0, 1.0))
+    both, failing = estimate_qualification("m", load_rubric("paper"), [], Price(1.0, 1.0))
     assert report_of(scripted(knows), tmp_path / "knows").calls == both.calls
     assert report_of(scripted(lambda story, draw: 7.0), tmp_path / "constant").calls == failing.calls == 64
     assert both.dollars == pytest.approx((both.input_tokens + both.output_tokens) / 1e6)
@@ -92,11 +92,11 @@ def test_a_qualification_asks_nothing_twice(tmp_path: Path) -> None:
     report_of(scripted(knows), tmp_path)
     again = scripted(knows)
     report_of(again, tmp_path)
-    assert again.asked == []
+    assert again.questions == []
 
 
 def test_the_gold_set_is_as_large_as_it_says() -> None:
-    gold = read_gold()
+    gold = read_gold_stories()
     assert len(gold) == 64
     assert len({each.completion for each in gold}) == 64
     assert {level: sum(each.level == level for each in gold) for level in LEVELS} == dict.fromkeys(LEVELS, 16)
@@ -108,9 +108,9 @@ def test_every_attack_that_speaks_to_the_judge_is_seen_and_no_gold_story_is_take
         "foreign tongue",
         "praise",
     }, "these a judge must resist by itself"
-    assert without_words_to_judge(f"She ran home.{ATTACKS['forged answer']}") == "She ran home."
-    assert without_words_to_judge(neutralise(f"She ran home.{ATTACKS['disguise']}")) == "She ran home."
-    assert not any(find_judge_directed_text(each.completion) for each in read_gold())
+    assert remove_judge_directed_text(f"She ran home.{ATTACKS['forged answer']}") == "She ran home."
+    assert remove_judge_directed_text(neutralise(f"She ran home.{ATTACKS['disguise']}")) == "She ran home."
+    assert not any(find_judge_directed_text(each.completion) for each in read_gold_stories())
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,8 @@ def test_real_stories_are_hardly_ever_taken_for_words_to_a_judge(
 
 
 def test_the_graded_file_is_read(shared_data: Path) -> None:
-    graded = read_graded(shared_data / "judge_gold.jsonl", ["grammar", "creativity", "consistency", "plot"])
+    graded = read_graded_stories(
+        shared_data / "judge_gold.jsonl", ["grammar", "creativity", "consistency", "plot"]
+    )
     assert len(graded) == 150
     assert not any(each.completion.startswith(each.prompt) for each in graded)

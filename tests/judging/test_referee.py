@@ -15,8 +15,8 @@ from smalltale.cli import build_app
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import write_jsonl
 from smalltale.judging.cross_validation import fit_referee
-from smalltale.judging.gold import Graded, read_graded
-from smalltale.judging.referee import SIGNALS, Evidence, read_evidence, read_referee, write_referee
+from smalltale.judging.gold import GradedStory, read_graded_stories
+from smalltale.judging.referee import SIGNALS, SignalTable, read_referee, read_signal_table, write_referee
 
 CRITERIA = ("grammar", "creativity", "consistency", "plot")
 MODELS = {"tiny": -1.0, "middling": 0.0, "large": 1.0}
@@ -60,8 +60,8 @@ def test_signals_that_tell_make_a_referee_that_beats_the_guess(tmp_path: Path) -
     code, said = asked("fit", graded, signals, "--out", tmp_path / "referee.json")
     assert code == 0, said
     referee = read_referee(tmp_path / "referee.json")
-    assert {each.held_out for each in referee.agreement_on("overall")} == {"prompts", "models"}
-    assert all(each.spearman > 0.8 and each.within_model > 0.7 for each in referee.agreement_on("plot"))
+    assert {each.held_out for each in referee.agreements_on("overall")} == {"prompts", "models"}
+    assert all(each.spearman > 0.8 and each.within_model > 0.7 for each in referee.agreements_on("plot"))
     code, said = asked("score", signals, "--referee", tmp_path / "referee.json")
     assert code == 0
     assert "Experimental" in said
@@ -79,13 +79,13 @@ def test_signals_that_tell_nothing_make_no_referee(tmp_path: Path) -> None:
 def test_a_story_is_never_predicted_by_a_fit_that_saw_its_prompt_or_its_model() -> None:
     graded, table = made(told=0.0, prompts=40)
     values = np.array([[row[name] for name in SIGNALS] for row in table])
-    evidence = Evidence(
+    evidence = SignalTable(
         prompts=tuple(row["prompt"] for row in table),
         completions=tuple(row["completion"] for row in table),
-        values=values,
+        signals=values,
     )
     rows = [
-        Graded(
+        GradedStory(
             prompt=row["prompt"],
             completion=row["completion"],
             scores={name: row[name] for name in CRITERIA},
@@ -95,25 +95,25 @@ def test_a_story_is_never_predicted_by_a_fit_that_saw_its_prompt_or_its_model() 
     ]
     for each in fit_referee(evidence, rows, "noise").agreement:
         assert abs(each.within_model) < 0.3, "signals of nothing agree with nothing once stories are held out"
-        assert not each.beats_the_guess
+        assert not each.beats_baseline
 
 
 def test_what_lies_outside_the_graded_stories_counts_as_their_edge(tmp_path: Path) -> None:
     graded, signals = files_of(tmp_path, told=1.0)
-    evidence = read_evidence(signals)
-    referee = fit_referee(evidence, read_graded(graded, CRITERIA), "made")
+    evidence = read_signal_table(signals)
+    referee = fit_referee(evidence, read_graded_stories(graded, CRITERIA), "made")
     write_referee(tmp_path / "r.json", referee)
     edge, beyond = np.array([referee.high]), np.array([referee.high]) * 100
-    for name, mark in read_referee(tmp_path / "r.json").marks(beyond).items():
-        assert mark == pytest.approx(referee.marks(edge)[name])
+    for name, mark in read_referee(tmp_path / "r.json").predict(beyond).items():
+        assert mark == pytest.approx(referee.predict(edge)[name])
         assert 1 <= mark[0] <= 10
-    assert referee.outside(beyond) == 1.0
-    assert referee.outside(edge) == 0.0
+    assert referee.outlier_share(beyond) == 1.0
+    assert referee.outlier_share(edge) == 0.0
 
 
 def test_the_shipped_referee_beats_the_guess_and_holds_no_text() -> None:
     shipped = read_referee()
-    assert shipped.beats_the_guess()
+    assert shipped.beats_baseline()
     assert shipped.source == "judge_gold.jsonl"
     assert set(shipped.weights) == set(CRITERIA)
 
@@ -154,20 +154,22 @@ def test_a_broken_table_is_named(tmp_path: Path, change: Any, message: str) -> N
     change(table[0])
     write_jsonl(tmp_path / "s.jsonl", table)
     with pytest.raises(FileProblem, match=message):
-        read_evidence(tmp_path / "s.jsonl")
+        read_signal_table(tmp_path / "s.jsonl")
 
 
 def test_a_table_of_other_stories_or_too_few_of_them_is_refused(tmp_path: Path) -> None:
     graded, signals = files_of(tmp_path, told=1.0)
-    rows = read_graded(graded, CRITERIA)
+    rows = read_graded_stories(graded, CRITERIA)
     with pytest.raises(SmalltaleError, match="was not measured from this graded file"):
-        fit_referee(read_evidence(signals), rows[::-1], "made")
+        fit_referee(read_signal_table(signals), rows[::-1], "made")
     few_graded, few = made(told=1.0, prompts=3)
     write_jsonl(tmp_path / "few.jsonl", few)
     write_jsonl(tmp_path / "g.jsonl", few_graded)
     with pytest.raises(SmalltaleError, match="at least 60 graded stories of 3 models"):
         fit_referee(
-            read_evidence(tmp_path / "few.jsonl"), read_graded(tmp_path / "g.jsonl", CRITERIA), "made"
+            read_signal_table(tmp_path / "few.jsonl"),
+            read_graded_stories(tmp_path / "g.jsonl", CRITERIA),
+            "made",
         )
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smalltale.judging.judge import Reply, TokenChoice
-from smalltale.judging.judgement import Answer, Problem, parse_answer
+from smalltale.judging.judgement import Answer, InvalidAnswer, parse_answer
 from smalltale.judging.logprob_scores import weighted_scores
 from smalltale.judging.rubric import RubricError, load_rubric, parse_rubric, rubric_names
-from smalltale.judging.run import scoring
+from smalltale.judging.run import require_scoring_rubric
 
 PAPER = load_rubric("paper")
 RIGHT: dict[str, Any] = {
@@ -75,7 +75,7 @@ def test_an_unknown_rubric_names_the_nearest() -> None:
     with pytest.raises(RubricError, match="did you mean 'paper'"):
         load_rubric("papr")
     with pytest.raises(RubricError, match="compares pairs"):
-        scoring(load_rubric("pairwise"))
+        require_scoring_rubric(load_rubric("pairwise"))
 
 
 def test_the_overall_score_is_the_weighted_mean() -> None:
@@ -95,12 +95,12 @@ def test_a_right_answer_is_read() -> None:
 )
 def test_what_is_no_mark_is_never_made_one(changed: Any) -> None:
     found = parse_answer(json.dumps({**RIGHT, "plot": changed}), PAPER, "123456")
-    assert isinstance(found, Problem)
+    assert isinstance(found, InvalidAnswer)
 
 
 @pytest.mark.parametrize("age", ["D: 8-9", "c", "", None, "G"])
 def test_an_age_is_a_letter_or_absent(age: Any) -> None:
-    assert isinstance(parse_answer(json.dumps({**RIGHT, "age": age}), PAPER, "123456"), Problem)
+    assert isinstance(parse_answer(json.dumps({**RIGHT, "age": age}), PAPER, "123456"), InvalidAnswer)
 
 
 @given(
@@ -110,16 +110,16 @@ def test_an_age_is_a_letter_or_absent(age: Any) -> None:
     )
 )
 def test_any_json_is_read_without_an_exception(value: Any) -> None:
-    assert isinstance(parse_answer(json.dumps(value), PAPER, "123456"), Problem)
+    assert isinstance(parse_answer(json.dumps(value), PAPER, "123456"), InvalidAnswer)
 
 
 @given(st.text())
 def test_any_text_is_read_without_an_exception(text: str) -> None:
-    assert isinstance(parse_answer(text, PAPER, "123456"), Problem)
+    assert isinstance(parse_answer(text, PAPER, "123456"), InvalidAnswer)
 
 
 def test_the_deepest_nesting_is_a_problem_and_no_crash() -> None:
-    assert isinstance(parse_answer("[" * 200_000, PAPER, "123456"), Problem)
+    assert isinstance(parse_answer("[" * 200_000, PAPER, "123456"), InvalidAnswer)
 
 
 def test_marks_are_weighted_by_the_judges_own_probabilities() -> None:

@@ -16,7 +16,7 @@ from smalltale.files import read_json
 from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price
-from smalltale.judging.endpoint import EndpointJudge, retry_after, wait_asked_for
+from smalltale.judging.endpoint import EndpointJudge, parse_retry_after, retry_after_seconds
 from smalltale.judging.folder import read_judgements
 from smalltale.judging.item import Item
 from smalltale.judging.judge import JudgeUnusable
@@ -330,12 +330,12 @@ def test_half_a_character_in_a_judges_words_spoils_no_table(tmp_path: Path) -> N
 
 
 def test_retry_after_is_read_as_seconds_or_a_date() -> None:
-    assert retry_after("2.5") == 2.5
-    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert retry_after("soon") is None
-    assert wait_asked_for({"retry-after-ms": "250", "retry-after": "1"}) == 0.25
-    assert wait_asked_for({"retry-after": "1"}) == 1.0
-    assert wait_asked_for({}) is None
+    assert parse_retry_after("2.5") == 2.5
+    assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert parse_retry_after("soon") is None
+    assert retry_after_seconds({"retry-after-ms": "250", "retry-after": "1"}) == 0.25
+    assert retry_after_seconds({"retry-after": "1"}) == 1.0
+    assert retry_after_seconds({}) is None
 
 
 def test_the_journal_holds_no_key(tmp_path: Path) -> None:

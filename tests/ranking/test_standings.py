@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smalltale.ranking.standings import Entry, StoryScores, interval, rank, separated, summarise
+from smalltale.ranking.standings import Entry, JudgeScores, interval, is_separated, rank, summarise_entry
 
 
 def judged(
@@ -21,7 +21,7 @@ def judged(
 ) -> Entry:
     noise = random.Random(name)
     stories = [
-        StoryScores(
+        JudgeScores(
             prompt=f"p{p}",
             sample=s,
             judge=judge,
@@ -31,7 +31,7 @@ def judged(
         for s in range(4)
         for judge in judges
     ]
-    return summarise(name, stories[missing:], expected=len(stories), qualified=qualified)
+    return summarise_entry(name, stories[missing:], expected=len(stories), qualified=qualified)
 
 
 def test_the_better_entry_ranks_first_and_the_interval_holds_its_mean() -> None:
@@ -59,7 +59,7 @@ def test_pairing_separates_what_intervals_alone_would_not() -> None:
     assert better.low is not None
     assert worse.high is not None
     assert better.low < worse.high
-    assert separated(better, worse)
+    assert is_separated(better, worse)
 
 
 def test_a_half_judged_entry_stands_below_every_whole_one_and_is_marked() -> None:
@@ -77,24 +77,24 @@ def test_a_judge_that_is_not_qualified_never_ranks() -> None:
 
 def test_a_judgement_without_a_score_is_missing_and_not_zero() -> None:
     stories = [
-        StoryScores(prompt="p", sample=0, judge="a", scores={"plot": 8.0}),
-        StoryScores(prompt="p", sample=1, judge="a", state="unparsable"),
+        JudgeScores(prompt="p", sample=0, judge="a", scores={"plot": 8.0}),
+        JudgeScores(prompt="p", sample=1, judge="a", state="unparsable"),
     ]
-    entry = summarise("team", stories, expected=2)
-    assert (entry.mean, entry.judged, entry.whole) == (8.0, 1, False)
+    entry = summarise_entry("team", stories, expected=2)
+    assert (entry.mean, entry.judged, entry.is_complete) == (8.0, 1, False)
 
 
 def test_two_judges_show_how_far_they_disagree() -> None:
     stories = [
-        StoryScores(prompt="p", sample=0, judge=judge, overall=score)
+        JudgeScores(prompt="p", sample=0, judge=judge, overall=score)
         for judge, score in (("a", 4.0), ("b", 8.0))
     ]
-    assert summarise("team", stories, expected=2).disagreement == 2.0
+    assert summarise_entry("team", stories, expected=2).disagreement == 2.0
 
 
 def test_nothing_judged_has_no_mean() -> None:
     assert interval([]) == (None, None, None)
-    assert rank([summarise("team", [], expected=8)])[0].note == "incomplete: 0 of 8 judgements"
+    assert rank([summarise_entry("team", [], expected=8)])[0].note == "incomplete: 0 of 8 judgements"
 
 
 @given(st.lists(st.tuples(st.floats(1, 10), st.booleans(), st.booleans()), max_size=12))

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from smalltale.ranking.statistics import (
-    Paired,
+    PairedComparison,
+    assign_ranks,
     auc,
     bradley_terry,
     clustered_interval,
+    compare_paired,
     length_adjusted,
-    paired,
-    prompts_needed,
+    prompts_to_separate,
     quadratic_kappa,
-    ranks_with_ties,
     spearman,
 )
 
@@ -45,33 +45,33 @@ def test_pairing_sees_what_the_spread_of_prompts_hides() -> None:
     hard = draw.normal(5, 2, size=40)
     first = {str(n): [hard[n] + 0.3 + draw.normal(0, 0.2)] for n in range(40)}
     second = {str(n): [hard[n] + draw.normal(0, 0.2)] for n in range(40)}
-    found = paired(first, second)
+    found = compare_paired(first, second)
     assert found is not None
-    assert found.separated
+    assert found.is_separated
     assert found.p_value < 0.01
-    same = paired(first, first)
+    same = compare_paired(first, first)
     assert same is not None
-    assert not same.separated
+    assert not same.is_separated
     assert same.p_value == 1.0
-    assert paired(first, {"elsewhere": [1.0]}) is None
+    assert compare_paired(first, {"elsewhere": [1.0]}) is None
 
 
 def test_as_many_prompts_as_it_asks_for_separate_the_difference_four_times_in_five() -> None:
     draw = np.random.default_rng(5)
 
-    def entries(prompts: int) -> Paired:
+    def entries(prompts: int) -> PairedComparison:
         noise = draw.normal(0, 1, size=(2, prompts))
         sides = [
             {str(n): [5 + gain + side[n]] for n in range(prompts)}
             for gain, side in zip((0.4, 0.0), noise, strict=True)
         ]
-        found = paired(*sides)
+        found = compare_paired(*sides)
         assert found is not None
         return found
 
-    needed = entries(2_000).prompts_needed(0.4)
+    needed = entries(2_000).prompts_to_separate(0.4)
     assert 85 <= needed <= 111, "((1.96 + 0.842) / 0.4)² x 2 = 98"
-    hits = sum(entries(needed).separated for _ in range(200))
+    hits = sum(entries(needed).is_separated for _ in range(200))
     assert 0.70 <= hits / 200 <= 0.90
 
 
@@ -88,13 +88,13 @@ def test_bradley_terry_finds_the_strengths_that_made_the_games() -> None:
 
 
 def test_ranks_are_shared_where_nothing_separates() -> None:
-    assert ranks_with_ties([7.0, 6.9, 5.0, 4.9], lambda better, worse: better - worse > 0.5) == [1, 1, 3, 3]
+    assert assign_ranks([7.0, 6.9, 5.0, 4.9], lambda better, worse: better - worse > 0.5) == [1, 1, 3, 3]
 
 
 def test_a_difference_in_the_last_bit_separates_nothing() -> None:
-    found = paired({str(n): [0.1 + 0.2] for n in range(9)}, {str(n): [0.3] for n in range(9)})
+    found = compare_paired({str(n): [0.1 + 0.2] for n in range(9)}, {str(n): [0.3] for n in range(9)})
     assert found is not None
-    assert (found.wins, found.losses, found.separated) == (0, 0, False)
+    assert (found.wins, found.losses, found.is_separated) == (0, 0, False)
 
 
 def test_small_measures() -> None:
@@ -106,7 +106,7 @@ def test_small_measures() -> None:
     adjusted = length_adjusted([1.0, 2.0, 3.0], [10, 100, 1000])
     assert np.ptp(adjusted) == pytest.approx(0.0, abs=1e-9)
     prompts = {str(n): [float(n % 2)] for n in range(10)}
-    fewer, more = prompts_needed(prompts, 0.5), prompts_needed(prompts, 0.1)
+    fewer, more = prompts_to_separate(prompts, 0.5), prompts_to_separate(prompts, 0.1)
     assert fewer is not None
     assert more is not None
     assert more > fewer

@@ -14,19 +14,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from smalltale.judging.judge import (
-    Broken,
-    Busy,
+    AttemptFailed,
     Judge,
     JudgeUnusable,
     Message,
     Question,
-    Rejected,
+    RateLimited,
     Reply,
+    RequestRejected,
     Sampling,
 )  # fmt: skip
-from smalltale.judging.judgement import Answer, Problem, State, parse_answer
+from smalltale.judging.judgement import Answer, InvalidAnswer, State, parse_answer
 from smalltale.judging.logprob_scores import weighted_scores
-from smalltale.judging.prompt_injection import delimiter_of, neutralise, nonce_of_request
+from smalltale.judging.prompt_injection import derive_delimiter, derive_nonce, neutralise
 from smalltale.judging.rubric import CHECK, Rubric
 
 log = logging.getLogger(__name__)
@@ -36,14 +36,14 @@ REFUSAL = re.compile(
     r"i (?:won['’]?t|will not|must decline)|as an ai)\b",
     re.IGNORECASE,
 )
-LEAST_WAIT = 0.05
+MIN_WAIT_SECONDS = 0.05
 """Seconds, where a judge asks to wait for none."""
-REASK_QUOTE = 600
+MAX_REASK_QUOTE_CHARACTERS = 600
 """Characters of the failed answer that a re-ask shows the judge again."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long a judge is waited for."""
 
     attempts: int = 5
@@ -55,48 +55,50 @@ class Patience:
 
 
 @dataclass
-class Line:
+class RateLimitedJudge:
     """One judge, as a run talks to it: it counts the calls and keeps everyone waiting where the judge asks for it."""
 
     judge: Judge
-    patience: Patience = field(default_factory=Patience)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     resume_at: float = 0.0
-    busy: str = ""
+    busy_reason: str = ""
     """What the judge said when it last asked to wait."""
 
-    async def call(self, question: Question, counter: Outcome) -> Reply | str:
+    async def request_with_retries(self, question: Question, counter: AskOutcome) -> Reply | str:
         """A reply, or why there is none after all attempts. Raises Rejected where no attempt can bring one."""
-        failed, reason, until = 0, "", time.monotonic() + self.patience.longest_wait_seconds
-        while failed < self.patience.attempts:
+        failed, reason, until = 0, "", time.monotonic() + self.retry_policy.longest_wait_seconds
+        while failed < self.retry_policy.attempts:
             while (wait := self.resume_at - time.monotonic()) > 0:
                 if self.resume_at > until:
-                    return f"{reason or self.busy}: past the {self.patience.longest_wait_seconds:g} s that one answer is waited for"
+                    return f"{reason or self.busy_reason}: past the {self.retry_policy.longest_wait_seconds:g} s that one answer is waited for"
                 await asyncio.sleep(wait)
             counter.calls += 1
             try:
                 reply = await self.judge.answer(question)
-            except Busy as error:
+            except RateLimited as error:
                 asked, failed = error.retry_after_seconds, failed + (error.retry_after_seconds is None)
-                wait = self.wait_seconds(failed) if asked is None else max(asked, LEAST_WAIT)
-                reason = self.busy = f"busy ({error}), asks to wait {round(wait, 2):g} s"
+                wait = self.backoff_seconds(failed) if asked is None else max(asked, MIN_WAIT_SECONDS)
+                reason = self.busy_reason = f"busy ({error}), asks to wait {round(wait, 2):g} s"
                 self.resume_at = max(self.resume_at, time.monotonic() + wait)
-            except Broken as error:
+            except AttemptFailed as error:
                 failed, reason = failed + 1, str(error)
-                if failed < self.patience.attempts:
-                    await asyncio.sleep(self.wait_seconds(failed))
+                if failed < self.retry_policy.attempts:
+                    await asyncio.sleep(self.backoff_seconds(failed))
             else:
                 counter.input_tokens += reply.input_tokens
                 counter.output_tokens += reply.output_tokens
                 return reply
-        return f"{reason} ({self.patience.attempts} attempts)"
+        return f"{reason} ({self.retry_policy.attempts} attempts)"
 
-    def wait_seconds(self, failed: int) -> float:
+    def backoff_seconds(self, failed: int) -> float:
         """After so many failures: doubling each time."""
-        return min(self.patience.first_wait_seconds * 2.0 ** (failed - 1), self.patience.longest_wait_seconds)
+        return min(
+            self.retry_policy.first_wait_seconds * 2.0 ** (failed - 1), self.retry_policy.longest_wait_seconds
+        )
 
 
 @dataclass
-class Outcome:
+class AskOutcome:
     """What came of asking."""
 
     state: State = "error"
@@ -109,20 +111,26 @@ class Outcome:
 
 
 async def ask(
-    line: Line, rubric: Rubric, texts: Mapping[str, str], *, sampling: Sampling, salt: str, key: str
-) -> Outcome:
+    line: RateLimitedJudge,
+    rubric: Rubric,
+    texts: Mapping[str, str],
+    *,
+    sampling: Sampling,
+    salt: str,
+    key: str,
+) -> AskOutcome:
     """Ask about `texts` (the rubric's places for them: prompt and completion, or prompt, first and second).
 
     Raises JudgeUnusable where the judge lacks what `sampling` wants.
     """
-    nonce = nonce_of_request(salt, key)
-    question = question_of(rubric, texts, nonce, delimiter_of(salt, key), sampling)
-    outcome = Outcome()
+    nonce = derive_nonce(salt, key)
+    question = build_question(rubric, texts, nonce, derive_delimiter(salt, key), sampling)
+    outcome = AskOutcome()
     for turn in range(2):
         try:
-            reply = await line.call(question, outcome)
-        except Rejected as error:
-            outcome.state, outcome.reason = "refused" if error.content else "error", str(error)
+            reply = await line.request_with_retries(question, outcome)
+        except RequestRejected as error:
+            outcome.state, outcome.reason = "refused" if error.by_content_policy else "error", str(error)
             return outcome
         if isinstance(reply, str):
             outcome.state, outcome.reason = "error", reply
@@ -142,16 +150,16 @@ async def ask(
             return outcome
         outcome.state, outcome.reason = "unparsable", answer.reason
         if turn == 0:
-            question = asked_again(question, reply, answer)
+            question = build_reask(question, reply, answer)
     return outcome
 
 
-def question_of(
+def build_question(
     rubric: Rubric, texts: Mapping[str, str], nonce: str, delimiter: str, sampling: Sampling
 ) -> Question:
     """The first request about some texts, neutralised."""
     places = {name: neutralise(text).strip() for name, text in texts.items()}
-    task = rubric.task.format(delimiter=delimiter, nonce=nonce, keys=keys_of(rubric), **places)
+    task = rubric.task.format(delimiter=delimiter, nonce=nonce, keys=format_answer_keys(rubric), **places)
     return Question(
         messages=(Message("system", rubric.system), Message("user", task)),
         schema=rubric.schema,
@@ -161,12 +169,12 @@ def question_of(
     )
 
 
-def keys_of(rubric: Rubric) -> str:
+def format_answer_keys(rubric: Rubric) -> str:
     """The keys as the task lists them."""
     return ", ".join(f'"{name}"' for name in (CHECK, *rubric.fields))
 
 
-def asked_again(question: Question, reply: Reply, problem: Problem) -> Question:
+def build_reask(question: Question, reply: Reply, problem: InvalidAnswer) -> Question:
     """The one re-ask, quoting what was missing."""
     again = (
         f"That answer does not count: {problem.reason}. Give the whole JSON object again, nothing else. "
@@ -174,7 +182,7 @@ def asked_again(question: Question, reply: Reply, problem: Problem) -> Question:
     )
     messages: Sequence[Message] = (
         *question.messages,
-        Message("assistant", neutralise(reply.text)[:REASK_QUOTE] or "(nothing)"),
+        Message("assistant", neutralise(reply.text)[:MAX_REASK_QUOTE_CHARACTERS] or "(nothing)"),
         Message("user", again),
     )
     return replace(question, messages=messages)

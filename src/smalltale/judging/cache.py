@@ -84,7 +84,7 @@ class JudgementCache:
         self.records[key] = kept
 
 
-def keys_kept(path: Path) -> set[str]:
+def read_cached_keys(path: Path) -> set[str]:
     """The keys in a journal that nobody need have opened; none where there is none. Raises FileProblem."""
     with translate_os_errors(path):
         raw = path.read_bytes() if path.exists() else b""

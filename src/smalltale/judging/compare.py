@@ -19,24 +19,24 @@ from smalltale.judging.config import JudgingConfig
 from smalltale.judging.folder import META, read_judgements, read_rows
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
-from smalltale.judging.pairwise import Pair, compare_pairs
-from smalltale.judging.panel import story_scores
+from smalltale.judging.pairwise import CompletionPair, compare_pairs
+from smalltale.judging.panel import panel_scores
 from smalltale.judging.rubric import Rubric
-from smalltale.judging.validate import shared_prompts
+from smalltale.judging.validate import require_shared_prompts
 from smalltale.ranking.statistics import (
     Interval,
-    Paired,
+    PairedComparison,
     bradley_terry,
     clustered_interval,
+    compare_paired,
     length_adjusted,
-    paired,
 )
 
 Texts = Mapping[tuple[str, int], str]
 """Completions by prompt and sample."""
 
 
-def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> dict[str, Paired]:
+def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> dict[str, PairedComparison]:
     """The comparison by measure; `only_shared` leaves out prompts that one entry lacks. Raises SmalltaleError."""
     one, two = read_judgements(first), read_judgements(second)
     hashes = {each.rubric_hash for each in (*one, *two)}
@@ -47,30 +47,32 @@ def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> 
     judges = {each.judge for each in one} & {each.judge for each in two}
     if not judges:
         raise SmalltaleError(f"{first} and {second} share no judge; judge both with the same ones")
-    shared_prompts(
+    require_shared_prompts(
         first, [each.prompt for each in one], second, [each.prompt for each in two], only_shared=only_shared
     )
     one, two = ([each for each in side if each.judge in judges] for side in (one, two))
     found = {}
     for measure in ("overall", *sorted({name for each in one for name in each.scores})):
-        comparison = paired(by_prompt(one, measure), by_prompt(two, measure))
+        comparison = compare_paired(
+            group_scores_by_prompt(one, measure), group_scores_by_prompt(two, measure)
+        )
         if comparison is not None:
             found[measure] = comparison
     if not found:
         raise SmalltaleError(
             f"{first} and {second} share no prompt with a score; judge both on the same prompts"
         )
-    adjusted = length_adjusted_pair(one, texts_of(first), two, texts_of(second))
+    adjusted = compare_length_adjusted(one, read_completions(first), two, read_completions(second))
     if adjusted is not None:
         found["overall, adjusted for length"] = adjusted
     return found
 
 
-def by_prompt(judgements: Sequence[Judgement], measure: str) -> dict[str, list[float]]:
+def group_scores_by_prompt(judgements: Sequence[Judgement], measure: str) -> dict[str, list[float]]:
     """The scores of one measure, `overall` as the panel has it."""
     found: dict[str, list[float]] = defaultdict(list)
     if measure == "overall":
-        for story in story_scores(judgements):
+        for story in panel_scores(judgements):
             found[story.prompt].append(story.score)
         return found
     for each in judgements:
@@ -79,36 +81,36 @@ def by_prompt(judgements: Sequence[Judgement], measure: str) -> dict[str, list[f
     return found
 
 
-def length_adjusted_pair(
+def compare_length_adjusted(
     one: Sequence[Judgement], texts: Texts, two: Sequence[Judgement], others: Texts
-) -> Paired | None:
+) -> PairedComparison | None:
     """The overall comparison less what one line over log length explains in both entries together."""
-    stories = [*((each, 0) for each in story_scores(one)), *((each, 1) for each in story_scores(two))]
+    stories = [*((each, 0) for each in panel_scores(one)), *((each, 1) for each in panel_scores(two))]
     lengths = [len((texts, others)[side][story.prompt, story.sample]) for story, side in stories]
     scores = length_adjusted([story.score for story, _ in stories], lengths)
     sides: tuple[dict[str, list[float]], ...] = (defaultdict(list), defaultdict(list))
     for (story, side), score in zip(stories, scores, strict=True):
         sides[side][story.prompt].append(float(score))
-    return paired(*sides)
+    return compare_paired(*sides)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duel:
+class PairwiseComparison:
     """Pairwise verdicts between two entries."""
 
-    share: Interval
+    win_share: Interval
     """How often the first won, a tie as half, prompts resampled."""
-    strength: float
+    log_odds: float
     """Bradley–Terry: the first's log odds over the second."""
     pairs: int
-    unanswered: int
-    order_decided: int
-    spoken: int
+    without_verdict: int
+    order_dependent: int
+    with_judge_directed_text: int
     """Pairs in which a story speaks to its judge; they were compared without those sentences."""
     calls: int
 
 
-def duel(
+def compare_pairwise(
     first: Path,
     second: Path,
     judge: Judge,
@@ -116,26 +118,26 @@ def duel(
     config: JudgingConfig,
     *,
     only_shared: bool = False,
-    journal: JudgementCache | None = None,
-) -> Duel:
+    cache: JudgementCache | None = None,
+) -> PairwiseComparison:
     """Have a judge compare the entries' completions of each shared prompt, sample by sample, in both orders.
 
     What an open `journal` holds is not asked again.
     """
-    one, two = texts_of(first), texts_of(second)
-    shared_prompts(
+    one, two = read_completions(first), read_completions(second)
+    require_shared_prompts(
         first, [each for each, _ in one], second, [each for each, _ in two], only_shared=only_shared
     )
     shared = [place for place in one if place in two]
-    pairs = [Pair(prompt=place[0], one=one[place], other=two[place]) for place in shared]
+    pairs = [CompletionPair(prompt=place[0], first=one[place], second=two[place]) for place in shared]
     verdicts = compare_pairs(
         pairs,
         judge,
         rubric,
         config.sampling,
         secrets.token_hex(16),
-        patience=config.patience,
-        journal=journal,
+        retry_policy=config.retry_policy,
+        cache=cache,
     )
     shares: dict[str, list[float]] = defaultdict(list)
     for pair, verdict in zip(pairs, verdicts, strict=True):
@@ -149,22 +151,22 @@ def duel(
     won = sum(map(sum, shares.values()))
     lost = sum(map(len, shares.values())) - won
     strengths = bradley_terry({("first", "second"): won, ("second", "first"): lost})
-    return Duel(
-        share=share,
-        strength=strengths["first"] - strengths["second"],
+    return PairwiseComparison(
+        win_share=share,
+        log_odds=strengths["first"] - strengths["second"],
         pairs=len(pairs),
-        unanswered=sum(each.value is None for each in verdicts),
-        order_decided=sum(each.order_decided for each in verdicts),
-        spoken=sum(each.spoken for each in verdicts),
+        without_verdict=sum(each.value is None for each in verdicts),
+        order_dependent=sum(each.order_dependent for each in verdicts),
+        with_judge_directed_text=sum(each.has_judge_directed_text for each in verdicts),
         calls=sum(each.calls for each in verdicts),
     )
 
 
-def texts_of(folder: Path) -> Texts:
+def read_completions(folder: Path) -> Texts:
     """The completions of a judgements folder."""
     return {(row["prompt"], row["sample"]): row["completion"] for row in read_rows(folder)}
 
 
-def may_rank(folder: Path) -> bool:
+def is_qualified(folder: Path) -> bool:
     """Whether every judge of a folder has qualified."""
     return bool(read_json(folder / META).get("qualified"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smalltale.errors import RecipeError
-from smalltale.judging.ask import Patience
+from smalltale.judging.ask import RetryPolicy
 from smalltale.judging.judge import Sampling
 
 
@@ -46,8 +46,8 @@ class JudgingConfig:
                 raise RecipeError(f"judging.{name} = {getattr(self, name)}; choose 0 or more")
 
     @property
-    def patience(self) -> Patience:
-        return Patience(
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(
             attempts=self.attempts,
             first_wait_seconds=self.first_wait_seconds,
             longest_wait_seconds=self.longest_wait_seconds,

@@ -14,7 +14,7 @@ from smalltale.errors import SmalltaleError
 from smalltale.judging.item import Item
 from smalltale.judging.rubric import Rubric
 
-CHARACTERS_A_TOKEN = 4.0
+CHARACTERS_PER_TOKEN = 4.0
 ANSWER_SHARE = 0.5
 
 
@@ -38,12 +38,14 @@ class Spending:
     tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
     reserved: float = 0.0
     """Dollars that the calls on their way may still cost."""
-    dearest: float = 0.0
+    max_call_dollars: float = 0.0
     """The most that one text has cost."""
 
     def add(self, judge: str, input_tokens: int, output_tokens: int) -> None:
         if judge in self.prices:
-            self.dearest = max(self.dearest, self.prices[judge].dollars(input_tokens, output_tokens))
+            self.max_call_dollars = max(
+                self.max_call_dollars, self.prices[judge].dollars(input_tokens, output_tokens)
+            )
         read, written = self.tokens.get(judge, (0, 0))
         self.tokens[judge] = (read + input_tokens, written + output_tokens)
 
@@ -54,12 +56,15 @@ class Spending:
             return None
         return sum(self.prices[name].dollars(*tokens) for name, tokens in self.tokens.items())
 
-    def most(self, judge: str, rubric: Rubric, text: str) -> float:
+    def estimate_max_dollars(self, judge: str, rubric: Rubric, text: str) -> float:
         """Dollars of asking a judge about a text: the longest answer, or the dearest text so far. 0 without a price."""
         price = self.prices.get(judge)
         if price is None:
             return 0.0
-        return max(self.dearest, price.dollars(tokens_read(rubric, text), rubric.max_answer_tokens))
+        return max(
+            self.max_call_dollars,
+            price.dollars(estimate_input_tokens(rubric, text), rubric.max_answer_tokens),
+        )
 
     def reserve(self, dollars: float) -> bool:
         """Set dollars aside for a call. False where that would pass the budget."""
@@ -95,12 +100,15 @@ class Estimate:
         )
 
 
-def estimate(judge: str, items: Sequence[Item], rubric: Rubric, price: Price | None) -> Estimate:
+def estimate_cost(judge: str, items: Sequence[Item], rubric: Rubric, price: Price | None) -> Estimate:
     """Calls, tokens and dollars of asking a judge about `items`; about a story that speaks to it, twice."""
     texts = [
-        f"{item.prompt} {text}" for item in items for text in (item.shown, item.plain) if text is not None
+        f"{item.prompt} {text}"
+        for item in items
+        for text in (item.shown, item.without_judge_directed_text)
+        if text is not None
     ]
-    read = sum(tokens_read(rubric, text) for text in texts)
+    read = sum(estimate_input_tokens(rubric, text) for text in texts)
     written = round(len(texts) * rubric.max_answer_tokens * ANSWER_SHARE)
     return Estimate(
         judge=judge,
@@ -111,12 +119,12 @@ def estimate(judge: str, items: Sequence[Item], rubric: Rubric, price: Price | N
     )
 
 
-def tokens_read(rubric: Rubric, text: str) -> int:
+def estimate_input_tokens(rubric: Rubric, text: str) -> int:
     """Tokens of one request, about."""
-    return round((len(rubric.system) + len(rubric.task) + len(text)) / CHARACTERS_A_TOKEN)
+    return round((len(rubric.system) + len(rubric.task) + len(text)) / CHARACTERS_PER_TOKEN)
 
 
-def price_of(text: str) -> tuple[str, Price]:
+def parse_price(text: str) -> tuple[str, Price]:
     """`NAME=INPUT/OUTPUT` as a price. Raises SmalltaleError."""
     name, equals, numbers = text.rpartition("=")
     try:

@@ -13,39 +13,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smalltale.errors import SmalltaleError
-from smalltale.judging.gold import Graded
-from smalltale.judging.referee import Agreement, Evidence, Floats, Referee, fit, graded_marks, with_overall
+from smalltale.judging.gold import GradedStory
+from smalltale.judging.referee import (
+    Agreement,
+    Floats,
+    Referee,
+    SignalTable,
+    add_overall,
+    fit_weights,
+    score_columns,
+)
 from smalltale.ranking.statistics import spearman
-from smalltale.signals import strip_prompt_and_end_mark
+from smalltale.text_signals import strip_prompt_and_end_mark
 
 FOLDS = 10
-LEAST_STORIES = 60
-LEAST_MODELS = 3
+MIN_STORIES = 60
+MIN_MODELS = 3
 Strings = NDArray[np.str_]
 Predict = Callable[[NDArray[np.bool_]], Floats]
 """From the rows held out (mask), their predicted overall marks."""
 
 
-def fit_referee(evidence: Evidence, graded: Sequence[Graded], source: str) -> Referee:
+def fit_referee(evidence: SignalTable, graded: Sequence[GradedStory], source: str) -> Referee:
     """Fitted on all graded stories, with the agreement it had on stories held out. Raises SmalltaleError."""
     check_same_stories(evidence, graded)
-    marks = graded_marks([each.scores for each in graded])
+    marks = score_columns([each.scores for each in graded])
     models, prompts = (
         np.array([each.model for each in graded]),
         np.array([each.prompt for each in graded]),
     )
     check_enough(models, prompts)
     return replace(
-        fit(evidence.values, marks, source),
+        fit_weights(evidence.signals, marks, source),
         agreement=tuple(
-            agreement(criterion, held_out, folds, evidence.values, marks, models)
-            for held_out, folds in (("prompts", folds_of(prompts)), ("models", models))
+            measure_agreement(criterion, held_out, folds, evidence.signals, marks, models)
+            for held_out, folds in (("prompts", assign_folds(prompts)), ("models", models))
             for criterion in ("overall", *marks)
         ),
     )
 
 
-def agreement(
+def measure_agreement(
     criterion: str,
     held_out: str,
     folds: Strings,
@@ -54,18 +62,18 @@ def agreement(
     models: Strings,
 ) -> Agreement:
     """Predict each fold from the others by signals, and by the model's name."""
-    given = with_overall(marks)[criterion]
+    given = add_overall(marks)[criterion]
 
     def by_signals(held: NDArray[np.bool_]) -> Floats:
         rest = {name: each[~held] for name, each in marks.items()}
-        return fit(values[~held], rest, "").marks(values[held])[criterion]
+        return fit_weights(values[~held], rest, "").predict(values[held])[criterion]
 
     def by_name(held: NDArray[np.bool_]) -> Floats:
         """The mean mark of a model, the held-out stories of a known one included: better than any honest guess."""
         known = {name: given[models == name].mean() for name in set(models[~held])}
         return np.array([known.get(name, given[~held].mean()) for name in models[held]])
 
-    ours, guess = crossed(folds, by_signals), crossed(folds, by_name)
+    ours, guess = cross_validate(folds, by_signals), cross_validate(folds, by_name)
     within = [spearman(ours[models == name], given[models == name]) or 0.0 for name in sorted(set(models))]
     return Agreement(
         criterion=criterion,
@@ -78,7 +86,7 @@ def agreement(
     )
 
 
-def crossed(folds: Strings, predict: Predict) -> Floats:
+def cross_validate(folds: Strings, predict: Predict) -> Floats:
     """Predictions for every row, each made without its fold."""
     found = np.zeros(len(folds))
     for fold in sorted(set(folds)):
@@ -87,7 +95,7 @@ def crossed(folds: Strings, predict: Predict) -> Floats:
     return found
 
 
-def folds_of(prompts: Strings) -> Strings:
+def assign_folds(prompts: Strings) -> Strings:
     """Ten folds, all stories of a prompt in one."""
     order = np.random.default_rng(0).permutation(sorted(set(prompts)))
     place = {str(prompt): str(number % FOLDS) for number, prompt in enumerate(order)}
@@ -98,7 +106,7 @@ def root_mean_square(values: Floats) -> float:
     return float(np.sqrt((values**2).mean()))
 
 
-def check_same_stories(evidence: Evidence, graded: Sequence[Graded]) -> None:
+def check_same_stories(evidence: SignalTable, graded: Sequence[GradedStory]) -> None:
     """Raise SmalltaleError where the table was not measured from the graded file."""
     theirs = [(each.prompt, strip_prompt_and_end_mark(each.prompt, each.completion)) for each in graded]
     if list(zip(evidence.prompts, evidence.completions, strict=True)) != theirs:
@@ -110,8 +118,8 @@ def check_same_stories(evidence: Evidence, graded: Sequence[Graded]) -> None:
 
 def check_enough(models: Strings, prompts: Strings) -> None:
     """Raise SmalltaleError where holding out is not possible."""
-    if len(models) < LEAST_STORIES or len(set(models)) < LEAST_MODELS or len(set(prompts)) < FOLDS:
+    if len(models) < MIN_STORIES or len(set(models)) < MIN_MODELS or len(set(prompts)) < FOLDS:
         raise SmalltaleError(
-            f"a referee needs at least {LEAST_STORIES} graded stories of {LEAST_MODELS} models on {FOLDS} prompts, each row "
+            f"a referee needs at least {MIN_STORIES} graded stories of {MIN_MODELS} models on {FOLDS} prompts, each row "
             f"with its model; found {len(models)} stories, {len(set(models))} models, {len(set(prompts))} prompts"
         )

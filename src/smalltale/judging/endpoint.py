@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from smalltale.errors import MissingExtra
-from smalltale.judging.judge import Broken, Busy, JudgeUnusable, Question, Rejected, Reply, TokenChoice
+from smalltale.judging.judge import (
+    AttemptFailed,
+    JudgeUnusable,
+    Question,
+    RateLimited,
+    Reply,
+    RequestRejected,
+    TokenChoice,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -50,19 +58,19 @@ class EndpointJudge:
 
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                response = await self.connected().post(
-                    f"{self.base_url}/chat/completions", json=self.body(question)
+                response = await self.open_client().post(
+                    f"{self.base_url}/chat/completions", json=self.build_request_body(question)
                 )
         except TimeoutError as error:
-            raise Broken(f"no whole answer in {self.timeout_seconds:g} s") from error
+            raise AttemptFailed(f"no whole answer in {self.timeout_seconds:g} s") from error
         except httpx.ConnectError as error:
-            raise Broken(f"{self.base_url} takes no connection: {error}") from error
+            raise AttemptFailed(f"{self.base_url} takes no connection: {error}") from error
         except httpx.HTTPError as error:
-            raise Broken(f"the connection broke: {type(error).__name__} {error}".strip()) from error
-        self.refuse_status(response)
-        return reply_of(response.content)
+            raise AttemptFailed(f"the connection broke: {type(error).__name__} {error}".strip()) from error
+        self.raise_for_status(response)
+        return parse_chat_completion(response.content)
 
-    def connected(self) -> httpx.AsyncClient:
+    def open_client(self) -> httpx.AsyncClient:
         """The connections, made at the first call."""
         if self.client is None:
             try:
@@ -78,7 +86,7 @@ class EndpointJudge:
             )
         return self.client
 
-    def body(self, question: Question) -> dict[str, Any]:
+    def build_request_body(self, question: Question) -> dict[str, Any]:
         """The request."""
         body: dict[str, Any] = {
             "model": self.model,
@@ -97,7 +105,7 @@ class EndpointJudge:
             body |= self.extra_body(question)
         return body
 
-    def refuse_status(self, response: httpx.Response) -> None:
+    def raise_for_status(self, response: httpx.Response) -> None:
         """Raise for every status but 200."""
         status, said = response.status_code, " ".join(response.text[:200].split())
         if status == 200:
@@ -111,10 +119,12 @@ class EndpointJudge:
                 f"{self.endpoint} does not know the model {self.model} (HTTP 404: {said}); check its name"
             )
         if status in {429, 503, 529}:
-            raise Busy(f"HTTP {status}", wait_asked_for(response.headers))
+            raise RateLimited(f"HTTP {status}", retry_after_seconds(response.headers))
         if status in {400, 413, 422}:
-            raise Rejected(f"the judge does not take the request (HTTP {status}{': ' if said else ''}{said})")
-        raise Broken(f"HTTP {status}: {said}" if said else f"HTTP {status}")
+            raise RequestRejected(
+                f"the judge does not take the request (HTTP {status}{': ' if said else ''}{said})"
+            )
+        raise AttemptFailed(f"HTTP {status}: {said}" if said else f"HTTP {status}")
 
     async def close(self) -> None:
         client, self.client = self.client, None
@@ -122,13 +132,13 @@ class EndpointJudge:
             await client.aclose()
 
 
-def wait_asked_for(headers: Mapping[str, str]) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     """Seconds that a busy provider names; OpenAI's finer header first."""
-    finer = retry_after(headers.get("retry-after-ms"))
-    return finer / 1000 if finer is not None else retry_after(headers.get("retry-after"))
+    finer = parse_retry_after(headers.get("retry-after-ms"))
+    return finer / 1000 if finer is not None else parse_retry_after(headers.get("retry-after"))
 
 
-def retry_after(value: str | None) -> float | None:
+def parse_retry_after(value: str | None) -> float | None:
     """Seconds that a Retry-After header asks for: a number or a date; None where it says nothing readable."""
     if value is None:
         return None
@@ -142,7 +152,7 @@ def retry_after(value: str | None) -> float | None:
         return None
 
 
-def reply_of(content: bytes) -> Reply:
+def parse_chat_completion(content: bytes) -> Reply:
     """The reply in a chat completion's body. Raises Broken where it is none."""
     try:
         value = json.loads(content)
@@ -159,14 +169,16 @@ def reply_of(content: bytes) -> Reply:
             text=text or "",
             input_tokens=int(usage.get("prompt_tokens") or 0),
             output_tokens=int(usage.get("completion_tokens") or 0),
-            tokens=tuple(token_of(each) for each in (choice.get("logprobs") or {}).get("content") or ()),
+            tokens=tuple(parse_token(each) for each in (choice.get("logprobs") or {}).get("content") or ()),
             refused=str(refused),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Broken(f"the endpoint's answer is not a chat completion ({type(error).__name__})") from error
+        raise AttemptFailed(
+            f"the endpoint's answer is not a chat completion ({type(error).__name__})"
+        ) from error
 
 
-def token_of(entry: Mapping[str, Any]) -> TokenChoice:
+def parse_token(entry: Mapping[str, Any]) -> TokenChoice:
     """One token with its likeliest rivals."""
     top = {each["token"]: float(each["logprob"]) for each in entry.get("top_logprobs") or ()}
     return TokenChoice(token=entry["token"], top=top)

@@ -14,25 +14,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from smalltale.errors import SmalltaleError
-from smalltale.judging.ask import Line, Outcome, ask
+from smalltale.judging.ask import AskOutcome, RateLimitedJudge, ask
 from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Spending
-from smalltale.judging.item import Item, by_key, key_of
+from smalltale.judging.item import Item, cache_key, index_by_cache_key
 from smalltale.judging.judge import Judge, JudgeUnusable
 from smalltale.judging.judgement import Judgement
-from smalltale.judging.prompt_injection import JUMP
+from smalltale.judging.prompt_injection import MAX_SCORE_GAIN
 from smalltale.judging.rubric import Rubric
 
 log = logging.getLogger(__name__)
 
-HOPELESS = 24
+MAX_CONSECUTIVE_ERRORS = 24
 """So many errors in a row, with nothing finished between them, stop a judge."""
-TOLD_SECONDS = 0.5
+PROGRESS_INTERVAL_SECONDS = 0.5
 
 
 @dataclass
-class Run:
+class JudgingExecutor:
     """One run's work and its counts."""
 
     rubric: Rubric
@@ -64,8 +64,8 @@ class Run:
 
     async def one_judge(self, items: Sequence[Item], judge: Judge, total: int) -> SmalltaleError | None:
         """All items for one judge, so many at once as it takes."""
-        line = Line(judge, self.config.patience)
-        asked = by_key(items, judge.name, judge.endpoint, self.rubric, self.config.sampling)
+        line = RateLimitedJudge(judge, self.config.retry_policy)
+        asked = index_by_cache_key(items, judge.name, judge.endpoint, self.rubric, self.config.sampling)
         waiting = {key: item for key, item in asked.items() if self.journal.get(key) is None}
         self.done += len(items) - len(waiting)
         queue, hopeless, reason = iter(waiting.items()), [0], [""]
@@ -73,10 +73,12 @@ class Run:
 
         async def next_ones(most: int | None = None) -> None:
             for key, item in itertools.islice(queue, most):
-                if hopeless[0] >= HOPELESS:
+                if hopeless[0] >= MAX_CONSECUTIVE_ERRORS:
                     return
                 async with gate:
-                    dollars = self.spending.most(judge.name, self.rubric, f"{item.prompt} {item.completion}")
+                    dollars = self.spending.estimate_max_dollars(
+                        judge.name, self.rubric, f"{item.prompt} {item.completion}"
+                    )
                     if not self.spending.reserve(dollars):
                         self.stopped = f"the budget of ${self.config.budget_dollars:g} allows no further call"
                         return
@@ -103,9 +105,9 @@ class Run:
             for each in workers:
                 each.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        if hopeless[0] >= HOPELESS:
+        if hopeless[0] >= MAX_CONSECUTIVE_ERRORS:
             return SmalltaleError(
-                f"judge {judge.name}: {HOPELESS} judgements in a row ended in an error, the last: {reason[0]}; what was finished "
+                f"judge {judge.name}: {MAX_CONSECUTIVE_ERRORS} judgements in a row ended in an error, the last: {reason[0]}; what was finished "
                 f"is kept, run the same command again when it answers"
             )
         return None
@@ -120,20 +122,20 @@ class Run:
         else:
             self.journal.add(judgement.key, judgement)
 
-    async def one(self, line: Line, key: str, item: Item) -> Judgement:
+    async def one(self, line: RateLimitedJudge, key: str, item: Item) -> Judgement:
         """One completion; where it speaks to the judge, once more without that, and what it gained is taken back."""
         outcome = await self.asked(line, key, item.prompt, item.shown)
         flags: tuple[str, ...] = ()
         as_written = None
-        if item.plain is not None and outcome.state != "error":
-            plain = await self.asked(line, f"{key}:plain", item.prompt, item.plain)
+        if item.without_judge_directed_text is not None and outcome.state != "error":
+            plain = await self.asked(line, f"{key}:plain", item.prompt, item.without_judge_directed_text)
             plain.calls += outcome.calls
             plain.input_tokens += outcome.input_tokens
             plain.output_tokens += outcome.output_tokens
             flags = ("speaks to the judge",)
             before, after = self.overall(outcome), self.overall(plain)
             as_written = before
-            if plain.state == "error" or before is None or after is None or before - after > JUMP:
+            if plain.state == "error" or before is None or after is None or before - after > MAX_SCORE_GAIN:
                 flags += ("the score jumped by it",) if before is not None and after is not None else ()
                 outcome = plain
             else:
@@ -162,14 +164,14 @@ class Run:
             key=key,
         )
 
-    async def asked(self, line: Line, key: str, prompt: str, completion: str) -> Outcome:
+    async def asked(self, line: RateLimitedJudge, key: str, prompt: str, completion: str) -> AskOutcome:
         texts = {"prompt": prompt, "completion": completion}
         return await ask(line, self.rubric, texts, sampling=self.config.sampling, salt=self.salt, key=key)
 
     def key(self, judge: Judge, item: Item) -> str:
-        return key_of(judge.name, judge.endpoint, self.rubric, item, self.config.sampling)
+        return cache_key(judge.name, judge.endpoint, self.rubric, item, self.config.sampling)
 
-    def overall(self, outcome: Outcome) -> float | None:
+    def overall(self, outcome: AskOutcome) -> float | None:
         return self.rubric.overall(outcome.answer.scores) if outcome.answer else None
 
     def judgements(self, items: Sequence[Item], judges: Sequence[Judge]) -> list[Judgement]:
@@ -188,6 +190,6 @@ class Run:
     def tell(self, total: int, *, force: bool = False) -> None:
         """Move the bar, a few times a second at most."""
         now = time.monotonic()
-        if force or now - self.told >= TOLD_SECONDS:
+        if force or now - self.told >= PROGRESS_INTERVAL_SECONDS:
             self.told = now
             log.info("judging", extra={"done": min(self.done, total), "total": total, "unit": "judgements"})

@@ -21,7 +21,7 @@ TABLE = "judgements.parquet"
 META = "meta.json"
 
 
-def table_schema(criteria: Sequence[str]) -> pa.Schema:
+def judgements_schema(criteria: Sequence[str]) -> pa.Schema:
     """The columns of judgements.parquet."""
     marks = pa.struct([(name, pa.float64()) for name in criteria])
     return pa.schema(
@@ -62,13 +62,15 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], criteria: Sequence[s
                 row[column] = value.encode("utf-8", "replace").decode()
     with atomic_file(path) as temporary:
         pq.write_table(
-            pa.Table.from_pylist(list(rows), schema=table_schema(criteria)), temporary, compression="zstd"
+            pa.Table.from_pylist(list(rows), schema=judgements_schema(criteria)),
+            temporary,
+            compression="zstd",
         )
 
 
 def read_judgements(folder: Path) -> list[Judgement]:
     """The judgements of a folder that `judge run` wrote, in the submission's order. Raises FileProblem."""
-    return [judgement_of(row) for row in read_rows(folder)]
+    return [parse_row(row) for row in read_rows(folder)]
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -85,7 +87,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def judgement_of(row: dict[str, Any]) -> Judgement:
+def parse_row(row: dict[str, Any]) -> Judgement:
     """One row."""
     kept = {name: row[name] for name in Judgement.__dataclass_fields__ if name in row}
     for column in ("scores", "weighted"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from smalltale.errors import FileProblem
 from smalltale.files import read_jsonl
-from smalltale.signals import strip_prompt_and_end_mark
+from smalltale.text_signals import strip_prompt_and_end_mark
 
 LEVELS = ("good", "dull", "contradictory", "broken")
 """Best first; adjacent ones must be told apart."""
@@ -31,7 +31,7 @@ ATTACKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gold:
+class GoldStory:
     """One completion whose level is known."""
 
     prompt: str
@@ -40,7 +40,7 @@ class Gold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graded:
+class GradedStory:
     """One completion with another grader's marks."""
 
     prompt: str
@@ -53,17 +53,17 @@ class Graded:
         return sum(self.scores.values()) / len(self.scores)
 
 
-def read_gold() -> list[Gold]:
+def read_gold_stories() -> list[GoldStory]:
     """Our gold set."""
     lines = (package_files("smalltale.rubrics") / "gold.jsonl").read_text(encoding="utf-8").splitlines()
     return [
-        Gold(prompt=row["prompt"], completion=row[level].strip(), level=level)
+        GoldStory(prompt=row["prompt"], completion=row[level].strip(), level=level)
         for row in map(json.loads, lines)
         for level in LEVELS
     ]
 
 
-def read_graded(path: Path, criteria: Sequence[str]) -> list[Graded]:
+def read_graded_stories(path: Path, criteria: Sequence[str]) -> list[GradedStory]:
     """A graded JSONL file: prompt, completion and a mark for each criterion. Raises FileProblem."""
     found = []
     for number, row in enumerate(read_jsonl(path), 1):
@@ -79,6 +79,6 @@ def read_graded(path: Path, criteria: Sequence[str]) -> list[Graded]:
         text = strip_prompt_and_end_mark(row["prompt"], row["completion"])
         scores = {name: float(row[name]) for name in criteria}
         found.append(
-            Graded(prompt=row["prompt"], completion=text, scores=scores, model=str(row.get("model", "")))
+            GradedStory(prompt=row["prompt"], completion=text, scores=scores, model=str(row.get("model", "")))
         )
     return found

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from smalltale.judging.judge import Sampling
-from smalltale.judging.prompt_injection import neutralise, without_words_to_judge
+from smalltale.judging.prompt_injection import neutralise, remove_judge_directed_text
 from smalltale.judging.rubric import Rubric
-from smalltale.signals import find_judge_directed_spans
 from smalltale.submission import Completion
+from smalltale.text_signals import find_judge_directed_spans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,12 @@ class Item:
         return neutralise(self.completion)
 
     @cached_property
-    def plain(self) -> str | None:
+    def without_judge_directed_text(self) -> str | None:
         """That without the sentences that speak to a judge; None where none does."""
-        return without_words_to_judge(self.shown) if find_judge_directed_spans(self.shown) else None
+        return remove_judge_directed_text(self.shown) if find_judge_directed_spans(self.shown) else None
 
 
-def items_of(rows: Sequence[Completion]) -> list[Item]:
+def items_from_rows(rows: Sequence[Completion]) -> list[Item]:
     """The rows with each completion's place among those of its prompt."""
     seen: Counter[str] = Counter()
     items = []
@@ -49,19 +49,19 @@ def items_of(rows: Sequence[Completion]) -> list[Item]:
     return items
 
 
-def by_key(
+def index_by_cache_key(
     items: Sequence[Item], judge: str, endpoint: str, rubric: Rubric, sampling: Sampling
 ) -> dict[str, Item]:
     """The items by what a judge would be asked, equal ones once, in order."""
     found: dict[str, Item] = {}
     for item in items:
-        found.setdefault(key_of(judge, endpoint, rubric, item, sampling), item)
+        found.setdefault(cache_key(judge, endpoint, rubric, item, sampling), item)
     return found
 
 
-def key_of(judge: str, endpoint: str, rubric: Rubric, item: Item, sampling: Sampling) -> str:
+def cache_key(judge: str, endpoint: str, rubric: Rubric, item: Item, sampling: Sampling) -> str:
     """What makes two judgements the same one: who is asked, where, what and how."""
     parts = [judge, endpoint, rubric.hash, neutralise(item.prompt), item.shown, asdict(sampling)]
-    if item.plain is not None:
-        parts.append(item.plain)
+    if item.without_judge_directed_text is not None:
+        parts.append(item.without_judge_directed_text)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

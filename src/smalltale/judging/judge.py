@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from smalltale.errors import SmalltaleError
 
-CONTENT = re.compile(
+CONTENT_POLICY = re.compile(
     r"content[ _]?(?:filter|policy|management)|safety|moderation|usage policies", re.IGNORECASE
 )
 Role = Literal["system", "user", "assistant"]
@@ -73,7 +73,7 @@ class Reply:
     """Why the judge would not answer; empty where it did."""
 
 
-class Busy(Exception):
+class RateLimited(Exception):
     """The judge asks to wait (429, 503)."""
 
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
@@ -81,16 +81,16 @@ class Busy(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Broken(Exception):
+class AttemptFailed(Exception):
     """One attempt failed: a time-out, a 500, a cut connection, a reply that is no reply."""
 
 
-class Rejected(Exception):
+class RequestRejected(Exception):
     """The judge does not take this request (400, 413, 422): too long for it, against its rules, or with keys it lacks."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.content = bool(CONTENT.search(message))
+        self.by_content_policy = bool(CONTENT_POLICY.search(message))
         """Whether it is the text that it does not want to read."""
 
 
@@ -133,10 +133,10 @@ class ScriptedJudge:
     name: str = "scripted"
     endpoint: str = "scripted:"
     concurrency: int = 8
-    asked: list[Question] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
 
     async def answer(self, question: Question) -> Reply:
-        self.asked.append(question)
+        self.questions.append(question)
         said = self.script(question)
         if isinstance(said, Reply):
             return said
@@ -147,7 +147,7 @@ class ScriptedJudge:
         pass
 
 
-def rehearsal(question: Question) -> str:
+def draw_scripted_answer(question: Question) -> str:
     """A script that answers any rubric: draws by the text's hash, the same every time."""
     user = next(message.content for message in question.messages if message.role == "user")
     delimiter = user.partition("two lines ")[2].split(".")[0]

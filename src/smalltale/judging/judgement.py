@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smalltale.judging.rubric import CHECK, Field, Rubric
+from smalltale.judging.rubric import CHECK, Rubric, RubricField
 
 State = Literal["ok", "unparsable", "refused", "error"]
 STATES: tuple[State, ...] = ("ok", "unparsable", "refused", "error")
@@ -30,7 +30,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Problem:
+class InvalidAnswer:
     """Why an answer does not count, in words that a re-ask can quote."""
 
     reason: str
@@ -67,45 +67,51 @@ class Judgement:
     key: str = ""
 
     @property
-    def ranking(self) -> float | None:
+    def ranking_score(self) -> float | None:
         """The overall score as it counts: on the panel's common scale where there is one."""
         return self.overall if self.calibrated is None else self.calibrated
 
 
-def parse_answer(text: str, rubric: Rubric, nonce: str) -> Answer | Problem:
+def parse_answer(text: str, rubric: Rubric, nonce: str) -> Answer | InvalidAnswer:
     """Read an answer. Exactly one JSON object with exactly the rubric's keys, each value in its range."""
     stripped = text.strip()
     fenced = FENCE.match(stripped)
     try:
         value = json.loads(
-            fenced.group(1) if fenced else stripped, object_pairs_hook=distinct, parse_constant=no_constant
+            fenced.group(1) if fenced else stripped,
+            object_pairs_hook=refuse_duplicate_keys,
+            parse_constant=refuse_nan_and_infinity,
         )
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
-            return Problem("there was more than one JSON object, or text after it; give one object alone")
+            return InvalidAnswer(
+                "there was more than one JSON object, or text after it; give one object alone"
+            )
         if error.pos >= len(stripped.rstrip("`")) - 1 or error.msg.startswith("Unterminated"):
-            return Problem("the JSON object was cut off before its end")
-        return Problem(f"the answer was not one JSON object ({error.msg} at character {error.pos})")
+            return InvalidAnswer("the JSON object was cut off before its end")
+        return InvalidAnswer(f"the answer was not one JSON object ({error.msg} at character {error.pos})")
     except (ValueError, RecursionError) as error:
-        return Problem(f"the answer was not one JSON object ({error})")
+        return InvalidAnswer(f"the answer was not one JSON object ({error})")
     if not isinstance(value, dict):
-        return Problem("the answer was not a JSON object")
-    return from_object(value, rubric, nonce)
+        return InvalidAnswer("the answer was not a JSON object")
+    return validate_answer(value, rubric, nonce)
 
 
-def from_object(value: Mapping[str, Any], rubric: Rubric, nonce: str) -> Answer | Problem:
+def validate_answer(value: Mapping[str, Any], rubric: Rubric, nonce: str) -> Answer | InvalidAnswer:
     """Check every key of an answer."""
     missing = [name for name in (CHECK, *rubric.fields) if name not in value]
     foreign = [name for name in value if name != CHECK and name not in rubric.fields]
     if missing:
-        return Problem(f"the keys {', '.join(missing)} were missing")
+        return InvalidAnswer(f"the keys {', '.join(missing)} were missing")
     if foreign:
-        return Problem(f"the keys {', '.join(quoted(name) for name in foreign)} were not asked for")
+        return InvalidAnswer(
+            f"the keys {', '.join(quote_value(name) for name in foreign)} were not asked for"
+        )
     if value[CHECK] != nonce:
-        return Problem(f'"{CHECK}" must be the text {nonce}, and was {quoted(value[CHECK])}')
+        return InvalidAnswer(f'"{CHECK}" must be the text {nonce}, and was {quote_value(value[CHECK])}')
     for name, each in rubric.fields.items():
-        if not fits(value[name], each):
-            return Problem(f'"{name}" must be {each.wanted()}, and was {quoted(value[name])}')
+        if not is_valid_value(value[name], each):
+            return InvalidAnswer(f'"{name}" must be {each.describe()}, and was {quote_value(value[name])}')
     kinds = {
         kind: {name for name, each in rubric.fields.items() if each.kind == kind}
         for kind in ("choice", "words")
@@ -117,7 +123,7 @@ def from_object(value: Mapping[str, Any], rubric: Rubric, nonce: str) -> Answer 
     )
 
 
-def fits(value: Any, wanted: Field) -> bool:
+def is_valid_value(value: Any, wanted: RubricField) -> bool:
     """Whether a value is what a field asks for."""
     if wanted.kind == "score":
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -127,13 +133,13 @@ def fits(value: Any, wanted: Field) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def quoted(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """A value as a message shows it, short."""
     shown = json.dumps(value, ensure_ascii=True)
     return shown if len(shown) <= MAX_QUOTED else f"{shown[:MAX_QUOTED]}…"
 
 
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys come once each. Raises ValueError."""
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -141,6 +147,6 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def no_constant(name: str) -> Any:
+def refuse_nan_and_infinity(name: str) -> Any:
     """NaN and Infinity are not JSON. Raises ValueError."""
     raise ValueError(f"{name} is not a number")

@@ -23,7 +23,7 @@ from smalltale.machine import usable_cores
 SLOTS = 2
 CONTEXT_TOKENS = 2_560
 """For one request: a rubric, a long story and the answer, asked again once."""
-WORDS_CHARACTERS = 24
+MAX_TEXT_CHARACTERS = 24
 """Bound on each text in an answer of the embedded model, whose words are worth no more time."""
 
 
@@ -35,7 +35,7 @@ def embedded_weights() -> Path:
     return found
 
 
-def identity_of_weights(path: Path) -> tuple[str, str]:
+def local_judge_identity(path: Path) -> tuple[str, str]:
     """The name and endpoint of the judge that a GGUF file makes."""
     return f"local/{path.stem}", f"local:{path.name}"
 
@@ -63,7 +63,7 @@ def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise FileProblem(f"{path} cannot be served ({error}); give a whole .gguf file") from error
-    name, endpoint = identity_of_weights(path)
+    name, endpoint = local_judge_identity(path)
     try:
         yield EndpointJudge(
             base_url=f"{server.listening_address}/v1",
@@ -72,42 +72,44 @@ def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
             endpoint=endpoint,
             concurrency=SLOTS,
             timeout_seconds=300.0,
-            extra_body=grammar_instead,
+            extra_body=grammar_request_body,
         )
     finally:
         del server
 
 
-def grammar_instead(question: Question) -> Mapping[str, Any]:
+def grammar_request_body(question: Question) -> Mapping[str, Any]:
     """A grammar for exactly the schema, without white space: half the tokens of the server's own reading of it.
 
     It writes the nonce itself, because SmolLM2-135M does not copy it; for the embedded model the echo proves nothing.
     """
-    return {"response_format": {"type": "text"}, "grammar": grammar_of(question), "cache_prompt": True}
+    return {"response_format": {"type": "text"}, "grammar": build_grammar(question), "cache_prompt": True}
 
 
-def grammar_of(question: Question) -> str:
+def build_grammar(question: Question) -> str:
     """GBNF for an object of texts, whole numbers in a range and choices, its first key the nonce."""
     pairs, rules = [], []
     for number, (name, each) in enumerate(question.schema["properties"].items()):
         if name == CHECK:
-            pairs.append(literal(f'"{CHECK}":"{question.nonce}"'))
+            pairs.append(gbnf_literal(f'"{CHECK}":"{question.nonce}"'))
             continue
-        pairs.append(f"{literal(json.dumps(name) + ':')} v{number}")
-        rules.append(f"v{number} ::= {value_of(each)}")
+        pairs.append(f"{gbnf_literal(json.dumps(name) + ':')} v{number}")
+        rules.append(f"v{number} ::= {build_value_rule(each)}")
     joined = ' "," '.join(pairs)
     return "\n".join([f'root ::= "{{" {joined} "}}"', *rules, 'char ::= [^"\\\\\\x00-\\x1f]'])
 
 
-def value_of(schema: Mapping[str, Any]) -> str:
+def build_value_rule(schema: Mapping[str, Any]) -> str:
     """GBNF for one value."""
     if schema["type"] == "integer":
-        return " | ".join(literal(str(mark)) for mark in range(schema["maximum"], schema["minimum"] - 1, -1))
+        return " | ".join(
+            gbnf_literal(str(mark)) for mark in range(schema["maximum"], schema["minimum"] - 1, -1)
+        )
     if "enum" in schema:
-        return " | ".join(literal(json.dumps(choice)) for choice in schema["enum"])
-    return f'"\\"" char{{8,{min(WORDS_CHARACTERS, schema["maxLength"])}}} "\\""'
+        return " | ".join(gbnf_literal(json.dumps(choice)) for choice in schema["enum"])
+    return f'"\\"" char{{8,{min(MAX_TEXT_CHARACTERS, schema["maxLength"])}}} "\\""'
 
 
-def literal(text: str) -> str:
+def gbnf_literal(text: str) -> str:
     """A GBNF literal."""
     return json.dumps(text)

@@ -11,9 +11,9 @@ import math
 import re
 
 from smalltale.judging.judge import Reply, TokenChoice
-from smalltale.judging.rubric import Field, Rubric
+from smalltale.judging.rubric import Rubric, RubricField
 
-LEAST_MASS = 0.5
+MIN_PROBABILITY_MASS = 0.5
 """Probability that the marks of a scale must have together, else the place is not about a mark."""
 
 
@@ -24,13 +24,13 @@ def weighted_scores(reply: Reply, rubric: Rubric) -> dict[str, float]:
     found = {}
     for name, scale in rubric.criteria.items():
         match = re.search(rf'"{re.escape(name)}"\s*:\s*(\d+)', reply.text)
-        choice = token_at(reply, match.start(1), match.end(1)) if match else None
-        if choice is not None and (mean := expected(choice, scale)) is not None:
+        choice = find_token(reply, match.start(1), match.end(1)) if match else None
+        if choice is not None and (mean := expected_score(choice, scale)) is not None:
             found[name] = mean
     return found
 
 
-def token_at(reply: Reply, begin: int, end: int) -> TokenChoice | None:
+def find_token(reply: Reply, begin: int, end: int) -> TokenChoice | None:
     """The token that spans exactly the mark, white space before it aside."""
     at = 0
     for each in reply.tokens:
@@ -40,7 +40,7 @@ def token_at(reply: Reply, begin: int, end: int) -> TokenChoice | None:
     return None
 
 
-def expected(choice: TokenChoice, scale: Field) -> float | None:
+def expected_score(choice: TokenChoice, scale: RubricField) -> float | None:
     """The mean mark under the place's probabilities, over the marks of the scale."""
     mass: dict[int, float] = {}
     for token, logprob in choice.top.items():
@@ -54,6 +54,6 @@ def expected(choice: TokenChoice, scale: Field) -> float | None:
         and 10 not in mass
         and mass.get(1, 0.0) > 0.05 * total
     )
-    if total < LEAST_MASS or split:
+    if total < MIN_PROBABILITY_MASS or split:
         return None
     return sum(mark * share for mark, share in mass.items()) / total

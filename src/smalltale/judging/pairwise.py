@@ -13,64 +13,64 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from smalltale.judging.ask import Line, Patience, ask
+from smalltale.judging.ask import RateLimitedJudge, RetryPolicy, ask
 from smalltale.judging.cache import JudgementCache
 from smalltale.judging.judge import Judge, Sampling
-from smalltale.judging.prompt_injection import neutralise, without_words_to_judge
+from smalltale.judging.prompt_injection import neutralise, remove_judge_directed_text
 from smalltale.judging.rubric import Rubric
-from smalltale.signals import find_judge_directed_spans
+from smalltale.text_signals import find_judge_directed_spans
 
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class CompletionPair:
     """Two completions of one prompt."""
 
     prompt: str
-    one: str
-    other: str
+    first: str
+    second: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class PairVerdict:
     """`value`: 1 where `one` won, 0 where `other` did, 0.5 for a tie; None where an order has no valid answer."""
 
     value: float | None
-    order_decided: bool = False
-    spoken: bool = False
+    order_dependent: bool = False
+    has_judge_directed_text: bool = False
     """Whether one of the two speaks to its judge."""
     calls: int = 0
 
 
 def compare_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[CompletionPair],
     judge: Judge,
     rubric: Rubric,
     sampling: Sampling,
     salt: str,
     *,
-    patience: Patience | None = None,
-    journal: JudgementCache | None = None,
-) -> list[Verdict]:
+    retry_policy: RetryPolicy | None = None,
+    cache: JudgementCache | None = None,
+) -> list[PairVerdict]:
     """A verdict for each pair. What an open `journal` holds is not asked again."""
-    asker = Asker(Line(judge, patience or Patience()), rubric, sampling, salt, journal)
+    asker = Asker(RateLimitedJudge(judge, retry_policy or RetryPolicy()), rubric, sampling, salt, cache)
 
-    async def one(pair: Pair, gate: asyncio.Semaphore) -> Verdict:
+    async def one(pair: CompletionPair, gate: asyncio.Semaphore) -> PairVerdict:
         async with gate:
-            one, other = (without_words_to_judge(neutralise(each)) for each in (pair.one, pair.other))
+            one, other = (remove_judge_directed_text(neutralise(each)) for each in (pair.first, pair.second))
             there, first_calls = await asker.once(pair.prompt, one, other)
             back, second_calls = await asker.once(pair.prompt, other, one)
-        spoken = any(find_judge_directed_spans(neutralise(each)) for each in (pair.one, pair.other))
-        told = Verdict(value=None, spoken=spoken, calls=first_calls + second_calls)
+        spoken = any(find_judge_directed_spans(neutralise(each)) for each in (pair.first, pair.second))
+        told = PairVerdict(value=None, has_judge_directed_text=spoken, calls=first_calls + second_calls)
         if there is None or back is None:
             return told
         forth, turned = VALUES[there], 1 - VALUES[back]
         mean = (forth + turned) / 2
         value = 1.0 if mean > 0.5 else 0.0 if mean < 0.5 else 0.5
-        return replace(told, value=value, order_decided=abs(forth - turned) == 1)
+        return replace(told, value=value, order_dependent=abs(forth - turned) == 1)
 
-    async def work() -> list[Verdict]:
+    async def work() -> list[PairVerdict]:
         gate = asyncio.Semaphore(judge.concurrency)
         try:
             return await asyncio.gather(*(one(pair, gate) for pair in pairs))
@@ -84,7 +84,7 @@ def compare_pairs(
 class Asker:
     """One judge, asked in one order at a time."""
 
-    line: Line
+    line: RateLimitedJudge
     rubric: Rubric
     sampling: Sampling
     salt: str

@@ -16,7 +16,7 @@ from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.rubric import Rubric
-from smalltale.ranking.statistics import weighted_mean_and_deviation
+from smalltale.ranking.statistics import weighted_mean_and_sd
 
 COMMON_MEAN, COMMON_SD = 5.5, 2.0
 """The scale that calibrated scores are told on: the gold set's mean and spread."""
@@ -38,11 +38,11 @@ class Calibration:
     bar: Mapping[str, float] | None = None
     """What it was held against; not part of the rubric's hash, because a judge's answers do not depend on it."""
 
-    def calibrated(self, overall: float) -> float:
+    def to_common_scale(self, overall: float) -> float:
         """A score on the common scale."""
         return COMMON_MEAN + COMMON_SD * (overall - self.mean) / self.sd
 
-    def is_of(self, judge: str, endpoint: str, rubric_hash: str) -> bool:
+    def matches(self, judge: str, endpoint: str, rubric_hash: str) -> bool:
         """Whether this is that judge, there, under that rubric."""
         return (self.judge, self.endpoint, self.rubric_hash) == (judge, endpoint, rubric_hash)
 
@@ -69,7 +69,7 @@ def read_calibration(path: Path) -> Calibration:
         ) from error
 
 
-def calibrations_of(
+def match_calibrations(
     identities: Mapping[str, tuple[str, str]], paths: Sequence[Path], rubric: Rubric
 ) -> dict[str, Calibration]:
     """By name, the calibration that these files hold of each judge (its own name and endpoint) under this rubric.
@@ -80,7 +80,7 @@ def calibrations_of(
     for path in paths:
         each = read_calibration(path)
         names = [
-            name for name, identity in identities.items() if each.is_of(*identity, rubric_hash=rubric.hash)
+            name for name, identity in identities.items() if each.matches(*identity, rubric_hash=rubric.hash)
         ]
         if not names:
             asked = ", ".join(f"{judge} at {endpoint}" for judge, endpoint in identities.values())
@@ -97,41 +97,43 @@ def calibrations_of(
     return found
 
 
-def may_rank(judges: Sequence[str], known: Mapping[str, Calibration]) -> bool:
+def may_rank(judges: Sequence[str], calibrations: Mapping[str, Calibration]) -> bool:
     """Whether each judge of a panel has passed its qualification: one below the bar keeps the whole panel from ranking."""
-    return bool(judges) and all(name in known and known[name].qualified for name in judges)
+    return bool(judges) and all(name in calibrations and calibrations[name].qualified for name in judges)
 
 
-def shares(judges: Sequence[str], known: Mapping[str, Calibration]) -> dict[str, float]:
+def panel_weights(judges: Sequence[str], calibrations: Mapping[str, Calibration]) -> dict[str, float]:
     """Each judge's weight in the panel's mean: its agreement with the gold levels, as a share.
 
     Judges of no agreement at all weigh alike. Empty for a judge alone and for a panel not wholly calibrated.
     """
-    if len(judges) < 2 or any(name not in known or not known[name].sd for name in judges):
+    if len(judges) < 2 or any(name not in calibrations or not calibrations[name].sd for name in judges):
         return {}
-    total = sum(known[name].weight for name in judges)
-    return {name: known[name].weight / total if total else 1 / len(judges) for name in judges}
+    total = sum(calibrations[name].weight for name in judges)
+    return {name: calibrations[name].weight / total if total else 1 / len(judges) for name in judges}
 
 
 def calibrate(
-    judgements: Sequence[Judgement], judges: Sequence[str], known: Mapping[str, Calibration]
+    judgements: Sequence[Judgement], judges: Sequence[str], calibrations: Mapping[str, Calibration]
 ) -> list[Judgement]:
     """With the scores and weights that rank. A judge alone, or a panel not wholly calibrated, stays as it is."""
-    weights = shares(judges, known)
+    weights = panel_weights(judges, calibrations)
     if not weights:
         return list(judgements)
     return [
         replace(
             each,
             weight=weights[each.judge],
-            calibrated=None if each.overall is None else known[each.judge].calibrated(each.overall),
+            calibrated=None
+            if each.overall is None
+            else calibrations[each.judge].to_common_scale(each.overall),
         )
         for each in judgements
     ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoryScore:
+class PanelScore:
     """One completion's score by all its judges."""
 
     prompt: str
@@ -141,7 +143,7 @@ class StoryScore:
     """Standard deviation between the judges; None with one."""
 
 
-def story_scores(judgements: Iterable[Judgement]) -> list[StoryScore]:
+def panel_scores(judgements: Iterable[Judgement]) -> list[PanelScore]:
     """The score of each completion that every judge here scored: the panel's weighted mean where it is calibrated."""
     said: dict[tuple[str, int], list[Judgement]] = defaultdict(list)
     for each in judgements:
@@ -151,9 +153,9 @@ def story_scores(judgements: Iterable[Judgement]) -> list[StoryScore]:
         values = [
             (score, 1.0 if each.weight is None else each.weight)
             for each in own
-            if (score := each.ranking) is not None
+            if (score := each.ranking_score) is not None
         ]
         if len(values) == len(own):
-            mean, spread = weighted_mean_and_deviation(values)
-            found.append(StoryScore(prompt=prompt, sample=sample, score=mean, disagreement=spread))
+            mean, spread = weighted_mean_and_sd(values)
+            found.append(PanelScore(prompt=prompt, sample=sample, score=mean, disagreement=spread))
     return found

@@ -11,14 +11,14 @@ import hmac
 import itertools
 import re
 
-from smalltale.signals import SENTENCE, find_judge_directed_spans, is_rendered
+from smalltale.text_signals import SENTENCE, find_judge_directed_spans, is_rendered
 
 BRACKETS = str.maketrans("<＜﹤≮>＞﹥≯[［﹇]］﹈", "‹‹‹‹››››((()))")
 LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-RULES = re.compile(r"(?:[*＊﹡∗⁎✱✲٭⋆★☆✳⁂⁑][ \t]*){3,}|(?:[=＝﹦═꞊⩵⩶][ \t]*){3,}")
+SEPARATOR_ROWS = re.compile(r"(?:[*＊﹡∗⁎✱✲٭⋆★☆✳⁂⁑][ \t]*){3,}|(?:[=＝﹦═꞊⩵⩶][ \t]*){3,}")
 
 
-class Shown(dict[int, int | str | None]):
+class RenderableCharacters(dict[int, int | str | None]):
     """What str.translate makes of each character, found out when it first comes: itself, or nothing."""
 
     def __missing__(self, code: int) -> int | str | None:
@@ -26,11 +26,11 @@ class Shown(dict[int, int | str | None]):
         return self[code]
 
 
-SHOWN = Shown(BRACKETS)
-NOTHING = "(nothing else)"
-ROUNDS = 4
+RENDERABLE = RenderableCharacters(BRACKETS)
+EMPTY_STORY = "(nothing else)"
+MAX_REMOVAL_ROUNDS = 4
 """So often may what is left speak to a judge again, before nothing of it is left."""
-JUMP = 0.5
+MAX_SCORE_GAIN = 0.5
 """By how many marks a story may gain from speaking to its judge before the gain is taken back."""
 
 
@@ -42,25 +42,25 @@ def neutralise(text: str) -> str:
     turn into them. Rows of stars and of equal signs, by which a rubric tells its parts apart, become a dash, and
     what shows nothing goes.
     """
-    return RULES.sub("— ", LINE_ENDS.sub("\n", text).translate(SHOWN))
+    return SEPARATOR_ROWS.sub("— ", LINE_ENDS.sub("\n", text).translate(RENDERABLE))
 
 
-def without_words_to_judge(text: str) -> str:
+def remove_judge_directed_text(text: str) -> str:
     """The text without the sentences that speak to a judge."""
-    for _ in range(ROUNDS):
+    for _ in range(MAX_REMOVAL_ROUNDS):
         if not find_judge_directed_spans(text):
-            return text.strip() or NOTHING
-        text = without_spoken(text)
-    return NOTHING
+            return text.strip() or EMPTY_STORY
+        text = remove_touched_sentences(text)
+    return EMPTY_STORY
 
 
-def without_spoken(text: str) -> str:
+def remove_touched_sentences(text: str) -> str:
     """The text without each sentence of which a passage to a judge touches a part."""
-    touched = touched_by_words_to_judge(text)
+    touched = mask_judge_directed_text(text)
     return SENTENCE.sub(lambda each: "" if any(touched[each.start() : each.end()]) else each.group(), text)
 
 
-def touched_by_words_to_judge(text: str) -> bytearray:
+def mask_judge_directed_text(text: str) -> bytearray:
     """1 for each character inside a passage that speaks to a judge, 0 for the others."""
     touched = bytearray(len(text))
     for begin, end in find_judge_directed_spans(text):
@@ -68,24 +68,24 @@ def touched_by_words_to_judge(text: str) -> bytearray:
     return touched
 
 
-def passages(text: str) -> list[tuple[str, bool]]:
+def split_judge_directed_text(text: str) -> list[tuple[str, bool]]:
     """The text in pieces, and of each whether it speaks to a judge."""
-    touched = touched_by_words_to_judge(text)
+    touched = mask_judge_directed_text(text)
     return [
         ("".join(text[place] for place in places), bool(spoken))
         for spoken, places in itertools.groupby(range(len(text)), touched.__getitem__)
     ]
 
 
-def delimiter_of(salt: str, key: str) -> str:
+def derive_delimiter(salt: str, key: str) -> str:
     """The line around a text: unknown to whoever wrote it, the same on resume."""
-    return f"=== {digest(salt, 'delimiter', key)[:12]} ==="
+    return f"=== {salted_digest(salt, 'delimiter', key)[:12]} ==="
 
 
-def nonce_of_request(salt: str, key: str) -> str:
+def derive_nonce(salt: str, key: str) -> str:
     """What an answer must echo: six digits, which every tokenizer can copy."""
-    return f"{int(digest(salt, 'nonce', key)[:8], 16) % 1_000_000:06d}"
+    return f"{int(salted_digest(salt, 'nonce', key)[:8], 16) % 1_000_000:06d}"
 
 
-def digest(salt: str, use: str, key: str) -> str:
+def salted_digest(salt: str, use: str, key: str) -> str:
     return hmac.new(salt.encode(), f"{use}|{key}".encode(), hashlib.sha256).hexdigest()

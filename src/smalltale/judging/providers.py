@@ -15,10 +15,18 @@ from importlib.util import find_spec
 from typing import Any
 
 from smalltale.errors import MissingExtra, SmalltaleError
-from smalltale.judging.endpoint import wait_asked_for
-from smalltale.judging.judge import Broken, Busy, JudgeUnusable, Question, Rejected, Reply, TokenChoice
+from smalltale.judging.endpoint import retry_after_seconds
+from smalltale.judging.judge import (
+    AttemptFailed,
+    JudgeUnusable,
+    Question,
+    RateLimited,
+    Reply,
+    RequestRejected,
+    TokenChoice,
+)
 
-KEYS = {
+API_KEY_VARIABLES = {
     "openai": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
     "google": "GOOGLE_API_KEY",
@@ -32,7 +40,7 @@ WITHOUT_SEED = {"anthropic"}
 WITH_LOGPROBS = {"openai", "google", "grok", "together", "vllm", "sglang", "openrouter", "openai-api"}
 
 
-def endpoint_of(name: str) -> str:
+def provider_endpoint(name: str) -> str:
     """Where a model answers: its provider, and the address that the environment gives it; never a secret."""
     provider, _, rest = name.partition("/")
     service = rest.partition("/")[0] if provider == "openai-api" else provider
@@ -58,7 +66,7 @@ class ProviderJudge:
         if find_spec("inspect_ai") is None:
             raise MissingExtra("inspect_ai", "judge", f"the judge {name}")
         provider = name.partition("/")[0]
-        key = KEYS.get(provider)
+        key = API_KEY_VARIABLES.get(provider)
         if key is not None and not os.environ.get(key):
             raise SmalltaleError(f"judge {name} needs an API key; set the environment variable {key}")
         from inspect_ai.model import get_model
@@ -75,7 +83,7 @@ class ProviderJudge:
             raise SmalltaleError(
                 f"judge {name} cannot be opened: {' '.join(str(error).split())[:300]}"
             ) from error
-        return cls(name=name, endpoint=endpoint_of(name), concurrency=8, model=model)
+        return cls(name=name, endpoint=provider_endpoint(name), concurrency=8, model=model)
 
     async def answer(self, question: Question) -> Reply:
         """One attempt. Raises Busy, Broken, Rejected, JudgeUnusable."""
@@ -83,12 +91,14 @@ class ProviderJudge:
             self.connect()
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                output = await self.model.generate(messages_of(question), config=self.config(question))
+                output = await self.model.generate(
+                    to_inspect_messages(question), config=self.config(question)
+                )
         except TimeoutError as error:
-            raise Broken(f"no whole answer in {self.timeout_seconds:g} s") from error
+            raise AttemptFailed(f"no whole answer in {self.timeout_seconds:g} s") from error
         except Exception as error:
-            raise translated(self.name, error) from error
-        return reply_of(output)
+            raise translate_provider_error(self.name, error) from error
+        return parse_model_output(output)
 
     def config(self, question: Question) -> Any:
         """A request's settings."""
@@ -128,7 +138,7 @@ class ProviderJudge:
             await self.model.api.aclose()
 
 
-def messages_of(question: Question) -> list[Any]:
+def to_inspect_messages(question: Question) -> list[Any]:
     """A question's turns as inspect_ai has them."""
     from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
 
@@ -140,10 +150,10 @@ def messages_of(question: Question) -> list[Any]:
     return [kinds[each.role](content=each.content) for each in question.messages]
 
 
-def reply_of(output: Any) -> Reply:
+def parse_model_output(output: Any) -> Reply:
     """A ModelOutput as a Reply. Raises Broken where it has no choice."""
     if not output.choices:
-        raise Broken(f"an answer without content ({output.error or 'no reason given'})")
+        raise AttemptFailed(f"an answer without content ({output.error or 'no reason given'})")
     choice, usage = output.choices[0], output.usage
     content = choice.logprobs.content if choice.logprobs is not None else ()
     return Reply(
@@ -158,7 +168,7 @@ def reply_of(output: Any) -> Reply:
     )
 
 
-def translated(name: str, error: BaseException) -> Exception:
+def translate_provider_error(name: str, error: BaseException) -> Exception:
     """A provider's exception as one of ours. inspect_ai may wrap the client's in one of its own."""
     at: BaseException | None = error
     while at is not None:
@@ -172,12 +182,12 @@ def translated(name: str, error: BaseException) -> Exception:
             if status == 404:
                 return JudgeUnusable(f"judge {name}: the provider does not know it (HTTP 404: {said})")
             if status in {400, 413, 422}:
-                return Rejected(f"the judge does not take the request (HTTP {status}: {said})")
+                return RequestRejected(f"the judge does not take the request (HTTP {status}: {said})")
             if status in {429, 503, 529}:
                 headers = getattr(getattr(at, "response", None), "headers", {}) or {}
-                return Busy(f"HTTP {status}", wait_asked_for(headers))
-            return Broken(f"HTTP {status}: {said}")
+                return RateLimited(f"HTTP {status}", retry_after_seconds(headers))
+            return AttemptFailed(f"HTTP {status}: {said}")
         at = at.__cause__ or at.__context__
     if isinstance(error, MissingExtra | SmalltaleError):
         return error
-    return Broken(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    return AttemptFailed(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")

@@ -19,22 +19,22 @@ import numpy as np
 
 from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
-from smalltale.judging.cost import Estimate, Price, estimate
-from smalltale.judging.gold import ATTACKS, LEVELS, Gold, Graded, read_gold
+from smalltale.judging.cost import Estimate, Price, estimate_cost
+from smalltale.judging.gold import ATTACKS, LEVELS, GoldStory, GradedStory, read_gold_stories
 from smalltale.judging.item import Item
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
-from smalltale.judging.pairwise import Pair, Verdict, compare_pairs
-from smalltale.judging.rubric import Qualification, Rubric, load_rubric
-from smalltale.judging.run import JOURNAL, judge_items, salt_of
+from smalltale.judging.pairwise import CompletionPair, PairVerdict, compare_pairs
+from smalltale.judging.rubric import QualificationBar, Rubric, load_rubric
+from smalltale.judging.run import JOURNAL, judge_items, load_salt
 from smalltale.ranking.statistics import auc, pearson, quadratic_kappa, spearman
 
-BARS_ANSWERED = 0.95
+MIN_ANSWERED_SHARE = 0.95
 """Least share of gold completions with a score."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class QualificationCheck:
     """One figure against its bar; `bar` None where it is only told."""
 
     name: str
@@ -52,14 +52,14 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class QualificationReport:
     """What a judge showed."""
 
     judge: str
     endpoint: str
     rubric: str
     rubric_hash: str
-    checks: tuple[Check, ...]
+    checks: tuple[QualificationCheck, ...]
     calls: int
     gold_mean: float | None = None
     gold_sd: float | None = None
@@ -67,7 +67,7 @@ class Report:
     agreement: float | None = None
     """Rank correlation with the gold levels: the judge's weight in a panel."""
     states: Mapping[str, int] = field(default_factory=dict)
-    bar: Qualification = field(default_factory=Qualification)
+    bar: QualificationBar = field(default_factory=QualificationBar)
     """What the checks were held against."""
 
     @property
@@ -99,48 +99,52 @@ def qualify(
     rubric: Rubric,
     out: Path,
     *,
-    gold: Sequence[Gold] | None = None,
-    graded: Sequence[Graded] = (),
+    gold: Sequence[GoldStory] | None = None,
+    graded: Sequence[GradedStory] = (),
     config: JudgingConfig | None = None,
-    whole: bool = False,
-) -> Report:
+    all_checks: bool = False,
+) -> QualificationReport:
     """Run the checks on our gold set (or another with every level for every prompt). Nothing in `out` is asked again.
 
     A judge that cannot tell the gold levels apart is not asked the rest, unless `whole`: it has failed already.
     """
-    config, gold = config or JudgingConfig(), read_gold() if gold is None else gold
-    plain, attacked, marked = stories_asked_about(gold, graded)
-    said = judged_in(plain, judge, rubric, out, config)
+    config, gold = config or JudgingConfig(), read_gold_stories() if gold is None else gold
+    plain, attacked, marked = select_stories(gold, graded)
+    said = judge_in_folder(plain, judge, rubric, out, config)
     scores = [each.overall for each in said]
     checks = [
-        Check(
-            name="answered", value=sum(each is not None for each in scores) / len(scores), bar=BARS_ANSWERED
+        QualificationCheck(
+            name="answered",
+            value=sum(each is not None for each in scores) / len(scores),
+            bar=MIN_ANSWERED_SHARE,
         ),
-        *separation(gold, scores, rubric),
-        length_check(gold, scores),
+        *check_separation(gold, scores, rubric),
+        check_length_bias(gold, scores),
     ]
-    verdicts: list[Verdict] = []
-    if whole or all(check.passed for check in checks):
-        after = judged_in(attacked, judge, rubric, out, config)
-        like = judged_in(marked, judge, rubric, out, config)
-        again = judged_in(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
+    verdicts: list[PairVerdict] = []
+    if all_checks or all(check.passed for check in checks):
+        after = judge_in_folder(attacked, judge, rubric, out, config)
+        like = judge_in_folder(marked, judge, rubric, out, config)
+        again = judge_in_folder(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
         with JudgementCache(out / JOURNAL) as journal:
             verdicts = compare_pairs(
-                good_beside_dull(gold), judge, load_rubric("pairwise"), config.sampling, salt_of(out),
-                patience=config.patience, journal=journal,
+                pair_good_with_dull(gold), judge, load_rubric("pairwise"), config.sampling, load_salt(out),
+                retry_policy=config.retry_policy, cache=journal,
             )  # fmt: skip
-        retest = both(pearson, scores, [each.overall for each in again])
-        decided = [each.order_decided for each in verdicts if each.value is not None]
+        retest = measure_shared(pearson, scores, [each.overall for each in again])
+        decided = [each.order_dependent for each in verdicts if each.value is not None]
         checks += [
-            Check(name="test-retest", value=retest, bar=rubric.qualification.retest),
-            *attack_checks(gold, scores, after, rubric),
-            *graded_checks(graded, like, rubric),
-            Check(name="verdicts that the order decides", value=float(np.mean(decided)) if decided else None),
+            QualificationCheck(name="test-retest", value=retest, bar=rubric.qualification.retest),
+            *check_attacks(gold, scores, after, rubric),
+            *check_graded_stories(graded, like, rubric),
+            QualificationCheck(
+                name="verdicts that the order decides", value=float(np.mean(decided)) if decided else None
+            ),
         ]
         said = [*said, *after, *like, *again]
     known = [each for each in scores if each is not None]
     rank = [-LEVELS.index(each.level) for each in gold]
-    return Report(
+    return QualificationReport(
         judge=judge.name,
         endpoint=judge.endpoint,
         rubric=rubric.name,
@@ -149,25 +153,25 @@ def qualify(
         calls=sum(each.calls for each in said) + sum(each.calls for each in verdicts),
         gold_mean=float(np.mean(known)) if known else None,
         gold_sd=float(np.std(known)) if known else None,
-        agreement=both(spearman, scores, rank),
+        agreement=measure_shared(spearman, scores, rank),
         states=dict(Counter(str(each.state) for each in said)),
         bar=rubric.qualification,
     )
 
 
-def judged_in(
+def judge_in_folder(
     items: Sequence[Item], judge: Judge, rubric: Rubric, out: Path, config: JudgingConfig
 ) -> Sequence[Judgement]:
     """Judge items, saved in `out`/journal.jsonl; one Judgement for each, in order. Raises SmalltaleError."""
     with JudgementCache(out / JOURNAL) as cache:
-        judged = judge_items(items, [judge], rubric, cache, config, salt=salt_of(out))
+        judged = judge_items(items, [judge], rubric, cache, config, salt=load_salt(out))
     if judged.failure is not None:
         raise judged.failure
     return judged.judgements
 
 
-def stories_asked_about(
-    gold: Sequence[Gold], graded: Sequence[Graded]
+def select_stories(
+    gold: Sequence[GoldStory], graded: Sequence[GradedStory]
 ) -> tuple[list[Item], list[Item], list[Item]]:
     """The gold stories, the dull ones under each attack, the graded ones."""
     plain = [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in gold]
@@ -184,36 +188,40 @@ def stories_asked_about(
     )
 
 
-def good_beside_dull(gold: Sequence[Gold]) -> list[Pair]:
+def pair_good_with_dull(gold: Sequence[GoldStory]) -> list[CompletionPair]:
     """A pair for each prompt."""
     texts = {(each.prompt, each.level): each.completion for each in gold}
     prompts = sorted({each.prompt for each in gold})
-    return [Pair(prompt=each, one=texts[each, "good"], other=texts[each, "dull"]) for each in prompts]
+    return [
+        CompletionPair(prompt=each, first=texts[each, "good"], second=texts[each, "dull"]) for each in prompts
+    ]
 
 
-def estimate_of(
-    judge: str, rubric: Rubric, graded: Sequence[Graded], price: Price | None
+def estimate_qualification(
+    judge: str, rubric: Rubric, graded: Sequence[GradedStory], price: Price | None
 ) -> tuple[Estimate, Estimate]:
     """What a qualification would cost: all of it, and what a judge costs that cannot tell the levels apart."""
-    gold = read_gold()
-    plain, attacked, marked = stories_asked_about(gold, graded)
+    gold = read_gold_stories()
+    plain, attacked, marked = select_stories(gold, graded)
     pairs = [
-        Item(prompt=each.prompt, completion=f"{each.one} {each.other}", sample=0)
-        for each in good_beside_dull(gold)
+        Item(prompt=each.prompt, completion=f"{each.first} {each.second}", sample=0)
+        for each in pair_good_with_dull(gold)
     ]
-    first = estimate(judge, plain, rubric, price)
-    rest = estimate(judge, [*plain, *attacked, *marked], rubric, price)
-    return first + rest + estimate(judge, [*pairs, *pairs], load_rubric("pairwise"), price), first
+    first = estimate_cost(judge, plain, rubric, price)
+    rest = estimate_cost(judge, [*plain, *attacked, *marked], rubric, price)
+    return first + rest + estimate_cost(judge, [*pairs, *pairs], load_rubric("pairwise"), price), first
 
 
-def separation(gold: Sequence[Gold], scores: Sequence[float | None], rubric: Rubric) -> list[Check]:
+def check_separation(
+    gold: Sequence[GoldStory], scores: Sequence[float | None], rubric: Rubric
+) -> list[QualificationCheck]:
     """The AUC of each pair of levels; the adjacent ones have a bar."""
     by_level: dict[str, list[float]] = defaultdict(list)
     for each, score in zip(gold, scores, strict=True):
         if score is not None:
             by_level[each.level].append(score)
     return [
-        Check(
+        QualificationCheck(
             name=f"AUC {better} over {worse}",
             value=auc(by_level[better], by_level[worse]),
             bar=rubric.qualification.auc if LEVELS.index(worse) == LEVELS.index(better) + 1 else None,
@@ -222,9 +230,9 @@ def separation(gold: Sequence[Gold], scores: Sequence[float | None], rubric: Rub
     ]
 
 
-def attack_checks(
-    gold: Sequence[Gold], scores: Sequence[float | None], attacked: Sequence[Judgement], rubric: Rubric
-) -> list[Check]:
+def check_attacks(
+    gold: Sequence[GoldStory], scores: Sequence[float | None], attacked: Sequence[Judgement], rubric: Rubric
+) -> list[QualificationCheck]:
     """What each attack gains on the same dull stories."""
     plain = [score for each, score in zip(gold, scores, strict=True) if each.level == "dull"]
     checks = []
@@ -237,7 +245,7 @@ def attack_checks(
         ]
         value = float(np.mean(gains)) if gains else None
         checks.append(
-            Check(
+            QualificationCheck(
                 name=f"gain by attack: {name}",
                 value=value,
                 bar=rubric.qualification.attack_gain,
@@ -247,15 +255,17 @@ def attack_checks(
     return checks
 
 
-def graded_checks(graded: Sequence[Graded], said: Sequence[Judgement], rubric: Rubric) -> list[Check]:
+def check_graded_stories(
+    graded: Sequence[GradedStory], said: Sequence[Judgement], rubric: Rubric
+) -> list[QualificationCheck]:
     """Agreement with another grader."""
     if not graded:
         return []
     ours, theirs = [each.overall for each in said], [each.overall for each in graded]
     checks = [
-        Check(
+        QualificationCheck(
             name="Spearman with the graded file",
-            value=both(spearman, ours, theirs),
+            value=measure_shared(spearman, ours, theirs),
             bar=rubric.qualification.spearman,
         )
     ]
@@ -270,25 +280,27 @@ def graded_checks(graded: Sequence[Graded], said: Sequence[Judgement], rubric: R
             if pairs
             else None
         )
-        checks.append(Check(name=f"quadratic kappa, {name}", value=value))
+        checks.append(QualificationCheck(name=f"quadratic kappa, {name}", value=value))
     return checks
 
 
-def length_check(gold: Sequence[Gold], scores: Sequence[float | None]) -> Check:
+def check_length_bias(gold: Sequence[GoldStory], scores: Sequence[float | None]) -> QualificationCheck:
     """How much length alone explains within a level."""
     found = []
     for level in LEVELS:
         lengths = [len(re.findall(r"\w+", each.completion)) for each in gold if each.level == level]
-        value = both(
+        value = measure_shared(
             spearman,
             [score for each, score in zip(gold, scores, strict=True) if each.level == level],
             lengths,
         )
         found.append(value if value is not None else 0.0)
-    return Check(name="correlation with length, within a level", value=float(np.mean(found)))
+    return QualificationCheck(name="correlation with length, within a level", value=float(np.mean(found)))
 
 
-def both(measure: Any, first: Sequence[float | None], second: Sequence[float | None]) -> float | None:
+def measure_shared(
+    measure: Any, first: Sequence[float | None], second: Sequence[float | None]
+) -> float | None:
     """A measure over the places where both sides have a value."""
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     found: float | None = measure([a for a, _ in pairs], [b for _, b in pairs]) if len(pairs) >= 3 else None

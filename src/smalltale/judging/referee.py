@@ -43,12 +43,12 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class SignalTable:
     """The table of signals as read."""
 
     prompts: tuple[str, ...]
     completions: tuple[str, ...]
-    values: Floats
+    signals: Floats
     """(rows, signals)"""
 
 
@@ -69,7 +69,7 @@ class Agreement:
     guess_error: float
 
     @property
-    def beats_the_guess(self) -> bool:
+    def beats_baseline(self) -> bool:
         return (
             self.spearman > max(0.0, self.guess_spearman or 0.0)
             and self.error < self.guess_error
@@ -92,7 +92,7 @@ class Referee:
     """By criterion; the first is the mark of an average story."""
     agreement: tuple[Agreement, ...] = ()
 
-    def marks(self, values: Floats) -> dict[str, Floats]:
+    def predict(self, values: Floats) -> dict[str, Floats]:
         """Predicted marks by criterion, `overall` their mean: (rows,) each, between 1 and 10."""
         cut = np.clip(values, self.low, self.high)
         standard = (cut - np.array(self.mean)) / np.array(self.sd)
@@ -100,24 +100,24 @@ class Referee:
             name: np.clip(weights[0] + standard @ np.array(weights[1:]), 1.0, 10.0)
             for name, weights in self.weights.items()
         }
-        return with_overall(found)
+        return add_overall(found)
 
-    def beats_the_guess(self, criterion: str = "overall") -> bool:
+    def beats_baseline(self, criterion: str = "overall") -> bool:
         """Whether its marks for a criterion do, prompts held out and models held out."""
-        own = self.agreement_on(criterion)
-        return bool(own) and all(each.beats_the_guess for each in own)
+        own = self.agreements_on(criterion)
+        return bool(own) and all(each.beats_baseline for each in own)
 
-    def agreement_on(self, criterion: str) -> list[Agreement]:
+    def agreements_on(self, criterion: str) -> list[Agreement]:
         """One for prompts held out, one for models."""
         return [each for each in self.agreement if each.criterion == criterion]
 
-    def outside(self, values: Floats) -> float:
+    def outlier_share(self, values: Floats) -> float:
         """Share of stories with more than two signals outside the band: where high, this referee knows no such stories."""
         beyond = (values < np.array(self.low)) | (values > np.array(self.high))
         return float((beyond.sum(axis=1) > 2).mean())
 
 
-def fit(values: Floats, marks: Mapping[str, Floats], source: str) -> Referee:
+def fit_weights(values: Floats, marks: Mapping[str, Floats], source: str) -> Referee:
     """Ridge regression of each criterion on the signals."""
     low, high = np.quantile(values, BAND[0], axis=0), np.quantile(values, BAND[1], axis=0)
     cut = np.clip(values, low, high)
@@ -140,7 +140,7 @@ def fit(values: Floats, marks: Mapping[str, Floats], source: str) -> Referee:
     )
 
 
-def read_evidence(path: Path) -> Evidence:
+def read_signal_table(path: Path) -> SignalTable:
     """The table of `smalltale measure --signals`. Raises FileProblem."""
     rows = read_jsonl(path)
     for number, row in enumerate(rows, 1):
@@ -158,10 +158,10 @@ def read_evidence(path: Path) -> Evidence:
             raise FileProblem(
                 f"{path} row {number}: {wrong[0]} = {row[wrong[0]]!r} is no number; measure anew"
             )
-    return Evidence(
+    return SignalTable(
         prompts=tuple(row["prompt"] for row in rows),
         completions=tuple(row["completion"] for row in rows),
-        values=np.array([[float(row[each]) for each in SIGNALS] for row in rows]),
+        signals=np.array([[float(row[each]) for each in SIGNALS] for row in rows]),
     )
 
 
@@ -194,12 +194,12 @@ def read_referee(path: Path | None = None) -> Referee:
     )
 
 
-def with_overall(marks: Mapping[str, Floats]) -> dict[str, Floats]:
+def add_overall(marks: Mapping[str, Floats]) -> dict[str, Floats]:
     """The criteria, and their mean before them."""
     return {"overall": np.mean(list(marks.values()), axis=0), **marks}
 
 
-def by_prompt(evidence: Evidence, marks: Floats) -> dict[str, list[float]]:
+def group_by_prompt(evidence: SignalTable, marks: Floats) -> dict[str, list[float]]:
     """Marks grouped by prompt."""
     found: dict[str, list[float]] = defaultdict(list)
     for prompt, mark in zip(evidence.prompts, marks, strict=True):
@@ -207,6 +207,6 @@ def by_prompt(evidence: Evidence, marks: Floats) -> dict[str, list[float]]:
     return found
 
 
-def graded_marks(scores: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
+def score_columns(scores: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
     """Marks by criterion as columns."""
     return {name: np.array([each[name] for each in scores]) for name in scores[0]}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from smalltale.errors import SmalltaleError
 from smalltale.judging.endpoint import EndpointJudge
-from smalltale.judging.judge import Judge, ScriptedJudge, rehearsal
-from smalltale.judging.local import embedded_weights, identity_of_weights, local_judge
+from smalltale.judging.judge import Judge, ScriptedJudge, draw_scripted_answer
+from smalltale.judging.local import embedded_weights, local_judge, local_judge_identity
 
 KEY_VARIABLE = "SMALLTALE_JUDGE_KEY"
 """Environment variable with the key of judges given by URL."""
@@ -29,7 +29,7 @@ def open_judges(names: Sequence[str], *, concurrency: int | None = None) -> Iter
     if len(set(names)) != len(names):
         raise SmalltaleError(f"a judge is named twice in {', '.join(names)}; name each once")
     with contextlib.ExitStack() as stack:
-        judges = [opened(stack, name) for name in names]
+        judges = [open_judge(stack, name) for name in names]
         if len({judge.name for judge in judges}) != len(judges):
             raise SmalltaleError(
                 f"two judges of {', '.join(names)} have one name, so their marks could not be told apart; "
@@ -41,34 +41,34 @@ def open_judges(names: Sequence[str], *, concurrency: int | None = None) -> Iter
         yield judges
 
 
-def identity_of(name: str) -> tuple[str, str]:
+def judge_identity(name: str) -> tuple[str, str]:
     """What the judge of that name will call itself, and its endpoint: by these its qualification is known again.
 
     Raises SmalltaleError for an unknown name; opens nothing and asks for no key.
     """
     if name == "local" or name.startswith("local:"):
-        return identity_of_weights(weights_of(name) or embedded_weights())
+        return local_judge_identity(local_weights_path(name) or embedded_weights())
     if name == "scripted":
         return "scripted", "scripted:"
     if name.startswith(("http://", "https://")):
-        url, model = url_and_model(name)
+        url, model = split_judge_url(name)
         return model, url
     if "/" in name:
-        from smalltale.judging.providers import endpoint_of
+        from smalltale.judging.providers import provider_endpoint
 
-        return name, endpoint_of(name)
+        return name, provider_endpoint(name)
     raise SmalltaleError(
         f"unknown judge {name!r}; known: local, local:FILE.gguf, scripted, http://HOST/v1#MODEL, or PROVIDER/MODEL as inspect_ai names them"
     )
 
 
-def opened(stack: contextlib.ExitStack, name: str) -> Judge:
+def open_judge(stack: contextlib.ExitStack, name: str) -> Judge:
     """One judge by name."""
-    own, endpoint = identity_of(name)
+    own, endpoint = judge_identity(name)
     if name == "local" or name.startswith("local:"):
-        return stack.enter_context(local_judge(weights_of(name)))
+        return stack.enter_context(local_judge(local_weights_path(name)))
     if name == "scripted":
-        return ScriptedJudge(rehearsal)
+        return ScriptedJudge(draw_scripted_answer)
     if name.startswith(("http://", "https://")):
         return EndpointJudge(base_url=endpoint, model=own, api_key=os.environ.get(KEY_VARIABLE, ""))
     from smalltale.judging.providers import ProviderJudge
@@ -76,12 +76,12 @@ def opened(stack: contextlib.ExitStack, name: str) -> Judge:
     return ProviderJudge.open(own)
 
 
-def weights_of(name: str) -> Path | None:
+def local_weights_path(name: str) -> Path | None:
     """The GGUF file in `local:FILE.gguf`; None for the embedded one."""
     return Path(name.removeprefix("local:")) if name.startswith("local:") else None
 
 
-def url_and_model(name: str) -> tuple[str, str]:
+def split_judge_url(name: str) -> tuple[str, str]:
     """A judge given as URL#MODEL. Raises SmalltaleError."""
     url, _, model = name.partition("#")
     if not model:

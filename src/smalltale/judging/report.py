@@ -18,29 +18,29 @@ import numpy as np
 
 from smalltale.files import atomic_file, read_json
 from smalltale.judging.cost import Price
-from smalltale.judging.folder import META, judgement_of, read_rows
+from smalltale.judging.folder import META, parse_row, read_rows
 from smalltale.judging.judgement import STATES
-from smalltale.judging.panel import story_scores
-from smalltale.judging.prompt_injection import passages
+from smalltale.judging.panel import panel_scores
+from smalltale.judging.prompt_injection import split_judge_directed_text
 from smalltale.ranking.statistics import (
     Interval,
     clustered_interval,
     length_adjusted,
     pearson,
-    prompts_needed,
+    prompts_to_separate,
 )
 
-SHOWN = 3
+STORIES_SHOWN = 3
 """Stories at either end."""
 FLAGGED_SHOWN = 12
 FAILED_SHOWN = 12
-LEAST, MOST = 1.0, 10.0
+SCALE_LOW, SCALE_HIGH = 1.0, 10.0
 """Ends of the drawn scale, wider where scores lie outside."""
 Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ScoreRow:
     """One line of the table of scores. Places are per cent of the drawn scale."""
 
     judge: str
@@ -56,22 +56,22 @@ class Line:
 def write_report(folder: Path) -> Path:
     """Write report.html. Raises FileProblem."""
     meta, rows = read_json(folder / META), read_rows(folder)
-    stories, counts = stories_of(rows), counts_of(rows, meta["judges"])
-    lines = [*panel_lines(rows), *judge_lines(rows)]
+    stories, counts = rank_stories(rows), count_by_judge(rows, meta["judges"])
+    lines = [*panel_rows(rows), *judge_rows(rows)]
     spreads = [story["spread"] for story in stories if story["spread"] is not None]
-    flagged = list(by_story([row for row in rows if row["flags"]]).values())
-    low = min([LEAST, *(bound for line in lines for bound in bounds(line.interval))])
-    high = max([MOST, *(bound for line in lines for bound in bounds(line.interval))])
-    text = template().render(
+    flagged = list(group_by_story([row for row in rows if row["flags"]]).values())
+    low = min([SCALE_LOW, *(bound for line in lines for bound in bounds(line.interval))])
+    high = max([SCALE_HIGH, *(bound for line in lines for bound in bounds(line.interval))])
+    text = load_template().render(
         meta=meta,
         name=(meta.get("submission") or {}).get("team") or meta.get("name"),
-        lines=[drawn(line, low, high) for line in lines],
+        lines=[place_on_scale(line, low, high) for line in lines],
         has_weighted=any(line.weighted is not None for line in lines),
         low=f"{low:.3g}",
         high=f"{high:.3g}",
         step=100 / (high - low),
-        given=marks_given(rows),
-        notes=notes_of(rows),
+        given=score_histograms(rows),
+        notes=describe_length_and_power(rows),
         states=STATES,
         counts=counts,
         dollars=None
@@ -79,24 +79,24 @@ def write_report(folder: Path) -> Path:
         else sum(each["dollars"] for each in counts),
         prompts=len({row["prompt"] for row in rows}),
         completions=len({(row["prompt"], row["sample"]) for row in rows}),
-        ages=ages_of(rows),
+        ages=count_ages(rows),
         mean_spread=float(np.mean(spreads)) if spreads else None,
         disagreement=sorted((each for each in stories if each["spread"]), key=lambda each: -each["spread"])[
-            :SHOWN
+            :STORIES_SHOWN
         ],
         flagged=flagged[:FLAGGED_SHOWN],
         flagged_in_all=len(flagged),
-        passages=passages,
-        best=stories[:SHOWN],
-        worst=list(reversed(stories[SHOWN:][-SHOWN:])),
-        failed=failed_of(rows),
+        passages=split_judge_directed_text,
+        best=stories[:STORIES_SHOWN],
+        worst=list(reversed(stories[STORIES_SHOWN:][-STORIES_SHOWN:])),
+        failed=count_failures(rows),
     )
     with atomic_file(folder / "report.html") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return folder / "report.html"
 
 
-def template() -> jinja2.Template:
+def load_template() -> jinja2.Template:
     """The page's template, everything escaped."""
     source = (package_files("smalltale.judging") / "report.html.jinja").read_text(encoding="utf-8")
     found = jinja2.Environment(
@@ -105,16 +105,16 @@ def template() -> jinja2.Template:
     return found.from_string(source)
 
 
-def panel_lines(rows: Rows) -> list[Line]:
+def panel_rows(rows: Rows) -> list[ScoreRow]:
     """The calibrated panel's score, which ranks; none for one judge or where a judge is not calibrated."""
     if any(row["calibrated"] is None for row in rows if row["overall"] is not None):
         return []
-    scores = {(each.prompt, each.sample): each.score for each in story_scores(map(judgement_of, rows))}
-    interval = clustered_interval(grouped(scores.items()))
-    return [Line(judge="panel, calibrated", criterion="overall", interval=interval)] if interval else []
+    scores = {(each.prompt, each.sample): each.score for each in panel_scores(map(parse_row, rows))}
+    interval = clustered_interval(group_by_prompt(scores.items()))
+    return [ScoreRow(judge="panel, calibrated", criterion="overall", interval=interval)] if interval else []
 
 
-def judge_lines(rows: Rows) -> list[Line]:
+def judge_rows(rows: Rows) -> list[ScoreRow]:
     """Each judge's overall score and criteria with intervals."""
     marks: dict[tuple[str, str], dict[tuple[str, int], float]] = defaultdict(dict)
     weighted: dict[tuple[str, str], dict[tuple[str, int], float]] = defaultdict(dict)
@@ -129,15 +129,15 @@ def judge_lines(rows: Rows) -> list[Line]:
                     weighted[row["judge"], criterion][story] = value
     found = []
     for (judge, criterion), values in marks.items():
-        interval = clustered_interval(grouped(values.items()))
-        beside = clustered_interval(grouped(weighted[judge, criterion].items()))
+        interval = clustered_interval(group_by_prompt(values.items()))
+        beside = clustered_interval(group_by_prompt(weighted[judge, criterion].items()))
         if interval is not None:
             mean = beside.mean if beside else None
-            found.append(Line(judge=judge, criterion=criterion, interval=interval, weighted=mean))
+            found.append(ScoreRow(judge=judge, criterion=criterion, interval=interval, weighted=mean))
     return found
 
 
-def grouped(values: Iterable[tuple[tuple[str, int], float]]) -> dict[str, list[float]]:
+def group_by_prompt(values: Iterable[tuple[tuple[str, int], float]]) -> dict[str, list[float]]:
     """Story values by prompt."""
     found: dict[str, list[float]] = defaultdict(list)
     for (prompt, _), value in values:
@@ -149,11 +149,11 @@ def bounds(interval: Interval) -> list[float]:
     return [each for each in (interval.mean, interval.low, interval.high) if each is not None]
 
 
-def drawn(line: Line, low: float, high: float) -> Line:
+def place_on_scale(line: ScoreRow, low: float, high: float) -> ScoreRow:
     """The line with its places on the scale."""
     places = [round(100 * (value - low) / (high - low), 2) for value in bounds(line.interval)]
     at, left, right = places[0], places[1 % len(places)], places[-1]
-    return Line(
+    return ScoreRow(
         judge=line.judge,
         criterion=line.criterion,
         interval=line.interval,
@@ -164,10 +164,10 @@ def drawn(line: Line, low: float, high: float) -> Line:
     )
 
 
-def marks_given(rows: Rows) -> list[dict[str, Any]]:
+def score_histograms(rows: Rows) -> list[dict[str, Any]]:
     """By judge, how often each overall score was given: whole marks, with each bar's height in per cent."""
     found = []
-    for judge, own in by_judge(rows):
+    for judge, own in group_by_judge(rows):
         marks = Counter(round(row["overall"]) for row in own if row["overall"] is not None)
         if marks:
             ends, most = range(min(1, *marks), max(10, *marks) + 1), max(marks.values())
@@ -176,7 +176,7 @@ def marks_given(rows: Rows) -> list[dict[str, Any]]:
     return found
 
 
-def by_judge(rows: Rows) -> list[tuple[str, Rows]]:
+def group_by_judge(rows: Rows) -> list[tuple[str, Rows]]:
     """The rows of each judge."""
     return [
         (judge, [row for row in rows if row["judge"] == judge])
@@ -184,10 +184,10 @@ def by_judge(rows: Rows) -> list[tuple[str, Rows]]:
     ]
 
 
-def notes_of(rows: Rows) -> list[str]:
+def describe_length_and_power(rows: Rows) -> list[str]:
     """What length explains, and how many prompts a finer answer needs."""
     notes = []
-    for judge, own in by_judge(rows):
+    for judge, own in group_by_judge(rows):
         scored = [row for row in own if row["overall"] is not None]
         values, lengths = [row["overall"] for row in scored], [len(row["completion"]) for row in scored]
         link = pearson(values, np.log(np.maximum(1, lengths)).tolist()) if scored else None
@@ -197,8 +197,8 @@ def notes_of(rows: Rows) -> list[str]:
                 f"{judge}: the overall score correlates {link:+.2f} with log length; adjusted for length, its spread over "
                 f"stories goes from {spread:.2f} to {left:.2f}."
             )
-        needed = prompts_needed(
-            grouped(((row["prompt"], row["sample"]), row["overall"]) for row in scored), 0.25
+        needed = prompts_to_separate(
+            group_by_prompt(((row["prompt"], row["sample"]), row["overall"]) for row in scored), 0.25
         )
         if needed is not None:
             notes.append(
@@ -207,11 +207,11 @@ def notes_of(rows: Rows) -> list[str]:
     return notes
 
 
-def counts_of(rows: Rows, judges: Rows) -> list[dict[str, Any]]:
+def count_by_judge(rows: Rows, judges: Rows) -> list[dict[str, Any]]:
     """States, calls, tokens and dollars by judge, earlier runs included; two equal texts cost one call."""
     prices = {each["name"]: Price(**each["price"]) for each in judges if each.get("price")}
     found = []
-    for judge, own in by_judge(rows):
+    for judge, own in group_by_judge(rows):
         states, paid = Counter(row["state"] for row in own), {row["key"]: row for row in own}.values()
         read, written = (sum(row[name] for row in paid) for name in ("input_tokens", "output_tokens"))
         found.append(
@@ -227,14 +227,14 @@ def counts_of(rows: Rows, judges: Rows) -> list[dict[str, Any]]:
     return found
 
 
-def ages_of(rows: Rows) -> list[tuple[str, int]]:
+def count_ages(rows: Rows) -> list[tuple[str, int]]:
     """How often each age group was guessed."""
     return sorted(Counter(row["age"] for row in rows if row["age"] is not None).items())
 
 
-def stories_of(rows: Rows) -> list[dict[str, Any]]:
+def rank_stories(rows: Rows) -> list[dict[str, Any]]:
     """The stories that every judge scored, best first, with what each judge said and how far they are apart."""
-    said = by_story(rows)
+    said = group_by_story(rows)
     found = [
         {
             "prompt": each.prompt,
@@ -243,12 +243,12 @@ def stories_of(rows: Rows) -> list[dict[str, Any]]:
             "spread": each.disagreement,
             "said": said[each.prompt, each.sample],
         }
-        for each in story_scores(map(judgement_of, rows))
+        for each in panel_scores(map(parse_row, rows))
     ]
     return sorted(found, key=lambda story: -story["overall"])
 
 
-def by_story(rows: Rows) -> dict[tuple[str, int], list[dict[str, Any]]]:
+def group_by_story(rows: Rows) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """What was said of each story."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -256,7 +256,7 @@ def by_story(rows: Rows) -> dict[tuple[str, int], list[dict[str, Any]]]:
     return found
 
 
-def failed_of(rows: Rows) -> list[dict[str, Any]]:
+def count_failures(rows: Rows) -> list[dict[str, Any]]:
     """Why judgements have no score, counted."""
     reasons = Counter((row["judge"], row["state"], row["reason"]) for row in rows if row["state"] != "ok")
     return [

@@ -26,7 +26,7 @@ from smalltale.files import read_text
 CHECK = "check"
 """The key under which an answer echoes the request's nonce."""
 
-PLACES = {
+PLACEHOLDERS = {
     "scores": frozenset({"delimiter", "prompt", "completion", "keys", "nonce"}),
     "pairwise": frozenset({"delimiter", "prompt", "first", "second", "keys", "nonce"}),
 }
@@ -37,7 +37,7 @@ class RubricError(SmalltaleError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
+class RubricField:
     """One key of the answer."""
 
     kind: Literal["words", "score", "choice"]
@@ -57,7 +57,7 @@ class Field:
             return {"type": "string", "enum": list(self.choices)}
         return {"type": "string", "maxLength": self.max_characters}
 
-    def wanted(self) -> str:
+    def describe(self) -> str:
         """What a value must be, for the re-ask."""
         if self.kind == "score":
             return f"a whole number from {self.low} to {self.high}"
@@ -67,7 +67,7 @@ class Field:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Qualification:
+class QualificationBar:
     """The bar a judge must reach to rank."""
 
     auc: float = 0.8
@@ -88,14 +88,14 @@ class Rubric:
     version: int
     kind: Literal["scores", "pairwise"]
     about: str
-    fields: Mapping[str, Field]
+    fields: Mapping[str, RubricField]
     system: str
     task: str
     max_answer_tokens: int = 700
-    qualification: Qualification = field(default_factory=Qualification)
+    qualification: QualificationBar = field(default_factory=QualificationBar)
 
     @cached_property
-    def criteria(self) -> dict[str, Field]:
+    def criteria(self) -> dict[str, RubricField]:
         """The scored fields."""
         return {name: each for name, each in self.fields.items() if each.kind == "score"}
 
@@ -166,15 +166,15 @@ def parse_rubric(text: str, shown: str) -> Rubric:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RubricError(f"rubric {shown}: {where}: {first['msg']}; mend that value") from error
-    check(rubric, shown)
+    check_rubric(rubric, shown)
     return rubric
 
 
-def check(rubric: Rubric, shown: str) -> None:
+def check_rubric(rubric: Rubric, shown: str) -> None:
     """Raise RubricError where a rubric asks for what its answer cannot hold."""
     if rubric.kind == "scores" and not any(each.weight > 0 for each in rubric.criteria.values()):
         raise RubricError(f"rubric {shown} has no field of kind score with a weight above 0; add one")
-    if rubric.kind == "pairwise" and set(rubric.fields.get("better", Field(kind="words")).choices) != {
+    if rubric.kind == "pairwise" and set(rubric.fields.get("better", RubricField(kind="words")).choices) != {
         "first",
         "second",
         "tie",
@@ -199,7 +199,7 @@ def check(rubric: Rubric, shown: str) -> None:
         raise RubricError(
             f"rubric {shown}: the task is not a template ({error}); write {{{{ for a brace"
         ) from error
-    needed = PLACES[rubric.kind]
+    needed = PLACEHOLDERS[rubric.kind]
     if places != needed:
         wrong = ", ".join(sorted(places ^ needed))
         raise RubricError(
@@ -211,12 +211,12 @@ def check(rubric: Rubric, shown: str) -> None:
             raise RubricError(
                 f"rubric {shown}: the field {name} is asked of no one; name it in system or task"
             )
-    for name in rubric_words(rubric):
+    for name in requested_fields(rubric):
         if name not in rubric.fields:
             raise RubricError(f"rubric {shown} asks for {name!r}, which fields lacks; add it or leave it out")
 
 
-def rubric_words(rubric: Rubric) -> list[str]:
+def requested_fields(rubric: Rubric) -> list[str]:
     """Names that the system text asks for at the beginning of a line: `grammar: …`."""
     lines = (line.strip().partition(":") for line in rubric.system.splitlines())
     return [name for name, colon, _ in lines if colon and name.isidentifier() and name.islower()]

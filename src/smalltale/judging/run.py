@@ -26,12 +26,12 @@ from smalltale.files import (
 from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import Price, Spending
-from smalltale.judging.executor import Run
+from smalltale.judging.executor import JudgingExecutor
 from smalltale.judging.folder import META, TABLE, write_table
-from smalltale.judging.item import Item, items_of
+from smalltale.judging.item import Item, items_from_rows
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
-from smalltale.judging.panel import Calibration, calibrate, may_rank, shares
+from smalltale.judging.panel import Calibration, calibrate, may_rank, panel_weights
 from smalltale.judging.rubric import Rubric, RubricError
 from smalltale.submission import read_submission
 
@@ -72,9 +72,9 @@ def judge_submission(
     Raises SmalltaleError where a judge is unusable or every call failed; what was finished is kept.
     """
     config, began = config or JudgingConfig(), time.monotonic()
-    items = items_of(read_submission(submission))
+    items = items_from_rows(read_submission(submission))
     refuse_foreign_folder(out)
-    salt = salt_of(out)
+    salt = load_salt(out)
     spending = Spending(prices or {}, config.budget_dollars)
     with JudgementCache(cache or out / JOURNAL) as opened:
         judged = judge_items(items, judges, rubric, opened, config, salt=salt, spending=spending)
@@ -97,7 +97,7 @@ def judge_submission(
         stopped=judged.stopped,
         seconds=time.monotonic() - began,
     )
-    weights = shares(names, known)
+    weights = panel_weights(names, known)
     told = [
         {
             "name": name,
@@ -107,7 +107,7 @@ def judge_submission(
         }
         for name in names
     ]
-    write_json(out / META, meta_of(submission, rubric, config, salt, told, summary, spending))
+    write_json(out / META, build_meta(submission, rubric, config, salt, told, summary, spending))
     judged.raise_without_score()
     return summary
 
@@ -155,7 +155,7 @@ def judge_items(
     could not go on is in `failure` of what is returned, not raised, so that finished judgements are never lost.
     """
     config = config or JudgingConfig()
-    run = Run(
+    run = JudgingExecutor(
         rubric,
         config,
         salt or secrets.token_hex(16),
@@ -168,14 +168,14 @@ def judge_items(
     )
 
 
-def scoring(rubric: Rubric) -> Rubric:
+def require_scoring_rubric(rubric: Rubric) -> Rubric:
     """The rubric, where it scores single completions. Raises RubricError."""
     if rubric.kind != "scores":
         raise RubricError(f"rubric {rubric.name} compares pairs; choose one that scores, for example paper")
     return rubric
 
 
-def salt_of(out: Path) -> str:
+def load_salt(out: Path) -> str:
     """The run's secret, made once and kept for resuming."""
     with translate_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def salt_of(out: Path) -> str:
     return salt
 
 
-def meta_of(
+def build_meta(
     submission: Path,
     rubric: Rubric,
     config: JudgingConfig,

@@ -13,57 +13,57 @@ from pathlib import Path
 
 from smalltale.errors import SmalltaleError
 from smalltale.judging.prompt_injection import neutralise
-from smalltale.signals import find_judge_directed_text
 from smalltale.submission import Completion, read_submission
+from smalltale.text_signals import find_judge_directed_text
 
-MAX_SHOWN = 60
+MAX_QUOTED_PROMPT = 60
 
 
-def read_hand_in(path: Path, prompts: Sequence[str] | None = None) -> list[Completion]:
+def read_checked_submission(path: Path, prompts: Sequence[str] | None = None) -> list[Completion]:
     """The rows. Raises SmalltaleError for a hand-in that answers other prompts, or a mix of several sets."""
     rows = read_submission(path)
     counts = Counter(row.prompt for row in rows)
     if prompts is not None:
-        refuse_other_prompts(path, counts, prompts)
+        require_same_prompts(path, counts, prompts)
     else:
-        refuse_words_to_judge(path, counts)
+        refuse_judge_directed_prompts(path, counts)
     usual = Counter(counts.values()).most_common(1)[0][0] if counts else 0
     odd = [prompt for prompt, count in counts.items() if count != usual]
     if odd:
         raise SmalltaleError(
-            f"{path} mixes prompts: most have {usual} completions, {shown(odd[0])} has {counts[odd[0]]} "
+            f"{path} mixes prompts: most have {usual} completions, {quote_prompt(odd[0])} has {counts[odd[0]]} "
             f"({len(odd)} of {len(counts)} prompts differ); hand in as many for each"
         )
     return rows
 
 
-def refuse_other_prompts(path: Path, counts: Counter[str], prompts: Sequence[str]) -> None:
+def require_same_prompts(path: Path, counts: Counter[str], prompts: Sequence[str]) -> None:
     """Raise SmalltaleError where a hand-in's prompts are not exactly these."""
     foreign = [prompt for prompt in counts if prompt not in set(prompts)]
     missing = [prompt for prompt in prompts if prompt not in counts]
     if foreign:
         raise SmalltaleError(
-            f"{path} answers {len(foreign)} prompts that are not in the set, for example {shown(foreign[0])}; "
+            f"{path} answers {len(foreign)} prompts that are not in the set, for example {quote_prompt(foreign[0])}; "
             "judge it with the prompts it was written for"
         )
     if missing:
         raise SmalltaleError(
-            f"{path} leaves out {len(missing)} of {len(prompts)} prompts, for example {shown(missing[0])}; "
+            f"{path} leaves out {len(missing)} of {len(prompts)} prompts, for example {quote_prompt(missing[0])}; "
             "complete the hand-in first"
         )
 
 
-def refuse_words_to_judge(path: Path, prompts: Iterable[str]) -> None:
+def refuse_judge_directed_prompts(path: Path, prompts: Iterable[str]) -> None:
     """Raise SmalltaleError where a prompt that nobody vouches for speaks to the judge, who would see it in every request."""
     for prompt in prompts:
         if passages := find_judge_directed_text(neutralise(prompt)):
             raise SmalltaleError(
-                f"{path}: the prompt {shown(prompt)} speaks to its judge ({shown(passages[0])}); judge it with the prompts it "
+                f"{path}: the prompt {quote_prompt(prompt)} speaks to its judge ({quote_prompt(passages[0])}); judge it with the prompts it "
                 "was written for: --prompts FILE"
             )
 
 
-def shared_prompts(
+def require_shared_prompts(
     first: Path, one: Sequence[str], second: Path, two: Sequence[str], *, only_shared: bool
 ) -> set[str]:
     """The prompts of both entries. Raises SmalltaleError where they differ, unless `only_shared` was asked for."""
@@ -74,11 +74,11 @@ def shared_prompts(
     if apart and not only_shared:
         raise SmalltaleError(
             f"{first} and {second} answer different prompts: {len(shared)} are shared, {len(apart)} are not, for example "
-            f"{shown(apart[0])}; add --shared to compare on the shared ones alone"
+            f"{quote_prompt(apart[0])}; add --shared to compare on the shared ones alone"
         )
     return shared
 
 
-def shown(prompt: str) -> str:
+def quote_prompt(prompt: str) -> str:
     """A prompt as a message shows it."""
-    return repr(prompt if len(prompt) <= MAX_SHOWN else f"{prompt[:MAX_SHOWN]}…")
+    return repr(prompt if len(prompt) <= MAX_QUOTED_PROMPT else f"{prompt[:MAX_QUOTED_PROMPT]}…")

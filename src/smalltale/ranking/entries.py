@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained, read_json
-from smalltale.ranking.standings import Entry, StoryScores, interval, summarise
+from smalltale.files import read_json, translate_os_errors
+from smalltale.ranking.standings import Entry, JudgeScores, interval, summarise_entry
 
 NOT_CRITERIA = {"overall"}
 
@@ -28,8 +28,8 @@ def read_entry(folder: Path) -> Entry:
     rows = read_rows(folder)
     declared = meta.get("submission") or {}
     declared = declared if isinstance(declared, dict) else {}
-    stories = [story_scores(row) for row in rows]
-    return summarise(
+    stories = [parse_row(row) for row in rows]
+    return summarise_entry(
         str(declared.get("team") or meta.get("name") or folder.name),
         stories,
         expected=int(meta.get("expected") or len(stories)),
@@ -43,7 +43,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of judgements.parquet. Raises FileProblem where the file is missing or cut short."""
     path = folder / "judgements.parquet"
     try:
-        with explained(path):
+        with translate_os_errors(path):
             rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     except pa.ArrowInvalid as error:
         raise FileProblem(
@@ -52,10 +52,10 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def criterion_intervals(folder: Path) -> list[tuple[str, float, float, float]]:
+def read_criterion_intervals(folder: Path) -> list[tuple[str, float, float, float]]:
     """Each criterion with its mean and its 95 % interval, prompts resampled; those never scored are left out."""
     by_criterion: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for story in map(story_scores, read_rows(folder)):
+    for story in map(parse_row, read_rows(folder)):
         for criterion, score in story.scores.items():
             by_criterion[criterion][story.prompt].append(score)
     found = []
@@ -66,11 +66,11 @@ def criterion_intervals(folder: Path) -> list[tuple[str, float, float, float]]:
     return found
 
 
-def story_scores(row: dict[str, Any]) -> StoryScores:
+def parse_row(row: dict[str, Any]) -> JudgeScores:
     """One row of judgements.parquet."""
     scores = {name: value for name, value in dict(row.get("scores") or {}).items() if value is not None}
     calibrated, overall = row.get("calibrated"), row.get("overall")
-    return StoryScores(
+    return JudgeScores(
         prompt=row["prompt"],
         sample=int(row.get("sample") or 0),
         judge=row["judge"],

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from smalltale.ranking.statistics import ranks_with_ties, weighted_mean_and_deviation
+from smalltale.ranking.statistics import assign_ranks, weighted_mean_and_sd
 
 State = Literal["ok", "unparsable", "refused", "error"]
 BOOTSTRAP_DRAWS = 1_000
@@ -23,7 +23,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoryScores:
+class JudgeScores:
     """What one judge said of one story. `scores` is empty unless the state is ok."""
 
     prompt: str
@@ -36,7 +36,7 @@ class StoryScores:
     """The judge's weight in a calibrated panel."""
     scores: Mapping[str, float] = field(default_factory=dict)
 
-    def value(self) -> float | None:
+    def overall_score(self) -> float | None:
         """The overall score, None where the judge gave none."""
         if self.state != "ok":
             return None
@@ -70,14 +70,14 @@ class Entry:
     verified: bool = False
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every expected judgement has a score."""
         return self.judged >= self.expected > 0
 
     @property
-    def ranks(self) -> bool:
+    def can_rank(self) -> bool:
         """Whether this entry may have a rank at all."""
-        return self.whole and self.qualified and self.mean is not None
+        return self.is_complete and self.qualified and self.mean is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +91,9 @@ class Standing:
     note: str = ""
 
 
-def summarise(
+def summarise_entry(
     name: str,
-    stories: Iterable[StoryScores],
+    stories: Iterable[JudgeScores],
     *,
     expected: int,
     qualified: bool = True,
@@ -107,7 +107,7 @@ def summarise(
     by_criterion: dict[str, list[float]] = defaultdict(list)
     judged = 0
     for story in stories:
-        value = story.value()
+        value = story.overall_score()
         if value is None:
             continue
         judged += 1
@@ -115,7 +115,7 @@ def summarise(
         for criterion, score in story.scores.items():
             by_criterion[criterion].append(score)
     heard = {
-        prompt: [weighted_mean_and_deviation(said) for said in samples.values()]
+        prompt: [weighted_mean_and_sd(said) for said in samples.values()]
         for prompt, samples in sorted(by_prompt.items())
     }
     means = {prompt: float(np.mean([mean for mean, _ in told])) for prompt, told in heard.items()}
@@ -162,7 +162,7 @@ def resampling(count: int, seed: int) -> NDArray[np.float64]:
     return np.stack([np.bincount(draw, minlength=count) for draw in draws]) / count
 
 
-def separated(better: Entry, worse: Entry, *, seed: int = 0) -> bool:
+def is_separated(better: Entry, worse: Entry, *, seed: int = 0) -> bool:
     """Whether `better` is above `worse` beyond the noise.
 
     Paired on the prompts both have, where these are at least two; else by intervals that do not overlap.
@@ -178,38 +178,38 @@ def separated(better: Entry, worse: Entry, *, seed: int = 0) -> bool:
     return better.low > worse.high
 
 
-def rank(entries: Iterable[Entry], apart: Callable[[Entry, Entry], bool] = separated) -> list[Standing]:
+def rank(entries: Iterable[Entry], apart: Callable[[Entry, Entry], bool] = is_separated) -> list[Standing]:
     """Entries in order, best mean first; those that the noise does not separate from the best of their group share its rank.
 
     `apart` says whether a better entry is beyond the noise above a worse one. Ranks are counted as in sports (1, 1, 3). Entries that may not rank come last: half-judged ones, then those of unqualified judges.
     """
     entries = list(entries)
     ranking = sorted(
-        (each for each in entries if each.ranks), key=lambda each: (-(each.mean or 0.0), each.name)
+        (each for each in entries if each.can_rank), key=lambda each: (-(each.mean or 0.0), each.name)
     )
-    places = ranks_with_ties(ranking, apart)
+    places = assign_ranks(ranking, apart)
     standings = [
         Standing(entry=entry, rank=place, tied=places.count(place) > 1)
         for entry, place in zip(ranking, places, strict=True)
     ]
     below = sorted(
-        (each for each in entries if not each.ranks),
+        (each for each in entries if not each.can_rank),
         key=lambda each: (
             not each.qualified,
-            not each.whole,
+            not each.is_complete,
             -(each.mean or float("-inf")) if each.mean is not None else float("inf"),
             each.name,
         ),
     )
     return standings + [
-        Standing(entry=entry, rank=None, tied=False, note=why_unranked(entry)) for entry in below
+        Standing(entry=entry, rank=None, tied=False, note=explain_no_rank(entry)) for entry in below
     ]
 
 
-def why_unranked(entry: Entry) -> str:
+def explain_no_rank(entry: Entry) -> str:
     """One phrase for the leaderboard's note column."""
     reasons = []
-    if not entry.whole:
+    if not entry.is_complete:
         reasons.append(f"incomplete: {entry.judged} of {entry.expected} judgements")
     if not entry.qualified:
         reasons.append("judged by a judge that is not qualified to rank")

@@ -46,7 +46,7 @@ def clustered_interval(by_prompt: Mapping[str, Sequence[float]], *, seed: int = 
     return Interval(float(means.mean()), float(low), float(high))
 
 
-def weighted_mean_and_deviation(said: Sequence[tuple[float, float]]) -> tuple[float, float | None]:
+def weighted_mean_and_sd(said: Sequence[tuple[float, float]]) -> tuple[float, float | None]:
     """What judges said of one story, (score, weight) each: the weighted mean, and their standard deviation.
 
     Scores that all weigh nothing are averaged plainly; one judge alone has no deviation.
@@ -58,7 +58,7 @@ def weighted_mean_and_deviation(said: Sequence[tuple[float, float]]) -> tuple[fl
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paired:
+class PairedComparison:
     """The first entry minus the second, on the prompts both have."""
 
     difference: Interval
@@ -71,19 +71,19 @@ class Paired:
     """Standard deviation of the prompts' differences; 0 with one prompt."""
 
     @property
-    def separated(self) -> bool:
+    def is_separated(self) -> bool:
         """Whether the interval leaves out 0."""
         low, high = self.difference.low, self.difference.high
         return low is not None and high is not None and (low > 0 or high < 0)
 
-    def prompts_needed(self, resolution: float) -> int:
+    def prompts_to_separate(self, resolution: float) -> int:
         """How many prompts separate two such entries that differ by `resolution` marks, compared in pairs."""
-        return prompts_for(self.spread**2, resolution)
+        return prompts_for_power(self.spread**2, resolution)
 
 
-def paired(
+def compare_paired(
     first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]], *, seed: int = 0
-) -> Paired | None:
+) -> PairedComparison | None:
     """Compare two entries prompt by prompt. None where they share no prompt."""
     shared = [prompt for prompt in first if len(first[prompt]) and len(second.get(prompt, ()))]
     # Rounded, because two equal scores less one line's values may differ in the last bit.
@@ -96,7 +96,7 @@ def paired(
     values = np.array([each[0] for each in differences.values()])
     signs = np.random.default_rng(seed + 1).choice([-1.0, 1.0], size=(DRAWS, len(values)))
     extreme = np.abs((signs * values).mean(axis=1)) >= abs(values.mean()) - 1e-12
-    return Paired(
+    return PairedComparison(
         difference=difference,
         prompts=len(values),
         wins=int((values > 0).sum()),
@@ -130,7 +130,7 @@ def bradley_terry(wins: Mapping[tuple[str, str], float], *, rounds: int = 1_000)
     return {name: float(np.log(strength[place])) for name, place in index.items()}
 
 
-def ranks_with_ties(best_first: Sequence[T], separated: Callable[[T, T], bool]) -> list[int]:
+def assign_ranks(best_first: Sequence[T], separated: Callable[[T, T], bool]) -> list[int]:
     """Ranks as in sports (1, 1, 3): an entry shares the rank of its group's best where nothing separates them."""
     ranks: list[int] = []
     leader = 0
@@ -196,15 +196,15 @@ def length_adjusted(scores: Sequence[float], lengths: Sequence[int]) -> Floats:
     return adjusted
 
 
-def prompts_needed(by_prompt: Mapping[str, Sequence[float]], resolution: float) -> int | None:
+def prompts_to_separate(by_prompt: Mapping[str, Sequence[float]], resolution: float) -> int | None:
     """How many prompts separate two such entries that differ by `resolution` marks, not paired.
 
     With this one's spread between prompts; pairing needs fewer. None with fewer than 2 prompts.
     """
     means = [float(np.mean(scores)) for scores in by_prompt.values() if len(scores)]
-    return prompts_for(2 * float(np.var(means, ddof=1)), resolution) if len(means) > 1 else None
+    return prompts_for_power(2 * float(np.var(means, ddof=1)), resolution) if len(means) > 1 else None
 
 
-def prompts_for(variance: float, resolution: float) -> int:
+def prompts_for_power(variance: float, resolution: float) -> int:
     """Prompts that tell a mean of `resolution` from 0 at 95 % with a power of 80 %, at that variance a prompt."""
     return max(2, math.ceil(((1.960 + 0.842) / resolution) ** 2 * variance))
