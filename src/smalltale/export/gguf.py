@@ -22,7 +22,7 @@ import torch
 from smalltale.errors import FileProblem, MissingExtra, SmalltaleError
 from smalltale.model.transformer import EPSILON, ModelConfig, Transformer, norm
 from smalltale.tokens.tokenizer import Tokenizer
-from smalltale.training.checkpoint import LoadedModel
+from smalltale.training.checkpoint import Checkpoint
 
 MAPPED = {
     "vocabulary",
@@ -40,7 +40,7 @@ SQUARED_RELU = {"alpha_p": math.log(math.e - 1), "alpha_n": -1e4, "beta": 0.0, "
 CONTROL, NORMAL = 3, 1
 
 
-def unmapped(shape: ModelConfig) -> list[str]:
+def find_unmapped_features(shape: ModelConfig) -> list[str]:
     """The parts of a shape that no architecture of llama.cpp has."""
     parts = []
     if shape.soft_cap:
@@ -53,14 +53,14 @@ def unmapped(shape: ModelConfig) -> list[str]:
     return parts
 
 
-def write_gguf(loaded: LoadedModel, path: Path, name: str) -> None:
+def write_gguf(loaded: Checkpoint, path: Path, name: str) -> None:
     """Write the file. Raises SmalltaleError where shape or tokenizer do not map, MissingExtra."""
     try:
         from gguf import GGUFWriter
     except ImportError as error:
-        raise MissingExtra("gguf", "referee", "an export to GGUF") from error
+        raise MissingExtra("gguf", "judge", "an export to GGUF") from error
     shape = loaded.model.config
-    if parts := unmapped(shape):
+    if parts := find_unmapped_features(shape):
         raise SmalltaleError(
             f"this model does not map to GGUF, because llama.cpp has no {' and no '.join(parts)}; "
             "train with --set model.soft_cap=0 --set model.residual_scalars=false, or export --to transformers"
@@ -82,7 +82,7 @@ def write_gguf(loaded: LoadedModel, path: Path, name: str) -> None:
     writer.add_xielu_beta([SQUARED_RELU["beta"]] * shape.layers)
     writer.add_xielu_eps([SQUARED_RELU["eps"]] * shape.layers)
     add_tokenizer(writer, loaded.tokenizer, shape.vocabulary)
-    for tensor_name, tensor in tensors_of(loaded.model).items():
+    for tensor_name, tensor in gguf_tensors(loaded.model).items():
         writer.add_tensor(tensor_name, np.ascontiguousarray(tensor.detach().float().numpy()))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -90,7 +90,7 @@ def write_gguf(loaded: LoadedModel, path: Path, name: str) -> None:
     writer.close()
 
 
-def tensors_of(model: Transformer) -> dict[str, torch.Tensor]:
+def gguf_tensors(model: Transformer) -> dict[str, torch.Tensor]:
     """The weights by llama.cpp's names. The norm of the embedding is taken into its rows, so the head stands apart."""
     shape = model.config
     table = model.embedding.weight
@@ -164,7 +164,7 @@ def largest_gguf_difference(path: Path, model: Transformer, prompts: list[list[i
     most, compared = 0.0, 0
     try:
         for ids in prompts:
-            told = asked(f"{server.listening_address}/completion", ids, model.config.vocabulary)
+            told = request_logprobs(f"{server.listening_address}/completion", ids, model.config.vocabulary)
             with torch.no_grad():
                 ours = model(torch.tensor([ids]))[0, -1].log_softmax(-1)
             compared += len(told)
@@ -177,7 +177,7 @@ def largest_gguf_difference(path: Path, model: Transformer, prompts: list[list[i
     return most
 
 
-def asked(url: str, ids: list[int], vocabulary: int) -> list[dict[str, Any]]:
+def request_logprobs(url: str, ids: list[int], vocabulary: int) -> list[dict[str, Any]]:
     """The log-probabilities of the next token that llama.cpp gives, one a token."""
     body = {"prompt": ids, "n_predict": 1, "n_probs": vocabulary, "temperature": -1, "cache_prompt": False}
     request = urllib.request.Request(

