@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "smalltale"
 ORDER = (
     "errors",
     "machine",
+    "sandbox",
     "rules",
     "files",
     "prompts",

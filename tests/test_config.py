@@ -27,15 +27,15 @@ def recipe_file(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_a_recipe_holds_only_what_differs_and_overrides_win(tmp_path: Path) -> None:
+def test_defaults_then_recipe_then_overrides(tmp_path: Path) -> None:
     name = recipe_file(tmp_path, '[training]\nminutes = 5\nnames = ["a"]\n')
     assert load_recipe(name).section("training", Config) == Config(minutes=5.0, names=("a",))
     recipe = load_recipe(name, ["training.minutes=1.5", "training.inner.rate=0.2"])
     assert recipe.section("training", Config) == Config(minutes=1.5, names=("a",), inner=Inner(rate=0.2))
 
 
-def test_every_shipped_recipe_is_read_by_its_stages() -> None:
-    from smalltale.corpus.build import CorpusConfig
+def test_every_shipped_recipe_is_valid_for_its_stages() -> None:
+    from smalltale.corpus.config import CorpusConfig
     from smalltale.generation.sampler import GenerationConfig
     from smalltale.model.transformer import ModelConfig
     from smalltale.tokens.tokenizer import TokenizerConfig
@@ -52,7 +52,7 @@ def test_every_shipped_recipe_is_read_by_its_stages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "overrides", "says"),
+    ("text", "overrides", "message"),
     [
         ("[training]\nminuts = 5\n", [], "did you mean 'minutes'"),
         ("[training.inner]\nrat = 5\n", [], "did you mean 'rate'"),
@@ -63,21 +63,21 @@ def test_every_shipped_recipe_is_read_by_its_stages() -> None:
         ("x = 1\n[training]\n", ["trining.minutes=5"], "section"),
     ],
 )
-def test_a_mistake_names_the_nearest_known_key(
-    tmp_path: Path, text: str, overrides: list[str], says: str
+def test_a_mistake_is_reported_with_the_nearest_valid_key(
+    tmp_path: Path, text: str, overrides: list[str], message: str
 ) -> None:
-    with pytest.raises(RecipeError, match=says):
+    with pytest.raises(RecipeError, match=message):
         load_recipe(recipe_file(tmp_path, text + "\n"), overrides).section("training", Config)
 
 
-def test_a_missing_recipe_says_so(tmp_path: Path) -> None:
+def test_a_missing_recipe_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'demo'"):
         load_recipe("dmo")
     with pytest.raises(FileProblem, match="does not exist"):
         load_recipe(str(tmp_path / "none.toml"))
 
 
-def test_a_recipe_is_laid_over_the_one_it_extends(tmp_path: Path) -> None:
+def test_a_recipe_is_merged_over_the_one_it_extends(tmp_path: Path) -> None:
     below = recipe_file(
         tmp_path, 'weight_class = "medium"\n[training]\nminutes = 5.0\n[training.inner]\nrate = 0.5\n'
     )

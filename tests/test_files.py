@@ -19,7 +19,7 @@ from smalltale.files import (
 )
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_is_written_atomically(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
     write_json(path, {"a": "ü"})
     assert read_json(path) == {"a": "ü"}
@@ -27,10 +27,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         temporary.write_text("half")
         raise RuntimeError
     assert read_json(path) == {"a": "ü"}
-    assert [each.name for each in path.parent.iterdir()] == ["a.json"]
+    assert [file.name for file in path.parent.iterdir()] == ["a.json"]
 
 
-def test_a_folder_replaces_only_what_smalltale_wrote(tmp_path: Path) -> None:
+def test_a_folder_replaces_only_a_folder_of_smalltale(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for number in range(2):
         with atomic_folder(out) as folder:
@@ -39,7 +39,7 @@ def test_a_folder_replaces_only_what_smalltale_wrote(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), atomic_folder(out) as folder:
         raise RuntimeError
     assert read_json(out / "meta.json") == {"number": 1}
-    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "mine.txt").write_text("x")
@@ -48,17 +48,17 @@ def test_a_folder_replaces_only_what_smalltale_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [(b"", "is empty"), (b" \n", "is empty"), (b"a\x00b", "binary"), (b"fine\nZo\xeb", "line 2")],
 )
-def test_text_that_cannot_be_read_says_what_and_where(tmp_path: Path, content: bytes, says: str) -> None:
+def test_unreadable_text_is_reported_with_its_location(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(content)
-    with pytest.raises(FileProblem, match=says):
+    with pytest.raises(FileProblem, match=message):
         read_text(path)
 
 
-def test_stories_stand_between_marks_without_white_space_at_their_ends(tmp_path: Path) -> None:
+def test_stories_are_split_at_marks_and_stripped(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("\ufeff A b.\n\nC.\n<|endoftext|>\n\n<|endoftext|> D <|endoftext|>", encoding="utf-8")
     assert read_stories(path) == ["A b.\n\nC.", "D"]
@@ -67,7 +67,7 @@ def test_stories_stand_between_marks_without_white_space_at_their_ends(tmp_path:
         read_stories(path)
 
 
-def test_json_lines_name_the_broken_line(tmp_path: Path) -> None:
+def test_an_invalid_json_line_is_reported_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_jsonl(path, [{"a": 1}, "b"])
     assert read_jsonl(path) == [{"a": 1}, "b"]
@@ -76,7 +76,7 @@ def test_json_lines_name_the_broken_line(tmp_path: Path) -> None:
         read_jsonl(path)
 
 
-def test_a_missing_place_and_a_file_for_a_folder_are_named(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_file_in_place_of_a_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match="does not exist"):
         sha256_file(tmp_path / "none")
     (tmp_path / "file").write_text("x")
@@ -86,7 +86,7 @@ def test_a_missing_place_and_a_file_for_a_folder_are_named(tmp_path: Path) -> No
         pass
 
 
-def test_the_record_of_an_artefact_names_its_code() -> None:
+def test_a_provenance_record_has_version_commit_inputs_and_counts() -> None:
     record = provenance_record(inputs={"a": "b"}, counts={"c": 1}, seconds=1.23456)
     assert record["seconds"] == 1.235
     assert {"recipe", "smalltale_version", "git_commit", "made_at", "inputs", "counts"} <= record.keys()

@@ -123,10 +123,10 @@ def test_no_line_of_a_stage_is_wider_than_the_terminal(width: int) -> None:
     assert "…" not in "".join(lines), "a figure that does not fit is left out whole"
 
 
-def test_eighty_columns_show_every_figure_of_a_run_but_the_step() -> None:
+def test_eighty_columns_show_every_figure_of_a_run() -> None:
     bar, figures = training_display(80)
     assert "━" * 10 in bar
-    assert figures.split("  ") == list(FIGURES[:-1])
+    assert figures.split("  ") == list(FIGURES)
 
 
 def test_a_resumed_run_counts_only_its_own_work_for_the_remaining_time() -> None:

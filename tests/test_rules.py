@@ -22,9 +22,9 @@ from smalltale.rules import Rules, aoe_day, parse_rules
         (120_000_001, None),
     ],
 )
-def test_a_class_admits_its_limit_and_not_one_more(parameters: int, name: str | None) -> None:
-    found = Rules().class_for(parameters)
-    assert (found.name if found else None) == name
+def test_a_class_admits_its_limit_and_no_parameter_more(parameters: int, name: str | None) -> None:
+    weight_class = Rules().class_for(parameters)
+    assert (weight_class.name if weight_class else None) == name
 
 
 def test_the_first_edition_ends_when_april_7th_ends_anywhere_on_earth() -> None:
@@ -49,31 +49,28 @@ def test_a_day_anywhere_on_earth_begins_at_noon_utc() -> None:
         ("8x H100", "large"),
     ],
 )
-def test_declared_hardware_slots_into_a_class(hardware: str, name: str) -> None:
+def test_declared_hardware_suggests_a_class(hardware: str, name: str) -> None:
     assert Rules().class_for_hardware(hardware).name == name
 
 
 def test_a_team_may_enter_its_class_and_larger_ones_only() -> None:
-    assert [each.name for each in Rules().classes_open_to("medium")] == ["medium", "large"]
+    assert [weight_class.name for weight_class in Rules().classes_open_to("medium")] == ["medium", "large"]
 
 
-def test_an_unknown_class_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_class_is_reported_with_the_valid_names() -> None:
     with pytest.raises(SmalltaleError, match="choose one of: small, medium, large"):
         Rules().weight_class("tiny")
 
 
-def test_another_edition_is_another_toml_file(tmp_path: Path) -> None:
+def test_an_edition_is_read_from_a_toml_file(tmp_path: Path) -> None:
     path = tmp_path / "edition.toml"
     path.write_text(
         'team_size = 3\nstart = 2026-01-01\nend = 2026-02-01\nhardware = []\n[[weight_classes]]\nname = "nano"\nmax_parameters = 1000000\nhardware = "any"\n[edition]\nslug = "x"\n',
         encoding="utf-8",
     )
     rules = parse_rules(path.read_text(encoding="utf-8"), str(path))
-    assert (rules.team_size, rules.start, [each.name for each in rules.weight_classes]) == (
-        3,
-        date(2026, 1, 1),
-        ["nano"],
-    )
+    assert (rules.team_size, rules.start) == (3, date(2026, 1, 1))
+    assert [weight_class.name for weight_class in rules.weight_classes] == ["nano"]
     assert rules.class_for_hardware("8x H100").name == "nano"
 
 
@@ -86,10 +83,10 @@ def test_another_edition_is_another_toml_file(tmp_path: Path) -> None:
         ("start = 2026-02-01\nend = 2026-01-01", "is before start"),
         ("team_size = ", "is not TOML"),
         ("weight_classes = []", "at least one weight class"),
-        ("[[weight_classes]]\nname = 'a'\nmax_parameters = 1\nhardware = 'x'", "no weight class"),
+        ("[[weight_classes]]\nname = 'a'\nmax_parameters = 1\nhardware = 'x'", "is not a weight class"),
     ],
 )
-def test_broken_rules_are_named_with_the_mend(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_rules_are_reported_with_the_fix(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "edition.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=message):

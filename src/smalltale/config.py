@@ -1,9 +1,9 @@
 """Recipes: a TOML file and `--set section.key=value` overrides become the stages' config dataclasses.
 
-In: the name of a recipe that ships with smalltale, or a path, and overrides. Out: a Recipe whose sections are
-asked for one by one, so that a verb imports only the stages it runs.
-Beware: a default value lives in the dataclass beside what it configures; a recipe holds only what differs, from that or
-from the recipe it `extends`.
+Input: the name of a recipe that ships with smalltale, or a path, and overrides. Output: a Recipe whose sections are
+read separately, so that a command imports only the stages it runs.
+Note: defaults are in the dataclasses, next to the code that they configure; a recipe has only what differs from them or
+from the recipe that it `extends`.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe as read: its name, the weight class it aims at, and a table a section."""
+    """A recipe: its name, its weight class, and a table per section."""
 
     name: str
     weight_class: str
     tables: Mapping[str, Mapping[str, Any]]
 
     def section(self, name: str, config: type[Config]) -> Config:
-        """The section as its dataclass. Raises RecipeError with the nearest known key for an unknown one."""
+        """The section as its dataclass. Raises RecipeError, for an unknown key with the nearest valid one."""
         table = self.tables.get(name, {})
         check_keys(table, config, f"[{name}] of recipe {self.name}")
         try:
             return TypeAdapter(config).validate_python(table)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in (name, *first["loc"]))
+            key = ".".join(str(part) for part in (name, *first["loc"]))
             raise RecipeError(
-                f"recipe {self.name}: {where} = {first['input']!r}: {first['msg']}; mend that value"
+                f"recipe {self.name}: {key} = {first['input']!r}: {first['msg']}; correct that value"
             ) from error
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,18 +56,18 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that ship with smalltale."""
+    """Names of the recipes that ship with smalltale."""
     return sorted(
-        each.name.removesuffix(".toml")
-        for each in package_files("smalltale.recipes").iterdir()
-        if each.name.endswith(".toml")
+        file.name.removesuffix(".toml")
+        for file in package_files("smalltale.recipes").iterdir()
+        if file.name.endswith(".toml")
     )
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name or any by path, with `section.key=value` overrides (values are TOML, or plain text).
+    """A recipe by name or path, with `section.key=value` overrides (values are TOML, or plain text).
 
-    Raises RecipeError for an unknown recipe, section or a broken override; FileProblem for a missing file.
+    Raises RecipeError for an unknown recipe or section or an invalid override, FileProblem for a missing file.
     """
     table, shown = read_recipe(name)
     weight_class = table.pop("weight_class", "small")
@@ -87,7 +87,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def read_recipe(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
-    """A recipe's table, laid over that of the recipe it `extends`, and the name to show."""
+    """A recipe's table, merged over that of the recipe it `extends`, and the name to show."""
     if name in children:
         raise RecipeError(
             f"recipe {name} extends itself through {' and '.join(children)}; remove one `extends`"
@@ -101,31 +101,31 @@ def read_recipe(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, An
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {shown} is not TOML: {error}; mend that line") from error
+        raise RecipeError(f"recipe {shown} is not TOML: {error}; correct that line") from error
     parent = table.pop("extends", None)
     if not isinstance(parent, str | None):
-        raise RecipeError(f"extends = {parent!r} in recipe {shown} is no text; name a recipe or its path")
+        raise RecipeError(f"extends = {parent!r} in recipe {shown} is not text; give a recipe's name or path")
     if parent is not None:
         table = merge_tables(read_recipe(parent, (*children, name))[0], table)
     return table, shown
 
 
 def merge_tables(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both tables as one; where both have a value, that of `above`."""
+    """Merge two tables recursively; values of `above` win."""
     merged = dict(below)
     for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = merge_tables(below[key], value) if both else value
+        are_tables = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = merge_tables(below[key], value) if are_tables else value
     return merged
 
 
 def check_keys(table: Mapping[str, Any], config: Any, where: str) -> None:
-    """Raise RecipeError for a key that `config` or a dataclass inside it does not have."""
+    """Raise RecipeError for a key that is not a field of `config` or of a dataclass inside it."""
     types = get_type_hints(config)
-    known = [each.name for each in fields(config)]
+    names = [field.name for field in fields(config)]
     for key, value in table.items():
-        if key not in known:
-            raise RecipeError(unknown_name_message(f"key {key!r} in {where}", key, known))
+        if key not in names:
+            raise RecipeError(unknown_name_message(f"key {key!r} in {where}", key, names))
         if is_dataclass(types[key]) and isinstance(value, dict):
             check_keys(value, types[key], f"{key} in {where}")
 
@@ -136,7 +136,7 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     section, *keys = path.strip().split(".")
     if not (equals and keys and all(keys)):
         raise RecipeError(
-            f"--set {override!r} is not of the form section.key=value, for example training.minutes=5"
+            f"--set {override!r} is not of the form section.key=value; write for example training.schedule.minutes=5"
         )
     if section not in SECTIONS:
         raise RecipeError(
@@ -150,12 +150,12 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     for key in keys[:-1]:
         inner = inner.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"--set {override!r}: {key} is a value, not a table; leave out what follows it")
+            raise RecipeError(f"--set {override!r}: {key} is a value, not a table; remove the part after it")
     inner[keys[-1]] = parsed
 
 
-def unknown_name_message(what: str, found: str, known: Sequence[str]) -> str:
-    """The message for an unknown name, with the nearest known one."""
-    near = difflib.get_close_matches(found, known, n=1, cutoff=0.4)
+def unknown_name_message(description: str, name: str, valid_names: Sequence[str]) -> str:
+    """The message for an unknown name, with the nearest valid one."""
+    near = difflib.get_close_matches(name, valid_names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what}; {hint}known: {', '.join(known)}"
+    return f"unknown {description}; {hint}valid names: {', '.join(valid_names)}"

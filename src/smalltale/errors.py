@@ -1,20 +1,19 @@
-"""What goes wrong for a user, in one line: what was found, where, and the mend.
+"""The errors that a user can cause, each a one-line message: what was found, where, and how to fix it.
 
-Every error a user can cause is a SmalltaleError; the command prints its message without a traceback
-and exits with code 2. Anything else that escapes is a bug of ours.
+The command prints a SmalltaleError without a traceback and exits with code 2. Any other exception that escapes is a bug.
 """
 
 
 class SmalltaleError(Exception):
-    """A user's mistake or a machine's limit. The message says what was found, where, and the mend."""
+    """A user's mistake or a machine's limit."""
 
 
 class FileProblem(SmalltaleError):
-    """A file or folder is missing, empty, unreadable, of another format, or cannot be written."""
+    """A file or folder is missing, empty, unreadable, of the wrong format, or cannot be written."""
 
 
 class RecipeError(SmalltaleError):
-    """A recipe has an unknown key, a value of the wrong type or out of range, or parts that do not fit."""
+    """A recipe has an unknown key, a value of the wrong type or out of range, or sections that do not fit together."""
 
 
 class OverBudget(SmalltaleError):

@@ -1,7 +1,7 @@
-"""Files, read with clear errors and written whole or not at all.
+"""Read files with clear errors and write them atomically.
 
-In: paths a user gave. Out: text, JSON, hashes, and the provenance that every artefact's meta.json carries.
-Beware: a folder made with `new_folder` appears under its final name only when its block ends without an error.
+Input: paths from a user. Output: text, JSON, hashes, and the provenance record of an artefact's meta.json.
+Pitfall: a file of `atomic_file` or folder of `atomic_folder` has its final name only after the block ends without an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from smalltale import __version__
 from smalltale.errors import FileProblem
 
 END_OF_STORY = "<|endoftext|>"
-"""The mark between stories in text files, as the TinyStories files have it."""
+"""Separator of stories in text files, as in the TinyStories files."""
 
 
 @contextlib.contextmanager
@@ -40,20 +40,20 @@ def translate_os_errors(path: Path) -> Iterator[None]:
         raise FileProblem(f"{path} is a file where a folder is needed; choose another folder") from error
     except PermissionError as error:
         raise FileProblem(
-            f"{path} may not be read or written by this user; change its permissions or choose another place"
+            f"{path} may not be read or written by this user; change its permissions or choose another path"
         ) from error
     except OSError as error:
         raise FileProblem(
-            f"{path}: {error.strerror or error}; free some space or choose another place"
+            f"{path}: {error.strerror or error}; free some space or choose another path"
         ) from error
 
 
 def read_text(path: Path) -> str:
-    """The text of a non-empty UTF-8 file. Raises FileProblem for anything else."""
+    """The text of a non-empty UTF-8 file. Raises FileProblem for any other."""
     with translate_os_errors(path):
         raw = path.read_bytes()
     if not raw.strip():
-        raise FileProblem(f"{path} is empty; give a file with text in it")
+        raise FileProblem(f"{path} is empty; give a file with text")
     if b"\x00" in raw[:65536]:
         raise FileProblem(f"{path} is a binary file (it has NUL bytes); give a text file in UTF-8")
     try:
@@ -67,32 +67,32 @@ def read_text(path: Path) -> str:
 
 
 def read_stories(path: Path) -> list[str]:
-    """The stories of a text file: the raw text between end-of-story marks, white space at both ends removed."""
+    """The stories of a text file: the text between end-of-story marks, stripped."""
     stories = [story.strip() for story in read_text(path).split(END_OF_STORY)]
     stories = [story for story in stories if story]
     if not stories:
-        raise FileProblem(f"{path} holds no story; separate stories with {END_OF_STORY}")
+        raise FileProblem(f"{path} has no story; separate stories with {END_OF_STORY}")
     return stories
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises FileProblem where it is missing or cut short."""
+    """The value in a JSON file. Raises FileProblem if it is missing or cut short."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise FileProblem(
-            f"{path} is not whole JSON (line {error.lineno}: {error.msg}); make it anew"
+            f"{path} is not valid JSON (line {error.lineno}: {error.msg}); create it again"
         ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """One value a line. Raises FileProblem with the line number where a line is broken."""
+    """The value of each line. Raises FileProblem with the line number of an invalid line."""
     values = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
@@ -100,13 +100,13 @@ def read_jsonl(path: Path) -> list[Any]:
                 values.append(json.loads(line))
             except json.JSONDecodeError as error:
                 raise FileProblem(
-                    f"{path} line {number} is not JSON ({error.msg}); mend or remove the line"
+                    f"{path} line {number} is not JSON ({error.msg}); correct or remove the line"
                 ) from error
     return values
 
 
 def write_jsonl(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value a line, whole or not at all."""
+    """Write one JSON value per line, atomically."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
         for value in values:
             out.write(json.dumps(value, ensure_ascii=False) + "\n")
@@ -114,7 +114,7 @@ def write_jsonl(path: Path, values: Iterable[Any]) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it takes the final name when the block ends well, else it is removed."""
+    """A temporary path next to `path`: renamed to `path` when the block succeeds, removed when it raises."""
     with translate_os_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -129,9 +129,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`; it replaces `path` when the block ends well, else it is removed.
+    """A temporary folder next to `path`: it replaces `path` when the block succeeds and is removed when it raises.
 
-    Only a folder that smalltale wrote (it holds meta.json) or an empty one is replaced.
+    Only an empty folder or one that smalltale wrote (it has a meta.json) is replaced.
     """
     refuse_foreign_folder(path)
     with translate_os_errors(path):
@@ -153,7 +153,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def refuse_foreign_folder(path: Path) -> None:
-    """Raise FileProblem where `path` holds something smalltale did not write."""
+    """Raise FileProblem if `path` is a file, or a folder with content that smalltale did not write."""
     with translate_os_errors(path):
         if path.exists() and (
             not path.is_dir() or (any(path.iterdir()) and not (path / "meta.json").exists())
@@ -162,18 +162,18 @@ def refuse_foreign_folder(path: Path) -> None:
 
 
 def find_packaged_file(module: str, pattern: str) -> Path | None:
-    """The first such file inside an installed package, found without importing it."""
+    """The first file of an installed package that matches `pattern`; the package is not imported."""
     spec = find_spec(module)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for found in sorted(Path(folder).glob(pattern)):
-            return found
+        for path in sorted(Path(folder).glob(pattern)):
+            return path
     return None
 
 
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
-    with translate_os_errors(path), path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    with translate_os_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def provenance_record(
@@ -183,7 +183,7 @@ def provenance_record(
     counts: dict[str, int] | None = None,
     seconds: float,
 ) -> dict[str, Any]:
-    """What every artefact's meta.json carries: recipe, versions, commit, input hashes, counts, time taken."""
+    """The part of meta.json that every artefact has: recipe, version, commit, input hashes, counts, duration."""
     return {
         "recipe": recipe,
         "smalltale_version": __version__,
@@ -197,9 +197,9 @@ def provenance_record(
 
 @cache
 def git_commit() -> str | None:
-    """The commit this code was checked out at, None for an installed package."""
+    """The commit of this checkout; None for an installed package."""
     try:
-        asked = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
@@ -207,4 +207,4 @@ def git_commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    return completed.stdout.strip() if completed.returncode == 0 else None

@@ -81,22 +81,22 @@ class ProgressHandler(logging.Handler):
                 self.close()
 
     def start_or_resume_stage(self, name: str, done: float, total: float | None) -> Task:
-        """The stage of that name, innermost from now on; a new one is kept below the last unfinished stage only."""
+        """The stage of that name, innermost from now on; a new one is shown below the last unfinished stage only."""
         tasks = self.progress.tasks
         names = [task.description for task in tasks]
         if name in names:
-            kept = tasks[: names.index(name) + 1]
+            shown = tasks[: names.index(name) + 1]
         else:
-            kept = [task for task in tasks if task.total is not None][-1:]
-            printed_at = time.monotonic() if kept else float("-inf")
+            shown = [task for task in tasks if task.total is not None][-1:]
+            printed_at = time.monotonic() if shown else float("-inf")
             # A resumed run starts at `done`, so its speed counts only what it does from here.
             self.progress.add_task(name, completed=done, total=total, figures=(), printed_at=printed_at)
-            kept.append(self.progress.tasks[-1])
-        kept_ids = {task.id for task in kept}
+            shown.append(self.progress.tasks[-1])
+        shown_ids = {task.id for task in shown}
         for task in tasks:
-            if task.id not in kept_ids:
+            if task.id not in shown_ids:
                 self.progress.remove_task(task.id)
-        return kept[-1]
+        return shown[-1]
 
     def print_line(self, task: Task) -> None:
         """Print a stage's state, unless it was printed a moment ago; a short stage inside another is never printed."""

@@ -1,14 +1,14 @@
 """Prompt files: the beginnings of stories that a model completes.
 
-In: CSV (column prompt), YAML list, JSONL or plain text. Out: the prompts in their order, each once.
-Beware: a prompt is kept to the letter, a space at its end included; only exact repetitions fall together.
+Input: CSV (column prompt), YAML list, JSONL or plain text. Output: the distinct prompts in their order.
+Pitfall: a prompt is kept exactly, including trailing white space; only exact repetitions are merged.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
+import itertools
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -19,47 +19,47 @@ from typing import Any
 import yaml
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import atomic_file, read_jsonl, read_text
+from smalltale.files import read_jsonl, read_text, write_jsonl
 
 MIN_PROMPT_WORDS = 8
 LEAK_WORDS = 13
-"""Words in a row that a prompt shares with a training story from which it counts as leaked; GPT-3 (arXiv 2005.14165) used 13."""
+"""A prompt that shares this many consecutive words with a training story counts as leaked; GPT-3 (arXiv 2005.14165) used 13."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """A prompt that stands in a training text."""
+    """A prompt that occurs in a training text."""
 
     prompt: int
     """Index of the prompt."""
     story: int
-    """Index of the first story that holds it."""
+    """Index of the first story that contains it."""
     words: int
-    """Words in a row they share, from the first shared run on."""
+    """Length of the first run of words that they share."""
     span: str
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The distinct prompts of a file. Raises FileProblem for one that holds none or is of another form."""
+    """The distinct prompts of a file. Raises FileProblem for a file without prompts or of an unsupported type."""
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        found = read_csv_prompts(path)
+        prompts = read_csv_prompts(path)
     elif suffix in {".yaml", ".yml"}:
-        found = read_yaml_prompts(path)
+        prompts = read_yaml_prompts(path)
     elif suffix == ".jsonl":
-        found = [each.get("prompt") if isinstance(each, dict) else each for each in read_jsonl(path)]
+        prompts = [row.get("prompt") if isinstance(row, dict) else row for row in read_jsonl(path)]
     elif suffix == ".txt":
-        found = [line for line in read_text(path).splitlines() if line.strip()]
+        prompts = [line for line in read_text(path).splitlines() if line.strip()]
     else:
-        raise FileProblem(f"{path}: prompts are read from .csv, .yaml, .jsonl or .txt; rename or convert it")
-    for number, prompt in enumerate(found, 1):
+        raise FileProblem(f"{path}: unsupported file type; use .csv, .yaml, .jsonl or .txt")
+    for number, prompt in enumerate(prompts, 1):
         if not isinstance(prompt, str) or not prompt.strip():
             raise FileProblem(
                 f"{path}: prompt {number} is not text ({prompt!r}); give every prompt some words"
             )
-    if not found:
-        raise FileProblem(f"{path} holds no prompt; give at least one")
-    return list(dict.fromkeys(found))
+    if not prompts:
+        raise FileProblem(f"{path} has no prompts; give at least one")
+    return list(dict.fromkeys(prompts))
 
 
 def read_csv_prompts(path: Path) -> list[Any]:
@@ -71,93 +71,93 @@ def read_csv_prompts(path: Path) -> list[Any]:
 
 
 def read_yaml_prompts(path: Path) -> list[Any]:
-    """A list of texts."""
+    """The entries of a YAML list."""
     try:
-        found = yaml.safe_load(read_text(path))
+        prompts = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
-        raise FileProblem(f"{path} is not YAML ({error}); mend that line") from error
-    if not isinstance(found, list):
+        raise FileProblem(f"{path} is not YAML ({error}); correct that line") from error
+    if not isinstance(prompts, list):
         raise FileProblem(
-            f"{path} holds a {type(found).__name__}, not a list of prompts; begin each with '- '"
+            f"{path} has a {type(prompts).__name__}, not a list of prompts; begin each prompt with '- '"
         )
-    return found
+    return prompts
 
 
 def make_prompts(stories: Sequence[str], count: int, seed: int) -> list[str]:
     """Beginnings of `count` different stories, cut between two words after a third to two thirds of their length.
 
-    Half of them end with a sentence, half in the middle of one, as the TinyStories paper has both.
-    Raises SmalltaleError where fewer stories are long enough.
+    Half of them end with a sentence, half in the middle of one, like the prompts of the TinyStories paper.
+    Raises SmalltaleError if fewer stories are long enough.
     """
-    chosen = random.Random(seed)
-    order = chosen.sample(range(len(stories)), len(stories))
+    generator = random.Random(seed)
+    order = generator.sample(range(len(stories)), len(stories))
     prompts: dict[str, None] = {}
     for index in order:
         if len(prompts) == count:
             break
-        prompt = cut_beginning(stories[index], at_sentence=len(prompts) % 2 == 0, chosen=chosen)
+        prompt = cut_beginning(stories[index], at_sentence=len(prompts) % 2 == 0, generator=generator)
         if prompt is not None:
             prompts[prompt] = None
     if len(prompts) < count:
         raise SmalltaleError(
-            f"only {len(prompts)} of {len(stories)} stories are long enough for a prompt, {count} are wanted; give more"
+            f"only {len(prompts)} of {len(stories)} stories are long enough for a prompt, {count} are needed; give more"
         )
     return list(prompts)
 
 
-def cut_beginning(story: str, *, at_sentence: bool, chosen: random.Random) -> str | None:
-    """The beginning of a story, or None where it is too short."""
-    words = [match.end() for match in re.finditer(r"\S+", story)]
-    if len(words) < 3 * MIN_PROMPT_WORDS:
+def cut_beginning(story: str, *, at_sentence: bool, generator: random.Random) -> str | None:
+    """The beginning of a story, or None if the story is too short."""
+    word_ends = [match.end() for match in re.finditer(r"\S+", story)]
+    if len(word_ends) < 3 * MIN_PROMPT_WORDS:
         return None
-    least, most = len(words) // 3, 2 * len(words) // 3
+    middle_third = word_ends[len(word_ends) // 3 : 2 * len(word_ends) // 3]
     if at_sentence:
-        ends = [end for end in words[least:most] if story[:end].rstrip("\"'”’")[-1:] in ".!?"]
+        ends = [end for end in middle_third if story[:end].rstrip("\"'”’")[-1:] in ".!?"]
         return story[: ends[0]] if ends else None
-    inside = [end for end in words[least:most] if story[end - 1].isalpha()]
-    return story[: chosen.choice(inside)] if inside else None
+    ends = [end for end in middle_third if story[end - 1].isalpha()]
+    return story[: generator.choice(ends)] if ends else None
 
 
 def write_prompts(path: Path, prompts: Sequence[str]) -> None:
-    """Write prompts as JSONL, one `{"prompt": …}` a line."""
-    with atomic_file(path) as temporary:
-        lines = (json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts)
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    """Write prompts as JSONL, one `{"prompt": …}` per line."""
+    write_jsonl(path, ({"prompt": prompt} for prompt in prompts))
 
 
 def find_leaked_prompts(prompts: Sequence[str], stories: Iterable[str]) -> list[Leak]:
-    """The prompts of which a run of 13 words, or all words of a shorter one, stands in a story; the first story each."""
-    wanted: dict[tuple[str, ...], list[int]] = {}
-    lengths: set[int] = set()
-    said = [split_words(prompt) for prompt in prompts]
-    for index, each in enumerate(said):
-        length = min(LEAK_WORDS, len(each))
-        lengths.add(length)
-        for start in range(len(each) - length + 1):
-            wanted.setdefault(tuple(each[start : start + length]), []).append(index)
-    found: dict[int, Leak] = {}
+    """The prompts that share LEAK_WORDS consecutive words (or all words of a shorter one) with a story; the first story each."""
+    prompts_by_run: dict[tuple[str, ...], list[int]] = {}
+    run_lengths: set[int] = set()
+    prompt_words = [lowercase_words(prompt) for prompt in prompts]
+    for index, words in enumerate(prompt_words):
+        length = min(LEAK_WORDS, len(words))
+        run_lengths.add(length)
+        for start in range(len(words) - length + 1):
+            prompts_by_run.setdefault(tuple(words[start : start + length]), []).append(index)
+    leaks: dict[int, Leak] = {}
     for number, story in enumerate(stories):
-        told = split_words(story)
-        for length in lengths - {0}:
-            for start in range(len(told) - length + 1):
-                run = tuple(told[start : start + length])
-                for index in wanted.get(run, ()):
-                    if index not in found:
-                        found[index] = extend_leak(index, number, said[index], told, run, start)
-    return [found[index] for index in sorted(found)]
+        words = lowercase_words(story)
+        for length in run_lengths - {0}:
+            for start in range(len(words) - length + 1):
+                run = tuple(words[start : start + length])
+                for index in prompts_by_run.get(run, ()):
+                    if index not in leaks:
+                        leaks[index] = measure_leak(index, number, prompt_words[index], words[start:], length)
+    return [leaks[index] for index in sorted(leaks)]
 
 
-def extend_leak(
-    prompt: int, story: int, said: list[str], told: list[str], run: tuple[str, ...], start: int
+def measure_leak(
+    prompt: int, story: int, prompt_words: list[str], story_words: list[str], length: int
 ) -> Leak:
-    """How far a shared run goes on."""
-    place = next(at for at in range(len(said)) if tuple(said[at : at + len(run)]) == run)
-    length = len(run)
-    while said[place + length : place + length + 1] == told[start + length : start + length + 1] != []:
-        length += 1
-    return Leak(prompt=prompt, story=story, words=length, span=" ".join(said[place : place + length]))
+    """The full length of a shared run, of which the first `length` words of `story_words` are the beginning."""
+    run = story_words[:length]
+    start = next(at for at in range(len(prompt_words)) if prompt_words[at : at + length] == run)
+    shared = itertools.takewhile(
+        lambda pair: pair[0] == pair[1], zip(prompt_words[start:], story_words, strict=False)
+    )
+    span = [word for word, _ in shared]
+    return Leak(prompt=prompt, story=story, words=len(span), span=" ".join(span))
 
 
-def split_words(text: str) -> list[str]:
+def lowercase_words(text: str) -> list[str]:
     """The words of a text, in lower case, without punctuation."""
     return re.findall(r"\w+", text.lower())

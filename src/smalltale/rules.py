@@ -1,7 +1,7 @@
-"""The hackathon's rules as data: weight classes, limits, dates. Nothing else in smalltale writes these numbers.
+"""The hackathon's rules as data: weight classes, limits, dates. No other module repeats these numbers.
 
-In: an edition's TOML file, or nothing. Out: a frozen Rules.
-Beware: days are counted Anywhere on Earth (AOE, UTC-12), not in the server's zone.
+Input: an edition's TOML file, or nothing. Output: a frozen Rules.
+Pitfall: days are calendar days Anywhere on Earth (AOE, UTC-12), not in the server's time zone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -19,31 +19,31 @@ from smalltale.errors import RecipeError, SmalltaleError
 
 AOE = timezone(timedelta(hours=-12), "AOE")
 SERVER_TABLES = {"edition", "prompt_set"}
-"""Tables of an edition's file that are not rules (hackathon/editions.py reads them)."""
+"""Tables of an edition's file that are not rules (server/editions/editions.py reads them)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightClass:
-    """One division of the contest."""
+    """A division of the contest."""
 
     name: str
     max_parameters: int
-    """Counted parameters (model/count.py), inclusive."""
+    """Limit of counted parameters (counting/count.py), inclusive."""
     hardware: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareClass:
-    """Words that, found in a team's declared hardware, slot it into a weight class."""
+    """Words in a team's declared hardware that assign it to a weight class."""
 
     weight_class: str
     words: tuple[str, ...]
-    """Compared without regard to case."""
+    """Case-insensitive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """One edition's rules; the defaults are the first edition's."""
+    """Rules of an edition; the defaults are those of the first."""
 
     weight_classes: tuple[WeightClass, ...] = (
         WeightClass(
@@ -57,10 +57,10 @@ class Rules:
         WeightClass(name="large", max_parameters=120_000_000, hardware="high-end GPUs, several GPUs"),
     )
     criteria: tuple[str, ...] = ("grammar", "creativity", "consistency", "plot")
-    """What the judge scores, beside the age group of the writer."""
+    """What the judge scores, in addition to the age group of the writer."""
     team_size: int = 2
     team_lock_days: int = 7
-    """Teams are formed and declared within this many days of the start."""
+    """Days from the start in which teams may change."""
     completions_per_prompt: int = 4
     hand_ins_per_day: int = 1
     final_hand_ins: int = 1
@@ -106,52 +106,51 @@ class Rules:
             ),
         ),
     )
-    """Which declared hardware slots into which class: the first row with a word in it decides, else the smallest class."""
-    start: date = field(default=date(2025, 3, 1))
-    end: date = field(default=date(2025, 4, 7))
+    """The first row with a word of the declared hardware decides; the smallest class if none has."""
+    start: date = date(2025, 3, 1)
+    end: date = date(2025, 4, 7)
     """The last day, Anywhere on Earth."""
 
     def weight_class(self, name: str) -> WeightClass:
-        """The class of that name. Raises SmalltaleError for an unknown one."""
+        """The class of that name. Raises SmalltaleError for an unknown name."""
         for weight_class in self.weight_classes:
             if weight_class.name == name:
                 return weight_class
-        known = ", ".join(weight_class.name for weight_class in self.weight_classes)
-        raise SmalltaleError(f"there is no weight class {name!r}; choose one of: {known}")
+        names = ", ".join(weight_class.name for weight_class in self.weight_classes)
+        raise SmalltaleError(f"there is no weight class {name!r}; choose one of: {names}")
 
     def class_for(self, counted_parameters: int) -> WeightClass | None:
-        """The smallest class that admits so many counted parameters, None above all of them."""
-        for weight_class in sorted(self.weight_classes, key=lambda each: each.max_parameters):
+        """The smallest class that admits a model of this count; None if all are too small."""
+        for weight_class in sorted(self.weight_classes, key=lambda row: row.max_parameters):
             if counted_parameters <= weight_class.max_parameters:
                 return weight_class
         return None
 
     def class_for_hardware(self, declared: str) -> WeightClass:
-        """The class that a team's hardware slots it into; organisers confirm it."""
+        """The class that a team's hardware suggests; organisers confirm it."""
         padded = f" {declared.casefold()} "
         for row in self.hardware:
             if any(word.casefold() in padded for word in row.words):
                 return self.weight_class(row.weight_class)
-        return min(self.weight_classes, key=lambda each: each.max_parameters)
+        return min(self.weight_classes, key=lambda weight_class: weight_class.max_parameters)
 
     def classes_open_to(self, slotted: str) -> list[WeightClass]:
-        """The classes a team of that slot may enter: its own, and every larger one."""
-        floor = self.weight_class(slotted).max_parameters
-        return [each for each in self.weight_classes if each.max_parameters >= floor]
+        """The classes that a team assigned to class `slotted` may enter: its own and every larger one."""
+        own_limit = self.weight_class(slotted).max_parameters
+        return [row for row in self.weight_classes if row.max_parameters >= own_limit]
 
     def opens(self) -> datetime:
-        """The instant the edition begins, in UTC: the first moment of `start` Anywhere on Earth."""
+        """Start of the edition in UTC: the first moment of `start` Anywhere on Earth."""
         return datetime(self.start.year, self.start.month, self.start.day, tzinfo=AOE).astimezone(UTC)
 
     def teams_lock(self) -> datetime:
-        """The instant from which teams no longer change."""
+        """Instant from which teams no longer change."""
         return self.opens() + timedelta(days=self.team_lock_days)
 
     def deadline(self) -> datetime:
-        """The instant the edition ends, in UTC: the last moment of `end` Anywhere on Earth."""
-        return datetime(self.end.year, self.end.month, self.end.day, tzinfo=AOE).astimezone(UTC) + timedelta(
-            days=1
-        )
+        """End of the edition in UTC: the last moment of `end` Anywhere on Earth."""
+        last_day = datetime(self.end.year, self.end.month, self.end.day, tzinfo=AOE)
+        return last_day.astimezone(UTC) + timedelta(days=1)
 
 
 def aoe_day(instant: datetime) -> date:
@@ -160,35 +159,35 @@ def aoe_day(instant: datetime) -> date:
 
 
 def parse_rules(text: str, where: str) -> Rules:
-    """An edition's rules from TOML text; keys are the fields of Rules, weight classes and hardware are tables.
+    """Rules from the TOML text of an edition; its keys are the fields of Rules, with tables for weight classes and hardware.
 
-    `where` names the text in a message. Raises RecipeError.
+    `where` names the text in messages. Raises RecipeError.
     """
     try:
         return rules_from_table(tomllib.loads(text), where)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{where} is not TOML: {error}; mend that line") from error
+        raise RecipeError(f"{where} is not TOML: {error}; correct that line") from error
 
 
 def rules_from_table(table: Mapping[str, Any], where: str) -> Rules:
-    """Rules from an edition's table; [edition] and [[prompt_set]] are the server's and are left alone. Raises RecipeError."""
-    known = {each.name for each in fields(Rules)}
+    """Rules from an edition's table; [edition] and [[prompt_set]] belong to the server and are skipped. Raises RecipeError."""
+    names = {field.name for field in fields(Rules)}
     for key in table:
-        if key not in known | SERVER_TABLES:
-            near = difflib.get_close_matches(key, known, n=1)
+        if key not in names | SERVER_TABLES:
+            near = difflib.get_close_matches(key, names, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise RecipeError(
-                f"{where}: unknown rule {key!r}; {hint}the rules are: {', '.join(sorted(known))}"
+                f"{where}: unknown rule {key!r}; {hint}the rules are: {', '.join(sorted(names))}"
             )
     try:
         rules = TypeAdapter(Rules).validate_python(
-            {key: value for key, value in table.items() if key in known}
+            {key: value for key, value in table.items() if key in names}
         )
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        location = ".".join(str(part) for part in first["loc"])
         raise RecipeError(
-            f"{where}: {place} = {first['input']!r}: {first['msg']}; see docs/rules.md for its form"
+            f"{where}: {location} = {first['input']!r}: {first['msg']}; see docs/rules.md for the format"
         ) from error
     validate_rules(rules, where)
     return rules
@@ -209,8 +208,9 @@ def validate_rules(rules: Rules, where: str) -> None:
     ):
         if getattr(rules, name) < 1:
             raise RecipeError(f"{where}: {name} = {getattr(rules, name)}; it must be at least 1")
+    names = {weight_class.name for weight_class in rules.weight_classes}
     for row in rules.hardware:
-        if row.weight_class not in {each.name for each in rules.weight_classes}:
+        if row.weight_class not in names:
             raise RecipeError(
-                f"{where}: the hardware table names {row.weight_class!r}, which is no weight class; use one of them"
+                f"{where}: the hardware table names {row.weight_class!r}, which is not a weight class; use one of: {', '.join(sorted(names))}"
             )

@@ -1,7 +1,7 @@
-"""What can be seen in one story without a model: loops, its ending, an echoed prompt, words meant for the judge.
+"""Signals of a single story that need no model: repeated sentences, its ending, an echoed prompt, text addressed to a judge.
 
-In: text. Out: plain facts.
-Beware: these are hints for people and warnings for contestants; none of them refuses a hand-in.
+Input: text. Output: counts, shares, spans.
+Note: they are hints for people and warnings for contestants; none of them refuses a submission.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JUDGE_DIRECTED = re.compile(
             r"\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:instructions?|rubric|criteria|above|previous)\b",
             r"\b(?:text|story|exercise|completion) above\b",
             r"\b(?:copy|repeat|use) th(?:e|is|ese) (?:marks?|scores?|grades?)\b",
-            # whoever reads it for a mark
+            # addressing the reader who marks it
             rf"\b(?:as|dear|you are|you're)\s+(?:an?\s+|the\s+)?{GRADER}\b",
             rf"\b(?:note|message|instructions?|reminder)\s+(?:to|for)\s+(?:the\s+|all\s+|any\s+|my\s+)?(?:{GRADER}|teacher|assistant)\b",
             r"\b(?:teacher's note|student's (?:text|part)|json|rubric|system prompt|language model)\b",
@@ -43,130 +43,48 @@ JUDGE_DIRECTED = re.compile(
     ),
     re.IGNORECASE | re.MULTILINE,
 )
-"""Of a text in plain letters. Every repetition is bounded, because whoever writes the text may want it to take long."""
+"""Matched against the text folded to Latin letters. Every repetition is bounded: the text is untrusted and may aim at slow matching."""
 SQUEEZED = re.compile(
     r"(?:ignore|disregard|forget)(?:all|any|the|my|your|these|those)?(?:previous|prior|above|earlier)?(?:instruction|rubric)"
     r"|dear(?:judge|grader|examiner|evaluator)|(?:10|ten)outof(?:10|ten)"
     r"|(?:give|rate|score|grade)(?:this|the|my|it|a)?(?:story|text|piece)?(?:a|an)?(?:10|ten|perfectscore|fullmarks|highestscore)(?!\d)"
 )
-"""Of its letters and digits alone: words pulled apart or run together."""
-LIKE_LATIN = [
-    "аa",
-    "вb",
-    "гr",
-    "еe",
-    "ѕs",
-    "іi",
-    "јj",
-    "кk",
-    "ӏl",
-    "мm",
-    "нh",
-    "оo",
-    "пn",
-    "рp",
-    "сc",
-    "тt",
-    "уy",
-    "хx",
-    "һh",
-    "ԁd",
-    "ԛq",
-    "ԝw",
-    "ѵv",
-    "αa",
-    "βb",
-    "γy",
-    "εe",
-    "ηn",
-    "ιi",
-    "κk",
-    "νv",
-    "οo",
-    "ρp",
-    "τt",
-    "υu",
-    "χx",
-    "ωw",
-    "ոn",
-    "սu",
-    "հh",
-    "օo",
-    "ցg",
-    "ᴀa",
-    "ʙb",
-    "ᴄc",
-    "ᴅd",
-    "ᴇe",
-    "ɢg",
-    "ʜh",
-    "ɪi",
-    "ᴊj",
-    "ᴋk",
-    "ʟl",
-    "ᴍm",
-    "ɴn",
-    "ᴏo",
-    "ᴘp",
-    "ʀr",
-    "ᴛt",
-    "ᴜu",
-    "ᴠv",
-    "ᴡw",
-    "ʏy",
-    "ᴢz",
-    "ıi",
-    "ɑa",
-    "ɡg",
-    "øo",
-    "łl",
-    "‹<",
-    "›>",
-    "〈<",
-    "〉>",
-    "⟨<",
-    "⟩>",
-    "≺<",
-    "≻>",
-    "’'",
-    "‘'",
-    "ʼ'",
-    '“"',
-    '”"',
-    "∕/",
-    "⁄/",
-    "ǀ|",
-    "∣|",
-]
-LATIN = {each[0]: each[1] for each in LIKE_LATIN} | {
-    chr(first + place): letter
-    for first in (0x1F150, 0x1F170, 0x1F1E6)
-    for place, letter in enumerate(string.ascii_lowercase)
+"""Matched against the letters and digits alone, to see through words that are spaced out or run together."""
+LIKE_LATIN = (
+    "аa вb гr еe ѕs іi јj кk ӏl мm нh оo пn рp сc тt уy хx һh ԁd ԛq ԝw ѵv αa βb γy εe ηn ιi κk νv οo ρp τt "
+    "υu χx ωw ոn սu հh օo ցg ᴀa ʙb ᴄc ᴅd ᴇe ɢg ʜh ɪi ᴊj ᴋk ʟl ᴍm ɴn ᴏo ᴘp ʀr ᴛt ᴜu ᴠv ᴡw ʏy ᴢz ıi ɑa ɡg øo łl "
+    "‹< ›> 〈< 〉> ⟨< ⟩> ≺< ≻> ’' ‘' ʼ' “\" ”\" ∕/ ⁄/ ǀ| ∣|"
+)
+"""Pairs of a look-alike and the Latin character that it looks like."""
+LATIN = {pair[0]: pair[1] for pair in LIKE_LATIN.split()} | {
+    chr(first + offset): letter
+    for first in (0x1F150, 0x1F170, 0x1F1E6)  # circled, squared and regional-indicator letters
+    for offset, letter in enumerate(string.ascii_lowercase)
 }
-"""Signs that look like another, for those that Unicode itself does not call its variant (NFKD)."""
+"""The Latin character of each look-alike that Unicode's NFKD does not already map to it."""
 DIGITS_AS_LETTERS = str.maketrans("013457", "oieast")
 BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters and signs that no reader sees: the Hangul fillers and the empty Braille cell."""
+"""Characters of a visible category that show nothing: the Hangul fillers and the empty Braille cell."""
 BLANK_MARKS = "\u034f\u180b\u180c\u180d\u180f"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SELECTORS = (range(0xFE00, 0xFE10), range(0xE0000, 0xE1000))
-"""Variation selectors and tags, which show nothing and may carry a hidden text."""
+"""Variation selectors and tags, which show nothing and can carry hidden text."""
 
 
 def split_sentences(story: str) -> list[str]:
-    """The sentences of a story, white space at their ends removed."""
-    found = (match.group().strip() for match in SENTENCE.finditer(story))
-    return [sentence for sentence in found if sentence]
+    """The sentences of a story, stripped."""
+    matches = (match.group().strip() for match in SENTENCE.finditer(story))
+    return [sentence for sentence in matches if sentence]
 
 
 def count_repeated_sentences(story: str) -> int:
-    """How many sentences repeat an earlier one of at least four words."""
+    """Number of sentences that repeat an earlier one of at least four words."""
     seen: set[str] = set()
     repeated = 0
     for sentence in split_sentences(story):
-        repeat_words = re.findall(r"\w+", sentence.lower())
-        key = " ".join(repeat_words)
-        if len(repeat_words) >= 4 and key in seen:
+        words = re.findall(r"\w+", sentence.lower())
+        key = " ".join(words)
+        if len(words) >= 4 and key in seen:
             repeated += 1
         seen.add(key)
     return repeated
@@ -190,85 +108,86 @@ def split_words(text: str) -> list[str]:
 
 
 def word_bigrams(text: str) -> set[tuple[str, str]]:
-    """The pairs of neighbouring words."""
-    said = split_words(text)
-    return set(itertools.pairwise(said))
+    """The pairs of adjacent words."""
+    return set(itertools.pairwise(split_words(text)))
 
 
-def repeated_ngram_share(said: list[str], length: int = 4) -> float:
-    """Share of the word runs of that length that stood earlier in the text."""
-    runs = [tuple(said[place : place + length]) for place in range(len(said) - length + 1)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+def repeated_ngram_share(words: list[str], length: int = 4) -> float:
+    """Share of the n-grams of that length that occur earlier in the text."""
+    ngrams = [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]
+    return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
 def find_names(text: str) -> set[str]:
-    """Words that look like names: written with a capital inside a sentence, and never small in this text."""
-    small = set(re.findall(r"\b[a-z]+\b", text))
-    inside = re.findall(r"(?<=[a-z,] )([A-Z][a-z]+)\b", text)
-    return {each for each in inside if each.lower() not in small}
+    """Words that look like names: capitalised inside a sentence, and never in lower case in this text."""
+    lower_case = set(re.findall(r"\b[a-z]+\b", text))
+    capitalised = re.findall(r"(?<=[a-z,] )([A-Z][a-z]+)\b", text)
+    return {word for word in capitalised if word.lower() not in lower_case}
 
 
 def pronoun_share(text: str) -> float | None:
-    """Share of she among he and she (their forms counted); None where there is neither."""
-    said = split_words(text)
-    she = sum(each in {"she", "her", "hers", "herself"} for each in said)
-    he = sum(each in {"he", "him", "his", "himself"} for each in said)
+    """Share of she among all forms of he and she; None without either."""
+    words = split_words(text)
+    she = sum(word in {"she", "her", "hers", "herself"} for word in words)
+    he = sum(word in {"he", "him", "his", "himself"} for word in words)
     return she / (she + he) if she + he else None
 
 
 def echoes_prompt(prompt: str, completion: str) -> bool:
-    """Whether a completion begins with its prompt again."""
+    """Whether a completion starts by repeating its prompt."""
     return completion.strip().startswith(prompt.strip())
 
 
 def strip_prompt_and_end_mark(prompt: str, completion: str) -> str:
-    """The completion without its prompt repeated before it and without what follows the end-of-story mark."""
+    """The completion without a repeated prompt in front and without anything after the end-of-story mark."""
     text = completion.strip()
     return text.removeprefix(prompt.strip()).partition(END_OF_STORY)[0].strip()
 
 
 def find_judge_directed_text(story: str) -> list[str]:
-    """The passages that speak to a judge instead of a child."""
-    return [story[begin:end].strip() for begin, end in find_judge_directed_spans(story)]
+    """The passages that address a judge instead of telling the story."""
+    return [story[start:end].strip() for start, end in find_judge_directed_spans(story)]
 
 
 def find_judge_directed_spans(story: str) -> list[tuple[int, int]]:
-    """Where a text speaks to a judge: begin and end of each passage, in order.
+    """Start and end of each passage that addresses a judge, in order.
 
-    Seen through letters of other alphabets, marks on letters, what is not drawn, and words pulled apart or run together;
-    not in other languages nor in a cipher.
+    Sees through letters of other alphabets, diacritics, invisible characters, and words spaced out or run together; not
+    through other languages or ciphers.
     """
-    plain, places = fold_to_latin(story)
-    kept = [place for place, each in enumerate(plain) if each.isalnum()]
-    near = "".join(plain[place] for place in kept).lower()
-    found = [(places[each.start()], places[each.end() - 1]) for each in JUDGE_DIRECTED.finditer(plain)]
-    for text in (near, near.translate(DIGITS_AS_LETTERS)):
-        matches = SQUEEZED.finditer(text)
-        found += [(places[kept[each.start()]], places[kept[each.end() - 1]]) for each in matches]
-    return sorted({(begin, end + 1) for begin, end in found})
+    folded, offsets = fold_to_latin(story)
+    alphanumeric = [index for index, char in enumerate(folded) if char.isalnum()]
+    squeezed = "".join(folded[index] for index in alphanumeric).lower()
+    spans = [(offsets[match.start()], offsets[match.end() - 1]) for match in JUDGE_DIRECTED.finditer(folded)]
+    for text in (squeezed, squeezed.translate(DIGITS_AS_LETTERS)):
+        spans += [
+            (offsets[alphanumeric[match.start()]], offsets[alphanumeric[match.end() - 1]])
+            for match in SQUEEZED.finditer(text)
+        ]
+    return sorted({(start, last + 1) for start, last in spans})
 
 
 def fold_to_latin(text: str) -> tuple[str, Sequence[int]]:
-    """A text as it is read, in plain Latin letters without marks, and for each of them its place in the text."""
+    """The visible text in plain Latin letters without diacritics, and the offset in `text` of each of its characters."""
     if text.isascii() and not CONTROL.search(text):
         return text, range(len(text))
-    letters, places = [], []
-    for place, each in enumerate(text):
-        for part in each if each.isascii() else unicodedata.normalize("NFKD", each):
+    letters, offsets = [], []
+    for offset, char in enumerate(text):
+        for part in char if char.isascii() else unicodedata.normalize("NFKD", char):
             if is_rendered(part) and not unicodedata.combining(part):
                 letters.append(LATIN.get(part.lower(), part))
-                places.append(place)
-    return "".join(letters), places
+                offsets.append(offset)
+    return "".join(letters), offsets
 
 
 def is_rendered(character: str) -> bool:
-    """Whether a character shows anything, or is white space: controls, joiners, selectors and tags do not."""
+    """Whether a character shows anything or is white space: controls, joiners, selectors and tags do not."""
     if character in "\n\t":
         return True
-    unseen = character in BLANK_LETTERS + BLANK_MARKS or any(ord(character) in each for each in SELECTORS)
-    return not unseen and unicodedata.category(character) not in {"Cc", "Cf", "Co", "Cs"}
+    is_blank = character in BLANK_LETTERS + BLANK_MARKS or any(ord(character) in codes for codes in SELECTORS)
+    return not is_blank and unicodedata.category(character) not in {"Cc", "Cf", "Co", "Cs"}
 
 
 def has_visible_text(text: str) -> bool:
-    """Whether a text has anything a reader would see."""
-    return any(unicodedata.category(each)[0] in "LNPS" and each not in BLANK_LETTERS for each in text)
+    """Whether a text has any visible character."""
+    return any(unicodedata.category(char)[0] in "LNPS" and char not in BLANK_LETTERS for char in text)

@@ -1,4 +1,4 @@
-"""The hand-in between the two sides: read and written (table.py), declared (declaration.py), checked (gate.py)."""
+"""A submission file: its table (table.py), its declaration (declaration.py), and the check of both (validate.py)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +39,6 @@ __all__ = [
 
 
 def write_submission(path: Path, rows: Sequence[Completion], declaration: dict[str, Any]) -> None:
-    """Write a hand-in as CSV, JSONL or Parquet by the path's ending, and `submission.json` beside it."""
+    """Write a submission as CSV, JSONL or Parquet by the path's extension, and `submission.json` next to it."""
     write_table(path, rows)
     write_declaration(path, declaration)

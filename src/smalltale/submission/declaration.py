@@ -1,7 +1,7 @@
-"""`submission.json`, which declares a hand-in: who, in which class, with which model, trained on what.
+"""`submission.json`, the declaration of a submission: team, weight class, model, training data.
 
-In: the file beside a hand-in. Out: what an organiser would refuse or ask about.
-Beware: it is the team's word; the organiser's own checks (a finalist's model is counted and run again) stand apart.
+Input: the file next to a submission. Output: errors that an organiser would refuse, and the fields left open.
+Pitfall: it is only the team's claim; a finalist's model is counted and run again by the organiser (server/verification).
 """
 
 from __future__ import annotations
@@ -15,70 +15,76 @@ from smalltale.files import read_json, write_json
 from smalltale.rules import Rules
 from smalltale.submission.table import SubmissionIssue
 
-ASKED = {
+FIX_BY_FIELD = {
     "team": "name your team",
-    "hardware": "copy what stands under machine in: smalltale doctor --json",
+    "hardware": "copy the part machine from: smalltale doctor --json",
     "weight_class": "name the class you enter",
     "counted_parameters": "run: smalltale count CHECKPOINT",
     "model_hash": "run: sha256sum model.safetensors",
     "data": "list the training data, for example TinyStories",
-    "trained_from_scratch": "declare it; only models trained from scratch may be handed in",
+    "trained_from_scratch": "declare it; only models trained from scratch may be submitted",
     "run_record_hash": "run: sha256sum meta.json, in the checkpoint",
 }
+"""The fields that a declaration should have, and how to get each."""
 
 
-def write_declaration(hand_in: Path, declaration: dict[str, Any]) -> None:
-    """Write `submission.json` beside a hand-in."""
-    write_json(declaration_path(hand_in), {"kind": "submission", "format": 1, **declaration})
+def write_declaration(submission: Path, declaration: dict[str, Any]) -> None:
+    """Write `submission.json` next to a submission."""
+    write_json(declaration_path(submission), {"kind": "submission", "format": 1, **declaration})
 
 
-def declaration_path(hand_in: Path) -> Path:
-    """Where a hand-in's declaration stands."""
-    return hand_in.with_name("submission.json")
+def declaration_path(submission: Path) -> Path:
+    """Path of a submission's declaration."""
+    return submission.with_name("submission.json")
 
 
-def check_declaration(hand_in: Path, rules: Rules) -> tuple[list[SubmissionIssue], list[SubmissionIssue]]:
-    """What is wrong with the declaration beside a hand-in, and what it leaves open."""
-    path = declaration_path(hand_in)
+def check_declaration(submission: Path, rules: Rules) -> tuple[list[SubmissionIssue], list[SubmissionIssue]]:
+    """Errors of the declaration next to a submission, and warnings for the fields it leaves open."""
+    path = declaration_path(submission)
     if not path.exists():
-        mend = "smalltale generate writes it; the form of the hackathon's page asks the same"
-        return [], [finding("file", f"no {path.name} stands beside {hand_in.name}", mend)]
+        fix = "smalltale generate writes it; the hackathon's submission form has the same fields"
+        return [], [SubmissionIssue(problem=f"there is no {path.name} next to {submission.name}", fix=fix)]
     try:
-        told = read_json(path)
-    except FileProblem as problem:
-        found, _, mend = str(problem).partition("; ")
-        return [finding("file", found, mend)], []
-    if not isinstance(told, dict):
-        return [finding("file", f"{path.name} is no object", "let smalltale generate write it")], []
-    open_ = [finding(name, "it is not declared", mend) for name, mend in ASKED.items() if not told.get(name)]
-    return errors_of(told, rules), open_
+        declaration = read_json(path)
+    except FileProblem as error:
+        problem, _, fix = str(error).partition("; ")
+        return [SubmissionIssue(problem=problem, fix=fix)], []
+    if not isinstance(declaration, dict):
+        problem = f"{path.name} is not a JSON object"
+        return [SubmissionIssue(problem=problem, fix="let smalltale generate write it")], []
+    warnings = [
+        field_issue(field, "is not declared", fix)
+        for field, fix in FIX_BY_FIELD.items()
+        if not declaration.get(field)
+    ]
+    return find_errors(declaration, rules), warnings
 
 
-def errors_of(told: dict[str, Any], rules: Rules) -> list[SubmissionIssue]:
-    """What is declared and cannot be right."""
+def find_errors(declaration: dict[str, Any], rules: Rules) -> list[SubmissionIssue]:
+    """Declared values that cannot be right."""
     errors = []
-    entered, count, model = (told.get(name) for name in ("weight_class", "counted_parameters", "model_hash"))
+    count, model_hash = declaration.get("counted_parameters"), declaration.get("model_hash")
     if count and (not isinstance(count, int) or count < 0):
-        errors.append(
-            finding("counted_parameters", f"{count!r:.60} is no number", ASKED["counted_parameters"])
-        )
+        problem = f"{count!r:.60} is not a number of parameters"
+        errors.append(field_issue("counted_parameters", problem, FIX_BY_FIELD["counted_parameters"]))
         count = None
-    if model and not re.fullmatch("[0-9a-fA-F]{64}", str(model)):
-        errors.append(finding("model_hash", f"{model!r:.80} is no SHA-256", ASKED["model_hash"]))
-    if entered:
+    if model_hash and not re.fullmatch("[0-9a-fA-F]{64}", str(model_hash)):
+        problem = f"{model_hash!r:.80} is not a SHA-256"
+        errors.append(field_issue("model_hash", problem, FIX_BY_FIELD["model_hash"]))
+    if class_name := declaration.get("weight_class"):
         try:
-            most = rules.weight_class(str(entered)).max_parameters
-        except SmalltaleError as problem:
-            found, _, mend = str(problem).partition("; ")
-            errors.append(finding("weight_class", found, mend))
+            limit = rules.weight_class(str(class_name)).max_parameters
+        except SmalltaleError as error:
+            problem, _, fix = str(error).partition("; ")
+            errors.append(field_issue("weight_class", problem, fix))
         else:
-            if count and count > most:
-                found = f"{count:,} are more than {entered} allows ({most:,})"
-                mend = "enter a larger class, or train a smaller model"
-                errors.append(finding("counted_parameters", found, mend))
+            if count and count > limit:
+                problem = f"{count:,} is over the limit of class {class_name} ({limit:,})"
+                fix = "enter a larger class, or train a smaller model"
+                errors.append(field_issue("counted_parameters", problem, fix))
     return errors
 
 
-def finding(key: str, found: str, mend: str) -> SubmissionIssue:
-    """Something about submission.json."""
-    return SubmissionIssue(row=None, column=f"{key} (submission.json)", problem=found, fix=mend)
+def field_issue(field: str, problem: str, fix: str) -> SubmissionIssue:
+    """An issue of one field of submission.json."""
+    return SubmissionIssue(problem=f"{field} in submission.json: {problem}", fix=fix)

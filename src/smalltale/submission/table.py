@@ -1,8 +1,8 @@
-"""A hand-in's file: CSV, Parquet or JSONL with the columns prompt and completion.
+"""A submission's file: CSV, Parquet or JSONL with the columns prompt and completion.
 
-In: a file. Out: a Table of its rows, and of all that is wrong with single ones.
-Beware: a cell is text, whatever a spreadsheet would make of it. Bytes that are no UTF-8 come out as lone surrogates,
-for the gate to name.
+Input: a file. Output: a SubmissionTable with its rows and the issues of single cells.
+Pitfall: a cell is text, whatever a spreadsheet would make of it. Bytes that are not UTF-8 become lone surrogates, which
+are then reported.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from smalltale.files import atomic_file, translate_os_errors, write_jsonl
 from smalltale.rules import Rules
 
 COLUMNS = ("prompt", "completion")
-MAX_CELL = 1_000_000
+MAX_CELL_CHARACTERS = 1_000_000
 MAX_ROWS = 100_000
-MAX_SHOWN = 60
+MAX_QUOTED = 60
 """Characters of a cell that a message quotes."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One story of a hand-in: the prompt it was asked to go on from, and how it goes on."""
+    """One row of a submission: a prompt and the story that continues it."""
 
     prompt: str
     completion: str
@@ -40,87 +40,91 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionIssue:
-    """One thing found in a hand-in."""
+    """A problem of a submission and how to fix it."""
 
-    row: int | None
-    """The data row, from 1; None where it is about the whole file."""
-    column: str
+    row: int | None = None
+    """The data row, from 1; None for the whole file."""
+    column: str | None = None
+    """None for a whole row or file."""
     problem: str
     fix: str
 
     def __str__(self) -> str:
-        where = f"row {self.row}, column {self.column}" if self.row is not None else f"column {self.column}"
-        return f"{where}: {self.problem}; {self.fix}"
+        parts = [f"row {self.row}"] if self.row is not None else []
+        parts += [f"column {self.column}"] if self.column is not None else []
+        location = f"{', '.join(parts)}: " if parts else ""
+        return f"{location}{self.problem}; {self.fix}"
 
 
 @dataclass(frozen=True)
 class SubmissionTable:
-    """What stands in a file."""
+    """The content of a submission's file."""
 
     rows: dict[int, Completion]
-    """By data row, from 1; a cell that is no text is empty here."""
-    problems: list[SubmissionIssue]
+    """By data row, from 1; a cell that is not text is empty here."""
+    issues: list[SubmissionIssue]
 
 
 @dataclass(frozen=True)
 class UnreadableRow:
-    """A row that could not be read as one."""
+    """A row that has no cells to check."""
 
-    found: str
-    mend: str
+    problem: str
+    fix: str
 
 
 def read_submission(path: Path) -> list[Completion]:
-    """The rows of a hand-in. Raises FileProblem where any of them is not a prompt and a completion."""
+    """The rows of a submission. Raises FileProblem if any of them is not a prompt and a completion."""
     table = read_table(path)
-    if table.problems:
-        raise FileProblem(f"{path}: {table.problems[0]}")
+    if table.issues:
+        raise FileProblem(f"{path}: {table.issues[0]}")
     return list(table.rows.values())
 
 
 def read_table(path: Path) -> SubmissionTable:
-    """The rows of a hand-in. Raises FileProblem where it is no table with both columns."""
+    """The rows of a submission. Raises FileProblem if it is not a table with both columns."""
     check_file_extension(path)
-    readers = {".csv": rows_of_csv, ".jsonl": rows_of_jsonl, ".parquet": rows_of_parquet}
-    found = readers[path.suffix.lower()](path)
-    if not found:
-        raise FileProblem(f"{path} has no rows; hand in the completions of every prompt")
-    if len(found) > MAX_ROWS:
-        raise FileProblem(f"{path} has {len(found):,} rows; hand in the completions alone")
+    readers = {".csv": read_csv_rows, ".jsonl": read_jsonl_rows, ".parquet": read_parquet_rows}
+    raw_rows = readers[path.suffix.lower()](path)
+    if not raw_rows:
+        raise FileProblem(f"{path} has no rows; submit the completions of every prompt")
+    if len(raw_rows) > MAX_ROWS:
+        raise FileProblem(f"{path} has {len(raw_rows):,} rows; submit the completions alone")
     rows: dict[int, Completion] = {}
-    problems: list[SubmissionIssue] = []
-    for number, row in enumerate(found, 1):
-        if isinstance(row, dict):
-            broken = {name: problem_of_cell(number, name, row.get(name)) for name in COLUMNS}
-            problems += [each for each in broken.values() if each is not None]
-            rows[number] = Completion(*("" if broken[name] else row[name] for name in COLUMNS))
-        else:
-            problems.append(SubmissionIssue(row=number, column="all", problem=row.found, fix=row.mend))
-    return SubmissionTable(rows, problems)
+    issues: list[SubmissionIssue] = []
+    for number, row in enumerate(raw_rows, 1):
+        if isinstance(row, UnreadableRow):
+            issues.append(SubmissionIssue(row=number, problem=row.problem, fix=row.fix))
+            continue
+        cell_issues = {name: check_cell(number, name, row.get(name)) for name in COLUMNS}
+        issues += [issue for issue in cell_issues.values() if issue is not None]
+        rows[number] = Completion(*("" if cell_issues[name] else row[name] for name in COLUMNS))
+    return SubmissionTable(rows, issues)
 
 
-def problem_of_cell(number: int, column: str, value: object) -> SubmissionIssue | None:
-    """Why a cell is no text, None where it is."""
-    if value is None:
-        found, mend = "it is missing", f"give every row a {column}"
-    elif not isinstance(value, str):
-        said = repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
-        found, mend = f"{said:.{MAX_SHOWN}} is not text", "give text"
-    elif broken := next((each for each in value if "\ud800" <= each <= "\udfff"), None):
-        byte = ord(broken) - 0xDC00  # as surrogateescape writes it
-        found = f"byte 0x{byte:02x} is not UTF-8" if 0x80 <= byte <= 0xFF else "half a character is not UTF-8"
-        mend = "save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8"
+def check_cell(number: int, column: str, cell: object) -> SubmissionIssue | None:
+    """Why a cell is not text; None if it is."""
+    if cell is None:
+        problem, fix = "it is missing", f"give every row a {column}"
+    elif not isinstance(cell, str):
+        shown = repr(cell) if isinstance(cell, int | float) else f"a {type(cell).__name__}"
+        problem, fix = f"{shown:.{MAX_QUOTED}} is not text", "give text"
+    elif surrogate := next((char for char in cell if "\ud800" <= char <= "\udfff"), None):
+        byte = ord(surrogate) - 0xDC00  # the inverse of surrogateescape
+        is_byte = 0x80 <= byte <= 0xFF
+        problem = f"byte 0x{byte:02x} is not UTF-8" if is_byte else "half a surrogate pair is not UTF-8"
+        fix = "save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8"
     else:
         return None
-    return SubmissionIssue(row=number, column=column, problem=found, fix=mend)
+    return SubmissionIssue(row=number, column=column, problem=problem, fix=fix)
 
 
-def rows_of_csv(path: Path) -> list[dict[str, Any] | UnreadableRow]:
+def read_csv_rows(path: Path) -> list[dict[str, Any] | UnreadableRow]:
     """The rows of a CSV file with a header."""
-    csv.field_size_limit(MAX_CELL)
-    reader = csv.DictReader(io.StringIO(text_of(path), newline=""), strict=True)
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
+    reader = csv.DictReader(io.StringIO(decode_text(path), newline=""), strict=True)
     try:
-        refuse_other_columns(path, reader.fieldnames or [])
+        check_columns(path, reader.fieldnames or [])
         return [
             UnreadableRow(
                 f"it has {len(row) - 1 + len(row[None])} cells and the header {len(row) - 1}",
@@ -131,90 +135,91 @@ def rows_of_csv(path: Path) -> list[dict[str, Any] | UnreadableRow]:
             for row in reader
         ]
     except csv.Error as error:
-        raise FileProblem(f"{path} line {reader.line_num} is not CSV ({error}); mend its quotes") from error
+        raise FileProblem(
+            f"{path} line {reader.line_num} is not CSV ({error}); correct its quotes"
+        ) from error
 
 
-def rows_of_jsonl(path: Path) -> list[dict[str, Any] | UnreadableRow]:
-    """The object of every line."""
+def read_jsonl_rows(path: Path) -> list[dict[str, Any] | UnreadableRow]:
+    """The object of each line."""
     rows: list[dict[str, Any] | UnreadableRow] = []
-    for number, line in enumerate(text_of(path).split("\n"), 1):
+    for number, line in enumerate(decode_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-            rows.append(UnreadableRow(f"line {number} is not JSON ({error})", "mend or remove the line"))
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+            rows.append(UnreadableRow(f"line {number} is not JSON ({error})", "correct or remove the line"))
             continue
-        told = isinstance(value, dict)
-        rows.append(
-            value
-            if told
-            else UnreadableRow(f"line {number} is no object", 'write {"prompt": …, "completion": …}')
-        )
+        if not isinstance(row, dict):
+            row = UnreadableRow(f"line {number} is not an object", 'write {"prompt": …, "completion": …}')
+        rows.append(row)
     return rows
 
 
-def text_of(path: Path) -> str:
-    """The text of a file; bytes that are no UTF-8 become lone surrogates. Raises FileProblem where it is no text at all."""
+def decode_text(path: Path) -> str:
+    """A file's text, with bytes that are not UTF-8 as lone surrogates. Raises FileProblem if it is empty or UTF-16."""
     with translate_os_errors(path):
         raw = path.read_bytes()
     if not raw.strip():
-        raise FileProblem(f"{path} is empty; hand in the completions of every prompt")
+        raise FileProblem(f"{path} is empty; submit the completions of every prompt")
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\x00" in raw.split(b"\n", 1)[0]:
-        raise FileProblem(f"{path} is UTF-16 or no text; save it as UTF-8")
+        raise FileProblem(f"{path} is UTF-16 or not text; save it as UTF-8")
     return raw.decode("utf-8-sig", "surrogateescape")
 
 
-def rows_of_parquet(path: Path) -> list[dict[str, Any] | UnreadableRow]:
-    """The two columns of a Parquet file, refused where they would unpack to more than a hand-in may hold."""
+def read_parquet_rows(path: Path) -> list[dict[str, Any] | UnreadableRow]:
+    """The two columns of a Parquet file. Raises FileProblem if it unpacks to far more than the limit of a submission."""
     try:
-        with translate_os_errors(path), pq.ParquetFile(path) as opened:
-            refuse_other_columns(path, opened.schema_arrow.names)
-            unpacked = sum(
-                opened.metadata.row_group(each).total_byte_size for each in range(opened.num_row_groups)
-            )
-            if unpacked > 20 * Rules().max_submission_bytes or opened.metadata.num_rows > MAX_ROWS:
+        with translate_os_errors(path), pq.ParquetFile(path) as parquet:
+            check_columns(path, parquet.schema_arrow.names)
+            row_groups = (parquet.metadata.row_group(index) for index in range(parquet.num_row_groups))
+            unpacked_bytes = sum(row_group.total_byte_size for row_group in row_groups)
+            if unpacked_bytes > 20 * Rules().max_submission_bytes or parquet.metadata.num_rows > MAX_ROWS:
                 raise FileProblem(
-                    f"{path} unpacks to {unpacked:,} bytes in {opened.metadata.num_rows:,} rows; hand in the completions alone"
+                    f"{path} unpacks to {unpacked_bytes:,} bytes in {parquet.metadata.num_rows:,} rows; submit the completions alone"
                 )
-            return rows_within(path, opened, 5 * Rules().max_submission_bytes)
+            return read_batches(path, parquet, 5 * Rules().max_submission_bytes)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise FileProblem(f"{path} is not whole Parquet in UTF-8 ({error}); write it again") from error
+        raise FileProblem(f"{path} is not valid Parquet in UTF-8 ({error}); write it again") from error
 
 
-def rows_within(path: Path, opened: pq.ParquetFile, most: int) -> list[dict[str, Any] | UnreadableRow]:
-    """The rows, read a few at a time: a dictionary can say one long text 100,000 times in a few bytes."""
+def read_batches(
+    path: Path, parquet: pq.ParquetFile, max_characters: int
+) -> list[dict[str, Any] | UnreadableRow]:
+    """The rows, in small batches: a dictionary encodes one long text repeated 100,000 times in a few bytes."""
     rows: list[dict[str, Any] | UnreadableRow] = []
-    total = 0
-    for batch in opened.iter_batches(batch_size=64, columns=list(COLUMNS)):
-        found = batch.to_pylist()
-        total += sum(len(value) for row in found for value in row.values() if isinstance(value, str | bytes))
-        if total > most:
+    characters = 0
+    for batch in parquet.iter_batches(batch_size=64, columns=list(COLUMNS)):
+        batch_rows = batch.to_pylist()
+        cells = (cell for row in batch_rows for cell in row.values())
+        characters += sum(len(cell) for cell in cells if isinstance(cell, str | bytes))
+        if characters > max_characters:
             raise FileProblem(
-                f"{path} unpacks to more than {most:,} characters; hand in the completions alone"
+                f"{path} unpacks to more than {max_characters:,} characters; submit the completions alone"
             )
-        rows += found
+        rows += batch_rows
     return rows
 
 
-def refuse_other_columns(path: Path, names: Sequence[str]) -> None:
-    """Raise FileProblem where one of the two columns is not there, or is there twice."""
+def check_columns(path: Path, names: Sequence[str]) -> None:
+    """Raise FileProblem unless each of the two columns is there once."""
     for name in COLUMNS:
         if (count := list(names).count(name)) != 1:
-            said = "no column" if count == 0 else f"{count} columns"
-            raise FileProblem(f"{path} has {said} {name}; it must have one prompt and one completion a row")
+            problem = "no column" if count == 0 else f"{count} columns"
+            raise FileProblem(
+                f"{path} has {problem} {name}; it must have one prompt and one completion per row"
+            )
 
 
 def check_file_extension(path: Path) -> None:
-    """Raise FileProblem for a hand-in of another ending, before work is spent on it."""
+    """Raise FileProblem for an unsupported file type, before work is spent on it."""
     if path.suffix.lower() not in {".csv", ".parquet", ".jsonl"}:
-        raise FileProblem(
-            f"{path}: a hand-in is a .csv, .parquet or .jsonl file; choose one of these endings"
-        )
+        raise FileProblem(f"{path}: unsupported file type; use .csv, .parquet or .jsonl")
 
 
 def write_table(path: Path, rows: Sequence[Completion]) -> None:
-    """Write CSV, JSONL or Parquet by the path's ending, to the letter."""
+    """Write CSV, JSONL or Parquet by the path's extension; every character is kept."""
     check_file_extension(path)
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
@@ -229,23 +234,23 @@ def write_table(path: Path, rows: Sequence[Completion]) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[tuple[str, str]]) -> None:
-    """The two columns as they are, to the letter."""
+    """Write the two columns; every character is kept."""
     with path.open("w", encoding="utf-8", newline="") as out:
-        # quoted throughout: Python 3.11 leaves a lone carriage return bare, and readers end the row there
+        # quote everything: Python 3.11 leaves a lone carriage return bare, and readers end the row there
         writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
         writer.writerows(rows)
 
 
 def export_for_spreadsheet(path: Path, rows: Sequence[Completion]) -> None:
-    """A CSV for people to open in a spreadsheet: a cell that would be a formula gets an apostrophe first.
+    """Write a CSV to read in a spreadsheet: a cell that would be a formula gets an apostrophe in front.
 
-    It is for reading; hand in the file that `write_table` writes.
+    Do not submit it; submit the file that `write_table` writes.
     """
     with atomic_file(path) as temporary:
-        write_csv(temporary, ((as_text(row.prompt), as_text(row.completion)) for row in rows))
+        write_csv(temporary, ((escape_formula(row.prompt), escape_formula(row.completion)) for row in rows))
 
 
-def as_text(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula (OWASP's list of first characters)."""
+def escape_formula(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula (first characters from OWASP's CSV injection page)."""
     return f"'{cell}" if cell.lstrip(" \n")[:1] in tuple("=+-@\t\r") and cell else cell

@@ -1,7 +1,7 @@
-"""The gate between the two sides: every problem of a hand-in, at once.
+"""Validate a submission against the prompts and the rules, and report every problem at once.
 
-In: a file, the prompts asked for, the rules. Out: a Verdict.
-Beware: nothing in a hand-in is ever executed, and nothing in one may make the gate itself fail.
+Input: a file, the prompts that it must answer, the rules. Output: a ValidationResult.
+Pitfall: the file is untrusted. Nothing in it is executed, and no content may make the validation itself fail.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from smalltale.files import translate_os_errors
 from smalltale.prompts import read_prompts
 from smalltale.rules import Rules
 from smalltale.submission.declaration import check_declaration
-from smalltale.submission.table import COLUMNS, MAX_SHOWN, Completion, SubmissionIssue, read_table
+from smalltale.submission.table import COLUMNS, MAX_QUOTED, Completion, SubmissionIssue, read_table
 from smalltale.text_signals import (
     count_repeated_sentences,
     echoes_prompt,
@@ -26,12 +26,12 @@ from smalltale.text_signals import (
 )
 
 LOOK_ALIKES = str.maketrans("“”‘’–—авсԁенһіјкморԛѕтухԝαεικνορτυχ", "\"\"''--abcdehhijkmopqstyxwaeikvoptux")
-"""Quotes and dashes, Cyrillic and Greek small letters that pass for Latin ones."""
+"""Typographic quotes and dashes, and the Cyrillic and Greek small letters that look like Latin ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationResult:
-    """What the gate says. Accepted where `errors` is empty."""
+    """Errors, which refuse a submission, warnings, which do not, and the rows that could be read."""
 
     errors: tuple[SubmissionIssue, ...]
     warnings: tuple[SubmissionIssue, ...]
@@ -43,165 +43,145 @@ class ValidationResult:
 
 
 def check_submission_files(path: Path, prompts: Path, rules: Rules) -> ValidationResult:
-    """`check_submission` with the prompts of a file, and the declaration beside the hand-in."""
-    verdict = check_submission(path, read_prompts(prompts), rules)
-    errors, open_ = check_declaration(path, rules)
-    return replace(verdict, errors=(*verdict.errors, *errors), warnings=(*verdict.warnings, *open_))
+    """`check_submission` with the prompts of a file and with the declaration next to the submission."""
+    result = check_submission(path, read_prompts(prompts), rules)
+    errors, warnings = check_declaration(path, rules)
+    return replace(result, errors=(*result.errors, *errors), warnings=(*result.warnings, *warnings))
 
 
 def check_submission(path: Path, prompts: Sequence[str], rules: Rules) -> ValidationResult:
-    """Check a hand-in against the prompts asked for. Never raises for what is in the file: it finds."""
+    """Check a submission against its prompts. Never raises for the file's content: that becomes an error of the result."""
     with translate_os_errors(path):
         size = path.stat().st_size
     if size > rules.max_submission_bytes:
-        return refused(f"the file has {size:,} bytes", f"at most {rules.max_submission_bytes:,} are taken")
+        return refuse_file(f"the file has {size:,} bytes", f"the limit is {rules.max_submission_bytes:,}")
     try:
         table = read_table(path)
-    except FileProblem as problem:
-        found, _, mend = str(problem).partition("; ")
-        return refused(found, mend)
-    unread = {(each.row, each.column) for each in table.problems}
-    errors = table.problems + [
+    except FileProblem as error:
+        problem, _, fix = str(error).partition("; ")
+        return refuse_file(problem, fix)
+    unreadable_cells = {(issue.row, issue.column) for issue in table.issues}
+    errors = table.issues + [
         error
         for number, row in table.rows.items()
-        for error in errors_of_row(number, row, rules)
-        if (number, error.column) not in unread
+        for error in check_row(number, row, rules)
+        if (number, error.column) not in unreadable_cells
     ]
-    errors += errors_of_prompts(table.rows, prompts, rules)
-    errors.sort(key=lambda each: (each.row is None, each.row))
+    errors += check_prompts(table.rows, prompts, rules)
+    errors.sort(key=lambda issue: (issue.row is None, issue.row))
     return ValidationResult(
         errors=tuple(errors),
-        warnings=tuple(each for number, row in table.rows.items() for each in warnings_of_row(number, row)),
+        warnings=tuple(issue for number, row in table.rows.items() for issue in warn_about_row(number, row)),
         rows=tuple(table.rows.values()),
     )
 
 
-def refused(found: str, mend: str) -> ValidationResult:
-    """A verdict about the file as a whole."""
-    return ValidationResult(
-        errors=(SubmissionIssue(row=None, column="file", problem=found, fix=mend),), warnings=(), rows=()
-    )
+def refuse_file(problem: str, fix: str) -> ValidationResult:
+    """The result for a file of which no row can be used."""
+    return ValidationResult(errors=(SubmissionIssue(problem=problem, fix=fix),), warnings=(), rows=())
 
 
-def errors_of_row(number: int, row: Completion, rules: Rules) -> list[SubmissionIssue]:
-    """What is wrong with one row by itself."""
+def check_row(number: int, row: Completion, rules: Rules) -> list[SubmissionIssue]:
+    """Errors of one row that need no other row to see."""
     errors = []
     for column in COLUMNS:
-        value: str = getattr(row, column)
-        if "\x00" in value:
-            found, mend = "it has a NUL character", "remove it"
-        elif not has_visible_text(value):
-            found, mend = "it is empty or invisible", "give a story"
-        elif len(value) > rules.max_completion_characters:
-            found = f"it has {len(value):,} characters"
-            mend = f"at most {rules.max_completion_characters:,} are taken"
+        cell: str = getattr(row, column)
+        if "\x00" in cell:
+            problem, fix = "it has a NUL character", "remove it"
+        elif not has_visible_text(cell):
+            problem, fix = "it is empty or invisible", "give a story"
+        elif len(cell) > rules.max_completion_characters:
+            problem = f"it has {len(cell):,} characters"
+            fix = f"the limit is {rules.max_completion_characters:,}"
         else:
             continue
-        errors.append(SubmissionIssue(row=number, column=column, problem=found, fix=mend))
+        errors.append(SubmissionIssue(row=number, column=column, problem=problem, fix=fix))
     return errors
 
 
-def errors_of_prompts(
-    rows: dict[int, Completion], prompts: Sequence[str], rules: Rules
-) -> list[SubmissionIssue]:
-    """Prompts that are missing, foreign or have another number of completions, and completions that repeat."""
-    asked = {normalize_prompt(prompt): prompt for prompt in prompts}
-    alike = {confusable_skeleton(prompt): prompt for prompt in prompts}
-    groups: dict[str, list[tuple[int, str]]] = defaultdict(list)
+def check_prompts(rows: dict[int, Completion], prompts: Sequence[str], rules: Rules) -> list[SubmissionIssue]:
+    """Unknown prompts, prompts with a wrong number of completions, and completions that repeat for one prompt."""
+    prompt_by_key = {normalize_prompt(prompt): prompt for prompt in prompts}
+    prompt_by_skeleton = {confusable_skeleton(prompt): prompt for prompt in prompts}
+    completions_by_key: dict[str, list[tuple[int, str]]] = defaultdict(list)
     errors = []
     for number, row in rows.items():
         key = normalize_prompt(row.prompt)
-        if not key:
-            continue  # told as a cell without text
-        if key in asked:
-            groups[key].append((number, row.completion))
-            continue
-        near = alike.get(confusable_skeleton(row.prompt))
-        found = f"{shown(row.prompt)} is not one of the prompts"
-        mend = "copy the prompts to the letter from the prompt file"
-        if near is not None:
-            found = f"{shown(row.prompt)} differs from a prompt only in white space or look-alike characters"
-            mend = f"write it as {shown(near)}, {len(near)} characters"
-        errors.append(SubmissionIssue(row=number, column="prompt", problem=found, fix=mend))
-    wanted = rules.completions_per_prompt
-    for key, prompt in asked.items():
-        got = groups.get(key, [])
-        if len(got) != wanted:
-            errors.append(
-                SubmissionIssue(
-                    row=None,
-                    column="prompt",
-                    problem=f"{shown(prompt)} has {len(got)} completions",
-                    fix=f"every prompt needs {wanted}",
-                )
-            )
-        first: dict[str, int] = {}
-        for number, completion in got:
-            before = first.setdefault(normalize_visible_text(completion), number)
-            if before != number and has_visible_text(completion):
-                errors.append(
-                    SubmissionIssue(
-                        row=number,
-                        column="completion",
-                        problem=f"to a reader's eye it is the same as in row {before}",
-                        fix=f"the {wanted} completions of a prompt must differ",
-                    )
-                )
+        if key in prompt_by_key:
+            completions_by_key[key].append((number, row.completion))
+        elif key:  # an empty cell is already reported
+            near = prompt_by_skeleton.get(confusable_skeleton(row.prompt))
+            errors.append(unknown_prompt(number, row.prompt, near))
+    required = rules.completions_per_prompt
+    for key, prompt in prompt_by_key.items():
+        completions = completions_by_key[key]
+        if len(completions) != required:
+            problem = f"prompt {quote_text(prompt)}: {len(completions)} of {required} completions"
+            errors.append(SubmissionIssue(problem=problem, fix=f"every prompt needs {required}"))
+        errors += find_repeats(completions, required)
     return errors
 
 
-def warnings_of_row(number: int, row: Completion) -> list[SubmissionIssue]:
-    """What a contestant may want to look at before handing in."""
+def unknown_prompt(number: int, prompt: str, near: str | None) -> SubmissionIssue:
+    """The issue of a row whose prompt is not in the set; `near` is a prompt that looks the same."""
+    if near is None:
+        problem = f"{quote_text(prompt)} is not one of the prompts"
+        fix = "copy the prompts exactly from the prompt file"
+    else:
+        problem = f"{quote_text(prompt)} differs from a prompt only in white space or look-alike characters"
+        fix = f"write it as {quote_text(near)}, {len(near)} characters"
+    return SubmissionIssue(row=number, column="prompt", problem=problem, fix=fix)
+
+
+def find_repeats(completions: Sequence[tuple[int, str]], required: int) -> list[SubmissionIssue]:
+    """Completions of one prompt that read the same as an earlier one."""
+    first_row: dict[str, int] = {}
+    errors = []
+    for number, completion in completions:
+        earlier = first_row.setdefault(normalize_visible_text(completion), number)
+        if earlier != number and has_visible_text(completion):
+            problem = f"it reads the same as in row {earlier}"
+            fix = f"the {required} completions of a prompt must differ"
+            errors.append(SubmissionIssue(row=number, column="completion", problem=problem, fix=fix))
+    return errors
+
+
+def warn_about_row(number: int, row: Completion) -> list[SubmissionIssue]:
+    """Things that a contestant may want to check before submitting."""
     warnings = []
-    if looped := count_repeated_sentences(row.completion):
-        warnings.append(
-            SubmissionIssue(
-                row=number,
-                column="completion",
-                problem=f"{looped} sentences repeat an earlier one",
-                fix="the model may be caught in a loop",
-            )
-        )
+    if repeats := count_repeated_sentences(row.completion):
+        noun = "sentence" if repeats == 1 else "sentences"
+        warnings.append((f"{repeats} repeated {noun}", "the model may be in a loop"))
     if echoes_prompt(row.prompt, row.completion):
-        warnings.append(
-            SubmissionIssue(
-                row=number,
-                column="completion",
-                problem="it repeats its prompt",
-                fix="hand in the continuation alone",
-            )
-        )
+        warnings.append(("it repeats its prompt", "submit the continuation alone"))
     if passages := find_judge_directed_text(row.completion):
-        warnings.append(
-            SubmissionIssue(
-                row=number,
-                column="completion",
-                problem=f"{shown(passages[0])} speaks to a judge",
-                fix="such stories are judged without it and flagged",
-            )
-        )
-    return warnings
+        fix = "such stories are judged without the passage and flagged"
+        warnings.append((f"{quote_text(passages[0])} addresses a judge", fix))
+    return [
+        SubmissionIssue(row=number, column="completion", problem=problem, fix=fix)
+        for problem, fix in warnings
+    ]
 
 
 def normalize_prompt(text: str) -> str:
-    """The text by which prompts are compared: Unicode NFC, line ends as one character."""
+    """The form in which prompts are compared: Unicode NFC, CRLF as LF."""
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n"))
 
 
 def normalize_visible_text(text: str) -> str:
-    """The text by which completions are compared: NFC, without invisible characters, white space as single spaces."""
+    """The form in which completions are compared: NFC, without invisible characters, white space as single spaces."""
     composed = unicodedata.normalize("NFC", text)
-    visible = "".join(each for each in composed if each.isspace() or unicodedata.category(each)[0] != "C")
+    visible = "".join(char for char in composed if char.isspace() or unicodedata.category(char)[0] != "C")
     return " ".join(visible.split())
 
 
 def confusable_skeleton(text: str) -> str:
-    """A text without what the eye misses: white space, case, compatibility forms, marks and quotes, look-alike letters."""
+    """A text reduced to what the eye sees: no white space, case, marks or quotes; look-alike letters as Latin ones (NFKD)."""
     folded = unicodedata.normalize("NFKD", text).casefold().translate(LOOK_ALIKES)
-    return "".join(each for each in folded if unicodedata.category(each)[0] not in "ZCM")
+    return "".join(char for char in folded if unicodedata.category(char)[0] not in "ZCM")
 
 
-def shown(text: str) -> str:
-    """A text as a message quotes it: short, with invisible characters as escapes."""
-    short = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
-    return ascii(short) if any(not each.isprintable() for each in short) else repr(short)
+def quote_text(text: str) -> str:
+    """A text as a message quotes it: shortened, with invisible characters as escapes."""
+    short = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
+    return repr(short) if all(char.isprintable() for char in short) else ascii(short)

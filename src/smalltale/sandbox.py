@@ -1,0 +1,82 @@
+"""Runs a Python module as a subprocess with limits on time and memory and without secrets in its environment.
+
+Input: arguments for `python`. Output: what the process wrote to standard output.
+Note: this contains a parser that hangs or takes all memory on an untrusted file. It does not contain hostile code: the
+process has the same user, files and network, so callers open only formats that execute nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from smalltale.errors import SmalltaleError
+
+PASSED_VARIABLES = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS"}
+"""Environment variables that the process gets: no database URL, no sign-in secret, no key of a judge."""
+OFFLINE_VARIABLES = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+TIMEOUT_SECONDS = 120
+MEMORY_GIBIBYTES = 6
+POLL_SECONDS = 0.5
+
+
+class SandboxStopped(Exception):
+    """The caller's stop event was set while the process ran; the process is dead."""
+
+
+def run_limited(
+    arguments: Sequence[str],
+    *,
+    timeout_seconds: int = TIMEOUT_SECONDS,
+    memory_gibibytes: int = MEMORY_GIBIBYTES,
+    stop: threading.Event | None = None,
+) -> str:
+    """The standard output of `python ARGUMENTS`; nothing that the process started outlives the call.
+
+    Raises SmalltaleError if it fails or reaches a limit, SandboxStopped if `stop` is set first.
+    """
+    # A shell sets the limits: Python code between fork and exec may hang if other threads hold locks.
+    limits = f'ulimit -t {2 * timeout_seconds} && ulimit -d {memory_gibibytes << 20} && exec "$@"'
+    environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
+    with subprocess.Popen(
+        ["/bin/sh", "-c", limits, "sh", sys.executable, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment | OFFLINE_VARIABLES,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = wait_for_output(process, timeout_seconds, stop)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    # A command of ours exits with 1 for a negative answer, which is on standard output.
+    if process.returncode not in {0, 1} or not output.strip():
+        last_line = (errors.strip().splitlines() or ["no message"])[-1]
+        raise SmalltaleError(
+            f"stopped with status {process.returncode} within {memory_gibibytes} GiB ({last_line[:300]})"
+        )
+    return output
+
+
+def wait_for_output(
+    process: subprocess.Popen[str], timeout_seconds: int, stop: threading.Event | None
+) -> tuple[str, str]:
+    """Standard output and standard error. Raises SmalltaleError at the timeout, SandboxStopped once `stop` is set."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            return process.communicate(timeout=POLL_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            if stop is not None and stop.is_set():
+                raise SandboxStopped from error
+            if time.monotonic() > deadline:
+                raise SmalltaleError(f"took more than {timeout_seconds} seconds") from error
