@@ -7,20 +7,17 @@ Beware: nothing in a file shows what was frozen, so every floating-point weight 
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import read_json, read_text, sha256_of
-
-SECONDS, GIBIBYTES = 120, 6
+from smalltale.files import read_json, read_text, sha256_file
+from smalltale.sandbox import run_limited
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ClaimCheck:
     """pass, fail or unproven, and why."""
 
     verdict: str
@@ -28,49 +25,28 @@ class Verdict:
     counted: int | None = None
 
 
-def verify(
-    submission: Path,
-    model: Path,
-    frozen: tuple[str, ...] = (),
-    rules: Path | None = None,
-    seconds: int = SECONDS,
-    gibibytes: int = GIBIBYTES,
-) -> Verdict:
-    """Check a claim under an edition's rules in a limited process; running out of time or memory is `unproven`."""
-    named = {"submission": str(submission), "model": str(model), "frozen": frozen}
-    asked = json.dumps(named | ({"rules": str(rules)} if rules else {}))
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (gibibytes << 30, gibibytes << 30))
-        resource.setrlimit(resource.RLIMIT_CPU, (2 * seconds, 2 * seconds))
-
+def verify_claim(
+    submission: Path, model: Path, frozen: tuple[str, ...] = (), rules: Path | None = None
+) -> ClaimCheck:
+    """Check a claim under an edition's rules in the sandbox; running out of time or memory is `unproven`."""
+    question = {"submission": str(submission), "model": str(model), "frozen": frozen}
+    if rules is not None:
+        question["rules"] = str(rules)
     try:
-        ran = subprocess.run(
-            [sys.executable, "-m", "smalltale.counting.verify"],
-            input=asked,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            preexec_fn=limit,
-            check=False,
+        answer = json.loads(
+            run_limited(["-m", "smalltale.counting.verify", json.dumps(question)]).splitlines()[-1]
         )
-    except subprocess.TimeoutExpired:
-        return Verdict(verdict="unproven", reasons=(f"counting took more than {seconds} seconds",))
-    try:
-        answer = json.loads(ran.stdout.strip().splitlines()[-1])
-    except (IndexError, json.JSONDecodeError):
-        last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
-        return Verdict(
-            verdict="unproven",
-            reasons=(f"counting stopped with status {ran.returncode} within {gibibytes} GiB ({last[:200]})",),
-        )
-    return Verdict(verdict=answer["verdict"], reasons=tuple(answer["reasons"]), counted=answer["counted"])
+    except (SmalltaleError, json.JSONDecodeError) as error:
+        return ClaimCheck(verdict="unproven", reasons=(f"counting {error}",))
+    return ClaimCheck(verdict=answer["verdict"], reasons=tuple(answer["reasons"]), counted=answer["counted"])
 
 
-def checked(submission: Path, folder: Path, frozen: frozenset[str], rules: Path | None = None) -> Verdict:
+def check_claim(
+    submission: Path, folder: Path, frozen: frozenset[str], rules: Path | None = None
+) -> ClaimCheck:
     """The check itself, in this process."""
     from smalltale.counting.count import count_parameters
-    from smalltale.model.architectures import model_of_folder
+    from smalltale.model.architectures import build_model
     from smalltale.model.weights_file import check_weights
     from smalltale.rules import Rules, parse_rules
 
@@ -82,15 +58,15 @@ def checked(submission: Path, folder: Path, frozen: frozenset[str], rules: Path 
             f"{folder} holds {len(files)} safetensors files; one is needed, and pickles are not opened"
         )
     try:
-        model = model_of_folder(folder)
+        model = build_model(folder)
     except SmalltaleError as error:
-        return Verdict(verdict="unproven", reasons=(str(error),))
+        return ClaimCheck(verdict="unproven", reasons=(str(error),))
     reasons = []
     try:
         check_weights(model, files[0])
     except FileProblem as error:
         reasons.append(str(error))
-    digest = sha256_of(files[0])
+    digest = sha256_file(files[0])
     claimed_hash = claim.get("model_hash", claim.get("model_sha256"))
     if claimed_hash != digest:
         reasons.append(f"the hand-in names the hash {claimed_hash}, the file has {digest}")
@@ -104,20 +80,25 @@ def checked(submission: Path, folder: Path, frozen: frozenset[str], rules: Path 
     if isinstance(claimed, int) and claimed < count.counted:
         reasons.append(f"the hand-in claims {claimed:,} counted parameters, {count.counted:,} were found")
     if reasons:
-        return Verdict(verdict="fail", reasons=tuple(reasons), counted=count.counted)
+        return ClaimCheck(verdict="fail", reasons=tuple(reasons), counted=count.counted)
     doubts = tuple(note for note in count.notes if note.startswith("unproven"))
-    return Verdict(verdict="pass" if count.proven else "unproven", reasons=doubts, counted=count.counted)
+    return ClaimCheck(verdict="pass" if count.proven else "unproven", reasons=doubts, counted=count.counted)
 
 
 def main() -> None:
-    """Read the question from standard input, answer with one JSON line."""
-    asked = json.loads(sys.stdin.read())
+    """Answer the question in the first argument, a JSON object, with one line of JSON.
+
+    The server calls this in its own sandbox: it may not import this package, and one sandbox is enough.
+    """
+    question = json.loads(sys.argv[1])
     try:
-        rules = Path(asked["rules"]) if "rules" in asked else None
-        verdict = checked(Path(asked["submission"]), Path(asked["model"]), frozenset(asked["frozen"]), rules)
+        rules = Path(question["rules"]) if "rules" in question else None
+        answer = check_claim(
+            Path(question["submission"]), Path(question["model"]), frozenset(question["frozen"]), rules
+        )
     except SmalltaleError as error:
-        verdict = Verdict(verdict="fail", reasons=(str(error),))
-    sys.stdout.write(json.dumps(asdict(verdict)) + "\n")
+        answer = ClaimCheck(verdict="fail", reasons=(str(error),))
+    sys.stdout.write(json.dumps(asdict(answer)) + "\n")
 
 
 if __name__ == "__main__":

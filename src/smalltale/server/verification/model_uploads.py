@@ -23,7 +23,7 @@ from smalltale.server.accounts.accounts import escape_unprintable
 from smalltale.server.database.models import ModelChunk
 from smalltale.server.database.session import Database
 from smalltale.server.errors import FieldProblem
-from smalltale.server.verification.sandbox import MODEL_FILES, REQUIRED_FILES, WEIGHTS_FILE
+from smalltale.server.verification.model_checks import MODEL_FILES, REQUIRED_FILES, WEIGHTS_FILE
 
 CHUNK_BYTES = 4 << 20
 MAX_OTHER_FILE_BYTES = 32 << 20

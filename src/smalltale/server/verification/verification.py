@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from smalltale.files import translate_os_errors
+from smalltale.sandbox import SandboxStopped
 from smalltale.server.admin import require_organiser
 from smalltale.server.database.models import (
     CompletionRow,
@@ -35,6 +36,14 @@ from smalltale.server.database.session import Database, append_audit
 from smalltale.server.editions.editions import get_rules
 from smalltale.server.errors import FieldProblem, RequestProblem, not_found
 from smalltale.server.judging.queue import LeasedJob, LeaseLost, finish_job, queue_verification, renew_lease
+from smalltale.server.verification.model_checks import (
+    MODEL_FILES,
+    WEIGHTS_FILE,
+    VerificationResult,
+    check_model_folder,
+    check_stories,
+    verify_model,
+)
 from smalltale.server.verification.model_uploads import (
     UploadedFile,
     check_files,
@@ -42,15 +51,6 @@ from smalltale.server.verification.model_uploads import (
     sha256,
     store_chunks,
     write_model_folder,
-)
-from smalltale.server.verification.sandbox import (
-    MODEL_FILES,
-    WEIGHTS_FILE,
-    SandboxStopped,
-    VerificationResult,
-    check_model_folder,
-    check_stories,
-    verify_model,
 )
 from smalltale.submission import Completion as Row
 
