@@ -14,30 +14,32 @@ from sqlalchemy import select
 
 from smalltale.errors import RecipeError, SmalltaleError
 from smalltale.files import write_json
+from smalltale.judging.folder import read_rows
 from smalltale.judging.judge import Judge, JudgeUnusable, Question, Reply, ScriptedJudge
 from smalltale.judging.panel import Calibration
-from smalltale.judging.registry import identity_of
+from smalltale.judging.registry import judge_identity
+from smalltale.judging.report import panel_rows
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
 from smalltale.ranking.entries import read_entry
-from smalltale.server.database.models import HandIn, Judgement, Score
-from smalltale.server.editions.editions import EditionDraft, import_edition, read_edition, rules_of
-from smalltale.server.editions.validate import concerns
+from smalltale.server.database.models import JudgementRow, Score, Submission
+from smalltale.server.editions.editions import EditionDraft, get_rules, import_edition, read_edition
+from smalltale.server.editions.validate import check_edition
 from smalltale.server.judging import panels
 from smalltale.server.judging.panel import Story
-from smalltale.server.leaderboard.leaderboard import make_board
-from smalltale.server.submissions.visibility import sight, stories
-from smalltale.server.worker import work
+from smalltale.server.leaderboard.leaderboard import build_leaderboard
+from smalltale.server.submissions.visibility import stories, view_submission
+from smalltale.server.worker import run_worker
 
-from .conftest import START, Fair
-from .conftest import stories as hand_in_file
+from .conftest import START, Hackathon
+from .conftest import submission_csv as hand_in_file
 
 MILD, HARSH = "http://127.0.0.1:1/v1#mild", "http://127.0.0.1:1/v1#harsh"
 PAPER = load_rubric("paper")
 
 
 def calibration(name: str, mean: float, sd: float, weight: float, *, qualified: bool = True) -> Calibration:
-    judge, endpoint = identity_of(name)
+    judge, endpoint = judge_identity(name)
     return Calibration(
         judge=judge,
         endpoint=endpoint,
@@ -63,7 +65,7 @@ def judges_of(names: Sequence[str]) -> list[Judge]:
     """Scripts that answer to the names and endpoints of real judges."""
     made: list[Judge] = []
     for name in names:
-        judge, endpoint = identity_of(name)
+        judge, endpoint = judge_identity(name)
         base = 7 if judge == "mild" else 2
         made.append(ScriptedJudge(lambda asked, low=base: marked(asked, low), name=judge, endpoint=endpoint))
     return made
@@ -78,56 +80,60 @@ def scripted_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(panels, "open_judges", opened)
 
 
-def with_panel(fair: Fair, calibrations: dict[str, Calibration]) -> None:
+def with_panel(hackathon: Hackathon, calibrations: dict[str, Calibration]) -> None:
     """Give the edition a panel of two language models."""
     draft = EditionDraft(
         slug="first",
         title="The First",
-        toml=fair.edition.toml,
-        rules=rules_of(fair.edition),
+        toml=hackathon.edition.toml,
+        rules=get_rules(hackathon.edition),
         judges=[MILD, HARSH],
-        calibrations=calibrations,
+        load_calibrations=calibrations,
         rubric="paper",
         panel="paper-1",
         sets=[],
     )
-    fair.edition = import_edition(fair.store, draft)
+    hackathon.edition = import_edition(hackathon.database, draft)
 
 
-def judged(fair: Fair) -> int:
+def judged(hackathon: Hackathon) -> int:
     from threading import Event
 
-    return work(fair.store, panels.panel_of, Event(), until_idle=True)
+    return run_worker(hackathon.database, panels.open_panel, Event(), until_idle=True)
 
 
-def test_the_servers_panel_scores_a_hand_in_as_judge_run_does(fair: Fair, tmp_path: Path) -> None:
-    with_panel(fair, CALIBRATIONS)
-    row = fair.hand_in(fair.team("ada"))
-    assert judged(fair) == 1
+def test_the_servers_panel_scores_a_hand_in_as_judge_run_does(hackathon: Hackathon, tmp_path: Path) -> None:
+    with_panel(hackathon, CALIBRATIONS)
+    row = hackathon.submit(hackathon.add_team("ada"))
+    assert judged(hackathon) == 1
     (tmp_path / "hand-in.csv").write_bytes(hand_in_file())
     known = {each.judge: each for each in CALIBRATIONS.values()}
     judge_submission(
         tmp_path / "hand-in.csv", judges_of([MILD, HARSH]), PAPER, tmp_path / "out", calibrations=known
     )
     expected = read_entry(tmp_path / "out")
-    with fair.store.read() as session:
+    with hackathon.database.read() as session:
         score = session.get_one(Score, (row.id, "paper-1", "all"))
         assert (score.judged, score.expected, score.qualified) == (48, 48, True)
-        assert score.mean == pytest.approx(expected.mean)
-        assert (score.low, score.high) == pytest.approx((expected.low, expected.high))
+        (report_row,) = panel_rows(read_rows(tmp_path / "out"))
+        reported = report_row.interval
+        assert (score.mean, score.low, score.high) == (expected.mean, expected.low, expected.high)
+        assert (reported.mean, reported.low, reported.high) == (expected.mean, expected.low, expected.high), (
+            "report, leaderboard and server page agree to the last digit"
+        )
         assert score.disagreement == pytest.approx(expected.disagreement)
-        raw = [each.overall for each in session.scalars(select(Judgement))]
+        raw = [each.overall for each in session.scalars(select(JudgementRow))]
         assert score.mean != pytest.approx(sum(filter(None, raw)) / len(raw), abs=0.1), (
             "plain means of a mild and a harsh judge are another figure"
         )
-        view = sight(session, row.id, fair.person("boss", admin=True), fair.clock())
+        view = view_submission(session, row.id, hackathon.add_person("boss", admin=True), hackathon.clock())
         page = stories(session, view, order="best")
         assert [each.mean for each in page.stories] == sorted(
             (each.mean or 0.0 for each in page.stories), reverse=True
         )
         shown = page.stories[0]
         assert shown.mean == pytest.approx(
-            sum((each.calibrated or 0.0) * (each.weight or 0.0) for each in shown.said)
+            sum((each.calibrated or 0.0) * (each.weight or 0.0) for each in shown.judgements)
         )
 
 
@@ -142,17 +148,19 @@ def test_the_servers_panel_scores_a_hand_in_as_judge_run_does(fair: Fair, tmp_pa
     ids=["none", "one of two", "below the bar", "another rubric's"],
 )
 def test_a_judge_below_the_bar_scores_and_never_ranks(
-    fair: Fair, calibrations: dict[str, Calibration]
+    hackathon: Hackathon, calibrations: dict[str, Calibration]
 ) -> None:
-    with_panel(fair, calibrations)
-    row = fair.hand_in(fair.team("ada"))
-    judged(fair)
-    with fair.store.read() as session:
-        (line,) = make_board(session, fair.edition, kind="daily", side="public", weight_class=None).lines
+    with_panel(hackathon, calibrations)
+    row = hackathon.submit(hackathon.add_team("ada"))
+    judged(hackathon)
+    with hackathon.database.read() as session:
+        (line,) = build_leaderboard(
+            session, hackathon.edition, kind="daily", side="public", weight_class=None
+        ).rows
     assert line.standing.rank is None
     assert line.standing.entry.mean is not None
     assert "not qualified to rank" in line.standing.note
-    client = fair.client()
+    client = hackathon.client()
     board = client.get("/e/first/leaderboard").text
     assert "nobody is ranked" in board
     assert "has not passed its qualification" in client.get(f"/hand-ins/{row.id}").text
@@ -160,36 +168,47 @@ def test_a_judge_below_the_bar_scores_and_never_ranks(
     assert (exported["rank"], exported["qualified"]) == (None, False)
 
 
-def test_the_page_and_the_api_name_each_judges_qualification_and_weight(fair: Fair) -> None:
+def test_the_page_and_the_api_name_each_judges_qualification_and_weight(hackathon: Hackathon) -> None:
     below = {**CALIBRATIONS, HARSH: replace(CALIBRATIONS[HARSH], qualified=False)}
-    with_panel(fair, below)
-    (edition,) = fair.client().get("/api/v1/editions").json()
+    with_panel(hackathon, below)
+    (edition,) = hackathon.client().get("/api/v1/editions").json()
     assert [(each["judge"], each["qualified"]) for each in edition["judges"]] == [
         (MILD, True),
         (HARSH, False),
     ]
     assert [each["weight"] for each in edition["judges"]] == pytest.approx([0.25, 0.75])
-    page = fair.client().get("/e/first/rules").text
+    page = hackathon.client().get("/e/first/rules").text
     assert "not passed: hand-ins of this panel do not rank" in page
     assert "0.75" in page
 
 
 def test_a_judge_that_becomes_unusable_in_the_middle_keeps_what_it_said() -> None:
-    panel = panels.LanguagePanel([MILD], "paper")
+    panel = panels.LanguageModelPanel([MILD], "paper")
 
     class Expiring(ScriptedJudge):
         async def answer(self, question: Question) -> Reply:
-            if len(self.asked) >= 3:
+            if len(self.questions) >= 3:
                 raise JudgeUnusable("the key has expired")
             return await super().answer(question)
 
-    panel.asked[MILD] = Expiring(lambda question: marked(question, 7), name="mild", concurrency=1)
+    panel.judges_by_name[MILD] = Expiring(lambda question: marked(question, 7), name="mild", concurrency=1)
     told = list(
         panel.judge([Story(id=n, prompt="Once", sample=n, text=f"A story {n}.") for n in range(8)], MILD)
     )
-    assert [each.story for each in told] == [0, 1, 2]
+    assert [each.story_id for each in told] == [0, 1, 2]
     with pytest.raises(SmalltaleError, match="expired"):
         list(panel.judge([Story(id=9, prompt="Once", sample=0, text="Another story.")], MILD))
+
+
+def test_half_a_character_of_a_judge_is_replaced_before_the_database_sees_it() -> None:
+    panel = panels.LanguageModelPanel([MILD], "paper")
+
+    def answer(question: Question) -> str:
+        return json.dumps({**json.loads(marked(question, 7)), "assessment": "Half \ud800 and \x00 nothing."})
+
+    panel.judges_by_name[MILD] = ScriptedJudge(answer, name="mild")
+    (opinion,) = panel.judge([Story(id=1, prompt="Once", sample=0, text="A story.")], MILD)
+    assert opinion.words == "Half ? and  nothing."
 
 
 def edition_file(folder: Path, qualifications: object) -> Path:
@@ -210,10 +229,10 @@ def write_qualification(path: Path, each: Calibration) -> None:
 def test_an_edition_names_its_judges_qualifications_and_check_says_who_may_not_rank(tmp_path: Path) -> None:
     write_qualification(tmp_path / "mild.json", CALIBRATIONS[MILD])
     draft = read_edition(edition_file(tmp_path, ["mild.json"]))
-    assert dict(draft.calibrations) == {MILD: CALIBRATIONS[MILD]}
+    assert dict(draft.load_calibrations) == {MILD: CALIBRATIONS[MILD]}
     write_qualification(tmp_path / "harsh.json", replace(CALIBRATIONS[HARSH], qualified=False))
     for files, said in ((["mild.json"], "no qualification"), (["mild.json", "harsh.json"], "has not passed")):
-        found = [each.text for each in concerns(read_edition(edition_file(tmp_path, files)), START)]
+        found = [each.text for each in check_edition(read_edition(edition_file(tmp_path, files)), START)]
         assert any(HARSH in each and said in each for each in found)
         assert not any(MILD in each for each in found)
 
@@ -226,27 +245,27 @@ def test_a_qualification_of_no_judge_of_the_edition_is_refused(tmp_path: Path) -
         read_edition(edition_file(tmp_path, "mild.json"))
 
 
-def test_an_old_hand_in_is_settled_by_the_scale_it_was_judged_on(fair: Fair) -> None:
+def test_an_old_hand_in_is_settled_by_the_scale_it_was_judged_on(hackathon: Hackathon) -> None:
     """A new qualification changes what is judged from now on, and no score that stands."""
-    with_panel(fair, CALIBRATIONS)
-    row = fair.hand_in(fair.team("ada"))
-    judged(fair)
-    with fair.store.read() as session:
+    with_panel(hackathon, CALIBRATIONS)
+    row = hackathon.submit(hackathon.add_team("ada"))
+    judged(hackathon)
+    with hackathon.database.read() as session:
         before = session.get_one(Score, (row.id, "paper-1", "all")).mean
-        assert session.get_one(HandIn, row.id).state == "judged"
-    with_panel(fair, {**CALIBRATIONS, MILD: replace(CALIBRATIONS[MILD], mean=2.0)})
-    with fair.store.read() as session:
+        assert session.get_one(Submission, row.id).state == "judged"
+    with_panel(hackathon, {**CALIBRATIONS, MILD: replace(CALIBRATIONS[MILD], mean=2.0)})
+    with hackathon.database.read() as session:
         assert session.get_one(Score, (row.id, "paper-1", "all")).mean == before
 
 
-def draft_of(fair: Fair, **changed: object) -> EditionDraft:
-    """The fair's edition, read again with something changed."""
-    edition = fair.edition
+def draft_of(hackathon: Hackathon, **changed: object) -> EditionDraft:
+    """The hackathon's edition, read again with something changed."""
+    edition = hackathon.edition
     draft = EditionDraft(
         slug=edition.slug,
         title=edition.title,
         toml=edition.toml,
-        rules=rules_of(edition),
+        rules=get_rules(edition),
         judges=edition.judges,
         rubric=edition.rubric,
         panel=edition.panel,
@@ -255,22 +274,26 @@ def draft_of(fair: Fair, **changed: object) -> EditionDraft:
     return replace(draft, **changed)  # type: ignore[arg-type]
 
 
-def test_a_panel_that_has_judged_keeps_its_judges_and_a_new_one_has_a_new_name(fair: Fair) -> None:
-    import_edition(fair.store, draft_of(fair, judges=["scripted-c"]))
-    import_edition(fair.store, draft_of(fair))
-    fair.hand_in(fair.team("ada"))
-    import_edition(fair.store, draft_of(fair))
+def test_a_panel_that_has_judged_keeps_its_judges_and_a_new_one_has_a_new_name(hackathon: Hackathon) -> None:
+    import_edition(hackathon.database, draft_of(hackathon, judges=["scripted-c"]))
+    import_edition(hackathon.database, draft_of(hackathon))
+    hackathon.submit(hackathon.add_team("ada"))
+    import_edition(hackathon.database, draft_of(hackathon))
     with pytest.raises(
         RecipeError, match="scripted-1 has judged as scripted-a, scripted-b by rubric scripted"
     ):
-        import_edition(fair.store, draft_of(fair, judges=["scripted-c"]))
+        import_edition(hackathon.database, draft_of(hackathon, judges=["scripted-c"]))
     with pytest.raises(RecipeError, match="never mixed"):
-        import_edition(fair.store, draft_of(fair, judges=[MILD], rubric="paper"))
-    fair.edition = import_edition(fair.store, draft_of(fair, judges=["scripted-c"], panel="scripted-2"))
-    fair.hand_in(fair.team("bob"), content=hand_in_file("and sang"))
-    work(fair.store, panels.panel_of, threading.Event(), until_idle=True)
-    with fair.store.read() as session:
-        judged = session.execute(select(Judgement.hand_in_id, Judgement.panel, Judgement.judge).distinct())
+        import_edition(hackathon.database, draft_of(hackathon, judges=[MILD], rubric="paper"))
+    hackathon.edition = import_edition(
+        hackathon.database, draft_of(hackathon, judges=["scripted-c"], panel="scripted-2")
+    )
+    hackathon.submit(hackathon.add_team("bob"), content=hand_in_file("and sang"))
+    run_worker(hackathon.database, panels.open_panel, threading.Event(), until_idle=True)
+    with hackathon.database.read() as session:
+        judged = session.execute(
+            select(JudgementRow.submission_id, JudgementRow.panel, JudgementRow.judge).distinct()
+        )
         assert set(map(tuple, judged)) == {
             (1, "scripted-1", "scripted-a"),
             (1, "scripted-1", "scripted-b"),
@@ -279,6 +302,6 @@ def test_a_panel_that_has_judged_keeps_its_judges_and_a_new_one_has_a_new_name(f
 
 
 def test_a_worker_with_another_version_of_the_rubric_judges_nothing() -> None:
-    panels.LanguagePanel([MILD], "paper", version=PAPER.hash)
+    panels.LanguageModelPanel([MILD], "paper", version=PAPER.hash)
     with pytest.raises(SmalltaleError, match=f"version {PAPER.hash} here, and the panel judges by 0123"):
-        panels.LanguagePanel([MILD], "paper", version="0123")
+        panels.LanguageModelPanel([MILD], "paper", version="0123")

@@ -1,4 +1,4 @@
-"""What the worker asks of a panel of judges: stories in, one opinion of each judge on each story out."""
+"""The protocol between the worker and a panel of judges: stories in, one opinion per story and judge out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ class Story:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOpinion:
-    """What one judge said of one story."""
+    """One judge's answer about one story."""
 
-    story: int
+    story_id: int
     judge: str
     state: str
     overall: float | None = None
     calibrated: float | None = None
-    """On the panel's common scale, where it has one; `weight` is the judge's share in its mean."""
+    """`overall` on the panel's common scale; None if the panel has none."""
     weight: float | None = None
+    """The judge's weight in the panel's mean."""
     scores: dict[str, float] = field(default_factory=dict)
     age: str | None = None
     words: str = ""
@@ -43,5 +44,5 @@ class Panel(Protocol):
     def qualified(self) -> bool: ...
 
     def judge(self, stories: Sequence[Story], judge: str) -> Iterable[JudgeOpinion]:
-        """One opinion for each story. Raises SmalltaleError where the judge cannot be reached at all."""
+        """One judge's opinion of each story. Raises SmalltaleError if the judge cannot be reached at all."""
         ...

@@ -40,7 +40,7 @@ class ScriptedPanel:
                 for i, name in enumerate(CRITERIA)
             }
             yield JudgeOpinion(
-                story=story.id,
+                story_id=story.id,
                 judge=judge,
                 state="ok",
                 overall=sum(scores.values()) / len(scores),
