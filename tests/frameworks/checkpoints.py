@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from smalltale.frameworks.exporting import export
-from smalltale.frameworks.framework import framework
+from smalltale.frameworks.framework import get_framework
 from smalltale.frameworks.importing import Imported, import_checkpoint
 from smalltale.frameworks.llama import EMBEDDING, HEAD
 from smalltale.model.gpt import GPT, GPTConfig
@@ -99,15 +99,15 @@ def litgpt_folder(weights: dict[str, Tensor], config: dict[str, object], folder:
 
 def trained(name: str, prepared: Prepared, out: Path) -> tuple[Path, torch.nn.Module]:
     """An export folder in which `name` has trained: where its checkpoint lies, and its own model."""
-    place = export(framework(name), prepared.tokens, prepared.tokenizer, out, prepared.plan)
-    checkpoint = place / framework(name).checkpoint
+    place = export(get_framework(name), prepared.tokens, prepared.tokenizer, out, prepared.plan)
+    checkpoint = place / get_framework(name).checkpoint
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if name == "nanogpt":
         model: torch.nn.Module = gpt(prepared)
         nanogpt_file(model, checkpoint)  # type: ignore[arg-type]
     elif name == "litgpt":
         source = export(
-            framework("accelerate"),
+            get_framework("accelerate"),
             prepared.tokens,
             prepared.tokenizer,
             out.parent / "llama",
@@ -145,4 +145,4 @@ def keep_reference(model: torch.nn.Module, folder: Path) -> None:
 
 
 def bring(name: str, checkpoint: Path, out: Path, **more: object) -> Imported:
-    return import_checkpoint(framework(name), checkpoint, out, trust=True, **more)  # type: ignore[arg-type]
+    return import_checkpoint(get_framework(name), checkpoint, out, trust=True, **more)  # type: ignore[arg-type]

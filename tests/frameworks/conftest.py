@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from smalltale.corpus.build import CorpusConfig, build_corpus
+from smalltale.corpus.build import build_corpus
+from smalltale.corpus.config import CorpusConfig
 from smalltale.files import write_json
-from smalltale.frameworks.exporting import small_plan
-from smalltale.frameworks.framework import Plan
+from smalltale.frameworks.exporting import plan_for_small_class
+from smalltale.frameworks.framework import ExportPlan
 from smalltale.tokens.encode import encode_corpus
 from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
 
@@ -21,12 +22,12 @@ class Prepared:
 
     tokens: Path
     tokenizer: Path
-    plan: Plan
+    plan: ExportPlan
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    from smalltale.corpus.build import read_corpus
+    from smalltale.corpus.corpus_folder import read_corpus
 
     work = tmp_path_factory.mktemp("prepared")
     build_corpus(CorpusConfig(sources=("fable",), stories=200), work / "corpus")
@@ -37,5 +38,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     tokenizer.save(work / "tokenizer")
     write_json(work / "tokenizer" / "meta.json", {"kind": "tokenizer"})
     encode_corpus(work / "corpus", work / "tokenizer", work / "tokens")
-    plan = small_plan(tokenizer.vocabulary, layers=2, width=32, heads=2, context=32, batch_rows=4, steps=4)
+    plan = plan_for_small_class(
+        tokenizer.vocabulary_size, layers=2, width=32, heads=2, context=32, batch_rows=4, steps=4
+    )
     return Prepared(work / "tokens", work / "tokenizer", plan)

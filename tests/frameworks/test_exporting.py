@@ -21,17 +21,17 @@ from typer.testing import CliRunner
 from smalltale.cli import build_app
 from smalltale.counting.count import count_parameters
 from smalltale.errors import FileProblem, RecipeError, SmalltaleError
-from smalltale.frameworks.exporting import TEMPLATES, export, small_plan
-from smalltale.frameworks.framework import MODULES, Plan, every_framework, framework
+from smalltale.frameworks.exporting import TEMPLATES, export, plan_for_small_class
+from smalltale.frameworks.framework import MODULES, ExportPlan, all_frameworks, get_framework
 from smalltale.model.gpt import GPT, GPTConfig
-from smalltale.tokens.shards import read_tokens
+from smalltale.tokens.token_folder import read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
 
 from .conftest import Prepared
 
 
 def exported(name: str, prepared: Prepared, out: Path) -> Path:
-    return export(framework(name), prepared.tokens, prepared.tokenizer, out, prepared.plan)
+    return export(get_framework(name), prepared.tokens, prepared.tokenizer, out, prepared.plan)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -110,7 +110,7 @@ def test_llama2c_shards_begin_with_a_start_token_and_the_first_is_held_out(
 
 @pytest.mark.parametrize("vocabulary", [2048, 8192, 32_000])
 def test_the_plan_fills_the_small_class_and_stays_inside(vocabulary: int) -> None:
-    plan = small_plan(vocabulary)
+    plan = plan_for_small_class(vocabulary)
     shape = GPTConfig(
         vocab_size=vocabulary,
         block_size=plan.context,
@@ -134,18 +134,18 @@ def test_a_tokenizer_that_did_not_make_the_tokens_is_refused(prepared: Prepared,
     (tmp_path / "other").mkdir()
     train_tokenizer(["another text entirely"], TokenizerConfig(vocabulary=300)).save(tmp_path / "other")
     with pytest.raises(FileProblem, match="--tokenizer"):
-        export(framework("trainer"), prepared.tokens, tmp_path / "other", tmp_path / "out", prepared.plan)
+        export(get_framework("trainer"), prepared.tokens, tmp_path / "other", tmp_path / "out", prepared.plan)
 
 
 def test_an_unknown_framework_and_an_impossible_shape_say_what_there_is() -> None:
     with pytest.raises(SmalltaleError, match="choose one of: nanogpt, trainer"):
-        framework("keras")
+        get_framework("keras")
     with pytest.raises(RecipeError, match="heads"):
-        Plan(vocabulary=300, layers=1, width=30, heads=4)
+        ExportPlan(vocabulary=300, layers=1, width=30, heads=4)
 
 
 def test_every_framework_names_what_it_trains_with() -> None:
-    for each in every_framework():
+    for each in all_frameworks():
         assert each.train, each.name
         assert each.checkpoint, each.name
 
@@ -197,14 +197,14 @@ def test_a_vocabulary_too_large_for_two_bytes_is_refused(
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps({**meta, "dtype": "uint32"}))
     with pytest.raises(FileProblem, match=r"uint16; train a tokenizer of at most 65,536"):
-        export(framework(name), folder, prepared.tokenizer, tmp_path / "out", prepared.plan)
+        export(get_framework(name), folder, prepared.tokenizer, tmp_path / "out", prepared.plan)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_row_longer_than_the_text_is_refused(prepared: Prepared, tmp_path: Path) -> None:
     plan = replace(prepared.plan, context=1_000_000)
     with pytest.raises(FileProblem, match="encode more"):
-        export(framework("accelerate"), prepared.tokens, prepared.tokenizer, tmp_path / "out", plan)
+        export(get_framework("accelerate"), prepared.tokens, prepared.tokenizer, tmp_path / "out", plan)
 
 
 def test_the_verb_wants_a_tokenizer_beside_the_tokens_or_named(prepared: Prepared, tmp_path: Path) -> None:

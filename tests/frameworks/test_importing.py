@@ -16,7 +16,7 @@ from smalltale.counting.count import count_parameters
 from smalltale.errors import FileProblem
 from smalltale.frameworks.framework import MODULES
 from smalltale.frameworks.llama import HEAD
-from smalltale.model.foreign import open_outside
+from smalltale.model.foreign import open_foreign_model
 from smalltale.tokens.tokenizer import Tokenizer
 
 from .checkpoints import bring, gpt, keep_reference, nanogpt_file, trained
@@ -36,7 +36,7 @@ def test_a_checkpoint_comes_back_with_its_logits_and_its_count(
     assert found.reference.difference <= 1e-5
     assert found.counted == found.reference.parameters == own
     assert found.weight_class == "small"
-    again = open_outside(tmp_path / "back")
+    again = open_foreign_model(tmp_path / "back")
     ids = torch.arange(20).view(1, 20) + 3
     with torch.no_grad():
         theirs = model(ids)

@@ -11,17 +11,17 @@ import pytest
 
 from smalltale.errors import SmalltaleError
 from smalltale.frameworks import install as installing
-from smalltale.frameworks.framework import Framework, every_framework, framework
+from smalltale.frameworks.framework import Framework, all_frameworks, get_framework
 from smalltale.frameworks.install import (
     checkout_variable,
-    environment,
+    environment_variables,
+    find_environment,
     install,
-    need_environment,
-    own_variables,
-    pinned,
+    read_pins,
+    require_environment,
 )
 
-TINY = replace(framework("fastai"), name="tiny", package="tiny-trainer")
+TINY = replace(get_framework("fastai"), name="tiny", package="tiny-trainer")
 LIST = "# A framework that asks for a package which nobody has.\ntorch==9.9\nsmall-part==2.0\ntiny-trainer==1.0\n"
 
 
@@ -63,9 +63,9 @@ def test_an_environment_holds_the_list_and_what_torch_wants_and_no_more(
     tiny: Framework, tmp_path: Path
 ) -> None:
     with pytest.raises(SmalltaleError, match="smalltale frameworks install tiny"):
-        need_environment(tiny)
+        require_environment(tiny)
     made = install(tiny)
-    assert made == environment(tiny) == need_environment(tiny)
+    assert made == find_environment(tiny) == require_environment(tiny)
     assert (made.version, made.current) == ("1.0", True)
     assert made.megabytes > 0
     asked = [made.python, "-m", "pip", "list", "--format=freeze"]
@@ -73,7 +73,7 @@ def test_an_environment_holds_the_list_and_what_torch_wants_and_no_more(
     found = [each for each in found if not each.startswith(("pip==", "setuptools=="))]
     assert sorted(found) == ["of-the-card==1.0", "small-part==2.0", "tiny-trainer==1.0", "torch==9.9"]
     (tmp_path / "lists" / "tiny.txt").write_text(LIST + "# changed\n")
-    again = environment(tiny)
+    again = find_environment(tiny)
     assert again is not None
     assert not again.current
 
@@ -85,7 +85,7 @@ def test_a_version_that_is_not_to_be_had_is_named_and_nothing_counts_as_installe
     with pytest.raises(SmalltaleError, match=r"tiny-trainer==7\.0") as told:
         install(tiny)
     assert "install.log" in str(told.value)
-    assert environment(tiny) is None
+    assert find_environment(tiny) is None
 
 
 def test_a_process_of_a_framework_sees_nothing_of_ours(
@@ -96,13 +96,13 @@ def test_a_process_of_a_framework_sees_nothing_of_ours(
     made = installing.Environment(
         python=Path("/env/bin/python"), version="1", seconds=1, megabytes=1, current=True
     )
-    found = own_variables(made)
+    found = environment_variables(made)
     assert found["PATH"].startswith("/env/bin:")
     assert not {"PYTHONPATH", "VIRTUAL_ENV"} & found.keys()
 
 
 def test_a_checkout_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nanogpt = framework("nanogpt")
+    nanogpt = get_framework("nanogpt")
     monkeypatch.delenv("NANOGPT", raising=False)
     with pytest.raises(SmalltaleError, match=r"NANOGPT is not set; git clone \S+nanoGPT FOLDER"):
         checkout_variable(nanogpt)
@@ -111,14 +111,14 @@ def test_a_checkout_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.Mon
         checkout_variable(nanogpt)
     (tmp_path / "train.py").touch()
     assert checkout_variable(nanogpt) == {"NANOGPT": str(tmp_path)}
-    assert checkout_variable(framework("trainer")) == {}
+    assert checkout_variable(get_framework("trainer")) == {}
 
 
-@pytest.mark.parametrize("each", every_framework(), ids=lambda each: each.name)
+@pytest.mark.parametrize("each", all_frameworks(), ids=lambda each: each.name)
 def test_every_list_names_one_exact_version_a_package_and_its_framework(each: Framework) -> None:
-    path = installing.constraints_of(each)
+    path = installing.constraints_path(each)
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    versions = pinned(path)
+    versions = read_pins(path)
     assert len(versions) == len(lines)
     if each.package is not None:
         assert each.package in versions

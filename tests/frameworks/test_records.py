@@ -14,15 +14,15 @@ from smalltale.errors import SmalltaleError
 from smalltale.files import write_json
 from smalltale.frameworks import install as installing
 from smalltale.frameworks import proving, records
-from smalltale.frameworks.framework import MODULES, every_framework, framework
+from smalltale.frameworks.framework import MODULES, all_frameworks, get_framework
 from smalltale.frameworks.proving import RUN
-from smalltale.frameworks.records import Proof, figures_table, hashes_of, is_stale, record_of
+from smalltale.frameworks.records import Proof, figures_table, is_stale, read_record, source_hashes
 
-ROW = framework("composer")
+ROW = get_framework("composer")
 
 
 def proof(**changed: object) -> Proof:
-    module, constraints = hashes_of(ROW)
+    module, constraints = source_hashes(ROW)
     kept = Proof(
         name="composer",
         passed=True,
@@ -66,7 +66,7 @@ def test_a_record_is_stale_when_its_recipe_or_list_has_changed(path: str, stale:
 
 @pytest.mark.parametrize("name", sorted(each.stem for each in records.RECORDS.glob("*.json")))
 def test_a_record_tells_a_whole_run_or_its_failure(name: str) -> None:
-    kept = record_of(framework(name))
+    kept = read_record(get_framework(name))
     assert kept is not None
     assert kept.name == name
     if not kept.passed:
@@ -74,9 +74,9 @@ def test_a_record_tells_a_whole_run_or_its_failure(name: str) -> None:
         return
     told = kept.figures
     assert told["steps"] >= RUN["steps"]
-    assert told["last_losses"] < told["first_losses"] - proving.FALL
+    assert told["last_losses"] < told["first_losses"] - proving.MIN_LOSS_FALL
     assert min(told["tokens_per_second"], told["own_tokens_per_second"]) > 0
-    if framework(name).read is not None:
+    if get_framework(name).read is not None:
         assert told["largest_logit_difference"] <= 1e-5
         assert told["completions"] == 8
 
@@ -111,7 +111,7 @@ def test_a_row_without_its_checkout_is_left_out_of_all_and_told_where_it_is_name
 
     monkeypatch.setattr(proving, "prove_all", note)
     told = CliRunner().invoke(build_app(), ["frameworks", "prove"])
-    assert asked == [each.name for each in every_framework() if each.needs_checkout is None]
+    assert asked == [each.name for each in all_frameworks() if each.needs_checkout is None]
     assert "nanogpt is left out: nanoGPT is no package" in told.output
     refused = CliRunner().invoke(build_app(), ["frameworks", "prove", "nanogpt"])
     assert isinstance(refused.exception, SmalltaleError)
@@ -120,4 +120,4 @@ def test_a_row_without_its_checkout_is_left_out_of_all_and_told_where_it_is_name
 def test_the_page_tells_the_figures_of_the_records() -> None:
     """Prints what to paste: `smalltale frameworks --markdown`."""
     page = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text()
-    assert figures_table(every_framework()) in page
+    assert figures_table(all_frameworks()) in page

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import sha256_of, write_json
+from smalltale.files import sha256_file, write_json
 from smalltale.frameworks import install as installing
 from smalltale.frameworks.exporting import export
-from smalltale.frameworks.framework import framework
-from smalltale.frameworks.run import framework_of, run_of, speed, train
+from smalltale.frameworks.framework import get_framework
+from smalltale.frameworks.run import median_tokens_per_second, read_export_framework, read_run, train
 
 from .conftest import Prepared
 
@@ -28,36 +28,38 @@ LINES = {
 
 @pytest.mark.parametrize("name", LINES)
 def test_losses_and_speed_are_read_from_what_it_prints(name: str, prepared: Prepared, tmp_path: Path) -> None:
-    out = export(framework(name), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
+    out = export(get_framework(name), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
     printed = ["number of parameters: 1.06M"]
     for step in range(40):
         # The first window is slow, as a first one is.
         told = {"step": step, "loss": 7 - step / 10, "milliseconds": 900.0 if step < 10 else 50.0}
         printed.append(LINES[name].format(**told))
-    run = run_of(framework(name), out, "\n".join(printed))
+    run = read_run(get_framework(name), out, "\n".join(printed))
     assert run.losses == pytest.approx([7 - step / 10 for step in range(40)])
     assert run.tokens_per_second == pytest.approx(4 * 32 / 0.05)
 
 
 def test_a_speed_is_the_median_of_windows_and_needs_one() -> None:
-    assert speed([9.0] * 10 + [1.0] * 10 + [2.0] * 10 + [7.0] * 10, 100) == 50
-    assert speed([1.0] * 19, 100) is None
+    assert median_tokens_per_second([9.0] * 10 + [1.0] * 10 + [2.0] * 10 + [7.0] * 10, 100) == 50
+    assert median_tokens_per_second([1.0] * 19, 100) is None
 
 
 def test_a_run_that_left_no_figures_is_told(prepared: Prepared, tmp_path: Path) -> None:
-    out = export(framework("trainer"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
+    out = export(
+        get_framework("trainer"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan
+    )
     with pytest.raises(FileProblem, match=r"no run\.json"):
-        run_of(framework("trainer"), out, "")
+        read_run(get_framework("trainer"), out, "")
     (out / "model").mkdir()
     write_json(out / "model" / "run.json", {"losses": [3.0], "tokens_per_second": None})
-    assert run_of(framework("trainer"), out, "").losses == [3.0]
+    assert read_run(get_framework("trainer"), out, "").losses == [3.0]
 
 
 def test_only_an_export_folder_is_trained_in(prepared: Prepared, tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match="smalltale export"):
-        framework_of(prepared.tokens)
-    out = export(framework("mlx"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
-    assert framework_of(out).name == "mlx"
+        read_export_framework(prepared.tokens)
+    out = export(get_framework("mlx"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
+    assert read_export_framework(out).name == "mlx"
 
 
 def test_a_recipe_runs_with_its_environment_first_and_a_failing_line_ends_it(
@@ -68,13 +70,13 @@ def test_a_recipe_runs_with_its_environment_first_and_a_failing_line_ends_it(
     place = tmp_path / "made" / "mlx"
     (place / "env" / "bin").mkdir(parents=True)
     (place / "env" / "bin" / "python").symlink_to(sys.executable)
-    hashed = sha256_of(installing.constraints_of(framework("mlx")))
+    hashed = sha256_file(installing.constraints_path(get_framework("mlx")))
     write_json(
         place / "installed.json", {"version": "1", "seconds": 1, "megabytes": 1, "constraints": hashed}
     )
-    out = export(framework("mlx"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
+    out = export(get_framework("mlx"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
     tell = "import json, os; json.dump(dict(os.environ), open('seen.json', 'w'))"
-    chosen = replace(framework("mlx"), train=(f'python -c "{tell}"',))
+    chosen = replace(get_framework("mlx"), train=(f'python -c "{tell}"',))
     train(chosen, out, {"STEPS": "4"})
     seen = json.loads((out / "seen.json").read_text())
     assert seen["PATH"].split(os.pathsep)[0] == str(place / "env" / "bin")
@@ -89,6 +91,6 @@ def test_a_framework_that_is_not_installed_says_what_to_run(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMALLTALE_FRAMEWORKS", str(tmp_path / "made"))
-    out = export(framework("mlx"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
+    out = export(get_framework("mlx"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
     with pytest.raises(SmalltaleError, match="smalltale frameworks install mlx"):
-        train(framework("mlx"), out, {})
+        train(get_framework("mlx"), out, {})

@@ -1,7 +1,7 @@
-"""MosaicML Composer: MDS shards, written here, and a script; a model folder comes back.
+"""MosaicML Composer: exports MDS shards and a script; imports the model folder.
 
-Beware: Composer 0.32 is its last release and pins torch < 2.7.1, of which there is no build for processors in the package
-index; it runs with torch 2.13, torchvision left out (templates/shared/stand_in.py).
+Composer 0.32 is its last release and pins torch < 2.7.1, which has no CPU build in the package index; it runs with torch 2.13
+when torchvision is stubbed (templates/shared/stand_in.py).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smalltale.files import new_file, write_json
-from smalltale.frameworks.framework import Export, Framework
-from smalltale.frameworks.huggingface import llama_reader, write_llama_export
+from smalltale.files import atomic_file, write_json
+from smalltale.frameworks.framework import ExportRequest, Framework
+from smalltale.frameworks.huggingface import make_llama_reader, write_llama_export
 
 SHARD_BYTES = 1 << 26
 LAYOUT: dict[str, Any] = {
@@ -30,31 +30,31 @@ LAYOUT: dict[str, Any] = {
 }
 
 
-def export(to: Export) -> None:
-    """Shards of both splits beside the scripts."""
-    write_llama_export(FRAMEWORK, to, ("train.py", "stand_in.py", "run.toml"))
-    write_shards(to)
+def export(request: ExportRequest) -> None:
+    """Write shards of both splits, and the scripts."""
+    write_llama_export(FRAMEWORK, request, ("train.py", "stand_in.py", "run.toml"))
+    write_shards(request)
 
 
-def write_shards(to: Export) -> None:
-    """mds/train and mds/val in place of the training stream, which is then not needed."""
-    (to.out / "train.bin").unlink()
-    for split, stream in (("train", to.tokens.train), ("val", to.tokens.val)):
-        write_mds(to.out / "mds" / split, stream, to.plan.context)
+def write_shards(request: ExportRequest) -> None:
+    """Write mds/train and mds/val, which replace the training stream."""
+    (request.out / "train.bin").unlink()
+    for split, stream in (("train", request.tokens.train), ("val", request.tokens.val)):
+        write_mds(request.out / "mds" / split, stream, request.plan.context)
 
 
 def write_mds(folder: Path, stream: NDArray[Any], context: int) -> None:
-    """One column `tokens`, each sample the int64 bytes of a row: what Streaming and LLM Foundry read.
+    """Write MDS shards for Streaming and LLM Foundry: one column `tokens`, each sample a row as int64 bytes.
 
-    A shard: uint32 samples, uint32 offsets (samples + 1) from the file's start, its layout as JSON, then the samples, each
-    after the uint32 length of its one column.
+    A shard has the uint32 number of samples, uint32 offsets (samples + 1) from the start of the file, the layout as JSON, and
+    the samples, each preceded by the uint32 length of its column.
     """
     rows = len(stream) // context
-    at_once = max(1, SHARD_BYTES // (8 * context + 8) - 1)
+    samples_per_shard = max(1, SHARD_BYTES // (8 * context + 8) - 1)
     layout = json.dumps(LAYOUT, sort_keys=True).encode()
     shards = []
-    for number, start in enumerate(range(0, rows, at_once)):
-        count = min(at_once, rows - start)
+    for number, start in enumerate(range(0, rows, samples_per_shard)):
+        count = min(samples_per_shard, rows - start)
         ids = np.asarray(stream[start * context : (start + count) * context], dtype="<i8").reshape(
             count, context
         )
@@ -63,7 +63,7 @@ def write_mds(folder: Path, stream: NDArray[Any], context: int) -> None:
         first = 4 + 4 * (count + 1) + len(layout)
         offsets = first + np.arange(count + 1, dtype="<u4") * samples.shape[1]
         name = f"shard.{number:05d}.mds"
-        with new_file(folder / name) as temporary, temporary.open("wb") as out:
+        with atomic_file(folder / name) as temporary, temporary.open("wb") as out:
             out.write(np.uint32(count).tobytes() + offsets.astype("<u4").tobytes() + layout)
             samples.tofile(out)
         size = first + samples.size
@@ -76,7 +76,7 @@ FRAMEWORK = Framework(
     name="composer",
     title="MosaicML Composer",
     export=export,
-    read=llama_reader("composer", ("state", "model")),
+    read=make_llama_reader("composer", ("state", "model")),
     train=("python train.py",),
     checkpoint="model",
     package="mosaicml",

@@ -1,7 +1,7 @@
-"""`smalltale export`: one prepared token folder out, in a framework's own format, with a recipe that runs.
+"""`smalltale export`: writes a token folder in a framework's own format, with a recipe that runs.
 
-In: a token folder, its tokenizer, a Plan. Out: a folder with data, recipe, README.md, the tokenizer and meta.json.
-Beware: an export folder later holds what was trained in it, so one that exists is never written over.
+Input: a token folder, its tokenizer, an ExportPlan. Output: a folder with data, recipe, README.md, the tokenizer and meta.json.
+An existing export folder is never overwritten, because training writes its checkpoint there.
 """
 
 from __future__ import annotations
@@ -14,84 +14,98 @@ from string import Template
 from typing import Any
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained, new_file, new_folder, provenance, sha256_of, write_json
-from smalltale.frameworks.framework import Export, Framework, Plan
+from smalltale.files import (
+    atomic_file,
+    atomic_folder,
+    provenance_record,
+    sha256_file,
+    translate_os_errors,
+    write_json,
+)
+from smalltale.frameworks.framework import ExportPlan, ExportRequest, Framework
 from smalltale.rules import Rules
-from smalltale.tokens.shards import TokenFolder, read_tokens
+from smalltale.tokens.token_folder import TokenFolder, read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDTH, HEADS = 512, 8
 
 
-def small_plan(vocabulary: int, **given: int | float | None) -> Plan:
-    """A Plan that fills the small class, `given` in place of its values."""
-    known = {key: value for key, value in given.items() if value is not None}
-    shape = Plan(**{"vocabulary": vocabulary, "layers": 1, "width": WIDTH, "heads": HEADS, **known})  # type: ignore[arg-type]
-    if "layers" in known:
+def plan_for_small_class(vocabulary: int, **overrides: int | float | None) -> ExportPlan:
+    """A Plan with as many layers as the small class allows; `overrides` replace its values."""
+    chosen = {key: value for key, value in overrides.items() if value is not None}
+    shape = ExportPlan(**{"vocabulary": vocabulary, "layers": 1, "width": WIDTH, "heads": HEADS, **chosen})  # type: ignore[arg-type]
+    if "layers" in chosen:
         return shape
-    budget = min(each.max_parameters for each in Rules().weight_classes)
-    # The larger of a gated layer and of nanoGPT's, its learned positions beside the embedding.
+    budget = min(weight_class.max_parameters for weight_class in Rules().weight_classes)
+    # The larger of a gated layer and nanoGPT's layer; nanoGPT's learned positions count next to the embedding.
     layer = max(4 * shape.width**2 + 3 * shape.width * shape.hidden, 12 * shape.width**2) + 2 * shape.width
     fixed = (vocabulary + shape.context + 1) * shape.width
-    return Plan(**{**asdict(shape), "layers": max(1, (budget - fixed) // layer)})
+    return ExportPlan(**{**asdict(shape), "layers": max(1, (budget - fixed) // layer)})
 
 
-def export(framework: Framework, tokens: Path, tokenizer: Path, out: Path, plan: Plan) -> Path:
-    """Write the export folder `out`. Raises FileProblem where the parts do not fit, or `out` holds something."""
+def export(framework: Framework, tokens: Path, tokenizer: Path, out: Path, plan: ExportPlan) -> Path:
+    """Write the export folder `out`. Raises FileProblem if the parts do not match or `out` is not empty."""
     began = time.monotonic()
-    opened = read_tokens(tokens)
-    check_parts(opened, Tokenizer.load(tokenizer), tokens, tokenizer)
-    with explained(out):
+    token_folder = read_tokens(tokens)
+    check_tokenizer(token_folder, Tokenizer.load(tokenizer), tokens, tokenizer)
+    with translate_os_errors(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileProblem(f"{out} exists and is not empty; choose a new folder")
-    if len(opened.train) < plan.context + 1:
+    if len(token_folder.train) < plan.context + 1:
         raise FileProblem(
-            f"{tokens} has {len(opened.train)} training tokens, a row takes {plan.context + 1}; encode more"
+            f"{tokens} has {len(token_folder.train)} training tokens, fewer than one row of {plan.context + 1}; encode more stories"
         )
-    with new_folder(out) as folder:
-        framework.export(Export(tokens=opened, plan=plan, tokenizer=tokenizer, out=folder))
+    with atomic_folder(out) as folder:
+        framework.export(ExportRequest(tokens=token_folder, plan=plan, tokenizer=tokenizer, out=folder))
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if not (folder / name).exists():
                 shutil.copyfile(tokenizer / name, folder / name)
-        fill(framework, "README.md", folder, plan)
-        record = provenance(
-            recipe=opened.meta.get("recipe"),
-            inputs={"tokens": sha256_of(tokens / "meta.json"), "tokenizer": opened.meta["tokenizer_hash"]},
-            counts={"train_tokens": len(opened.train), "val_tokens": len(opened.val)},
+        render_template(framework, "README.md", folder, plan)
+        record = provenance_record(
+            recipe=token_folder.meta.get("recipe"),
+            inputs={
+                "tokens": sha256_file(tokens / "meta.json"),
+                "tokenizer": token_folder.meta["tokenizer_hash"],
+            },
+            counts={"train_tokens": len(token_folder.train), "val_tokens": len(token_folder.val)},
             seconds=time.monotonic() - began,
         )
-        own = {
+        fields = {
             "kind": "export",
             "format": 1,
             "framework": framework.name,
             "plan": asdict(plan),
-            "dtype": opened.meta["dtype"],
-            "end_id": opened.meta["end_id"],
-            "pad_id": opened.meta["pad_id"],
+            "dtype": token_folder.meta["dtype"],
+            "end_id": token_folder.meta["end_id"],
+            "pad_id": token_folder.meta["pad_id"],
         }
-        write_json(folder / "meta.json", {**record, **own})
+        write_json(folder / "meta.json", {**record, **fields})
     return out
 
 
-def check_parts(tokens: TokenFolder, tokenizer: Tokenizer, tokens_at: Path, tokenizer_at: Path) -> None:
-    """Raise FileProblem unless the tokens were made with the tokenizer."""
+def check_tokenizer(
+    tokens: TokenFolder, tokenizer: Tokenizer, tokens_path: Path, tokenizer_path: Path
+) -> None:
+    """Raise FileProblem unless the tokens were encoded with the tokenizer."""
     if tokens.meta.get("tokenizer_hash") != tokenizer.hash:
         raise FileProblem(
-            f"{tokens_at} was encoded with another tokenizer than {tokenizer_at}; give that one with --tokenizer"
+            f"{tokens_path} was encoded with another tokenizer than {tokenizer_path}; give the right one with --tokenizer"
         )
 
 
-def write_streams(export: Export, folder: Path) -> None:
-    """train.bin and val.bin: all stories one after the other, each followed by the end token."""
+def write_streams(export: ExportRequest, folder: Path) -> None:
+    """Write train.bin and val.bin: all stories, each followed by the end token."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split, array in (("train", export.tokens.train), ("val", export.tokens.val)):
-        with new_file(folder / f"{split}.bin") as temporary, temporary.open("wb") as out:
-            array.tofile(out)
+    for split, ids in (("train", export.tokens.train), ("val", export.tokens.val)):
+        with atomic_file(folder / f"{split}.bin") as temporary, temporary.open("wb") as out:
+            ids.tofile(out)
 
 
-def fill(framework: Framework, name: str, folder: Path, plan: Plan, **more: Any) -> None:
-    """Copy a recipe file; one kept as NAME.template has its $names filled in."""
+def render_template(
+    framework: Framework, name: str, folder: Path, plan: ExportPlan, **variables: Any
+) -> None:
+    """Copy a recipe file to `folder`; in NAME.template, $variables are substituted."""
     own, shared = TEMPLATES / framework.name, TEMPLATES / "shared"
     for source in (own / f"{name}.template", own / name, shared / f"{name}.template", shared / name):
         if source.exists():
@@ -115,8 +129,8 @@ def fill(framework: Framework, name: str, folder: Path, plan: Plan, **more: Any)
             if framework.needs_checkout
             else "",
             **framework.names,
-            **more,
+            **variables,
         }
         text = Template(text).substitute(names)
-    with new_file(folder / name) as temporary:
+    with atomic_file(folder / name) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What a framework is to smalltale: files it trains from, and a checkpoint read back.
+"""The interface of a training framework: it writes an export folder and reads a checkpoint back.
 
-In: a token folder and a Plan. Out: an export folder; from a checkpoint, a Native.
-Beware: no framework is imported here or in any module beside: each lives in an environment of its own (install.py).
+Export takes a token folder and an ExportPlan; import turns a checkpoint into an ImportedModel.
+No framework is imported in this package: each runs in a virtual environment of its own (install.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from smalltale.errors import RecipeError, SmalltaleError
-from smalltale.tokens.shards import TokenFolder
+from smalltale.tokens.token_folder import TokenFolder
 
 MODULES = {
     "nanogpt": "nanogpt",
@@ -33,12 +33,12 @@ MODULES = {
     "mlx": "mlx",
     "llama2c": "llama2c",
 }
-"""Each framework's name and its module: the rules' eleven, then two further ways out."""
+"""Framework name to module name: the eleven of the rules, then two more."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The model and the run that an exported recipe describes."""
+class ExportPlan:
+    """The model shape and the training run that an exported recipe describes."""
 
     vocabulary: int
     layers: int
@@ -46,7 +46,7 @@ class Plan:
     heads: int
     context: int = 512
     batch_rows: int = 32
-    """Rows of `context` tokens in a step."""
+    """Rows of `context` tokens per step."""
     steps: int = 5000
     learning_rate: float = 1e-3
 
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def hidden(self) -> int:
-        """Features inside a gated feed-forward part: 8/3 of the width, in thirty-twos."""
+        """Width of the gated feed-forward layer: 8/3 of the model width, rounded to a multiple of 32."""
         return max(32, round(self.width * 8 / 3 / 32) * 32)
 
     @property
@@ -70,60 +70,60 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
-    """What a framework's `export` is given."""
+class ExportRequest:
+    """Arguments of `Framework.export`."""
 
     tokens: TokenFolder
-    plan: Plan
+    plan: ExportPlan
     tokenizer: Path
-    """A tokenizer folder."""
+    """The tokenizer folder."""
     out: Path
-    """The folder to fill, empty."""
+    """An empty folder to fill."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Native:
-    """A checkpoint as the framework kept it, with its own names gone only where our reader has others."""
+class ImportedModel:
+    """A checkpoint's config and weights, with weight names that our model classes load."""
 
     config: dict[str, Any]
-    """The config.json to write: Hugging Face's, or the architecture nanogpt."""
+    """The config.json to write: a Hugging Face config, or one of architecture nanogpt."""
     weights: dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Framework:
-    """One way out and back."""
+    """One supported framework."""
 
     name: str
     title: str
-    export: Callable[[Export], None]
-    """Write data, recipe and scripts into an empty folder."""
-    read: Callable[[Path, bool], Native] | None
-    """(checkpoint, whether pickles may be opened) -> the model. None where there is no way back."""
+    export: Callable[[ExportRequest], None]
+    """Writes data, recipe and scripts into an empty folder."""
+    read: Callable[[Path, bool], ImportedModel] | None
+    """(checkpoint, trust pickles) -> model. None if checkpoints cannot be imported."""
     train: tuple[str, ...]
-    """Shell lines, run in the export folder, that train and leave the checkpoint; `python` is the environment's own."""
+    """Shell lines, run in the export folder, that train and write the checkpoint; `python` is that of the environment."""
     checkpoint: str
-    """Where they leave it, relative to the export folder."""
+    """Path of the checkpoint, relative to the export folder."""
     package: str | None
-    """The distribution whose version is the framework's; None for a checkout."""
+    """The distribution that has the framework's version; None for a checkout."""
     needs_trust: bool = False
-    """Its checkpoint is a pickle."""
+    """Whether its checkpoint is a pickle."""
     needs_checkout: str | None = None
-    """The repository to clone, where the framework is no package; $NAME says where the checkout lies."""
+    """The repository to clone if the framework is not a package; the variable $NAME is the path of the checkout."""
     step_line: re.Pattern[str] | None = None
-    """What it prints a step: the loss and the milliseconds; None where the recipe writes run.json itself."""
+    """Matches the line printed per step: loss and milliseconds. None if the recipe writes run.json itself."""
     names: Mapping[str, Any] = field(default_factory=dict)
-    """Further names that its templates use."""
-    cheap: bool = False
-    """Whether CI proves it at every change."""
+    """Additional variables for its templates."""
+    quick_to_prove: bool = False
+    """Whether CI proves it on every change."""
 
 
-def framework(name: str) -> Framework:
-    """The framework of that name. Raises SmalltaleError."""
+def get_framework(name: str) -> Framework:
+    """Look up a framework by name. Raises SmalltaleError."""
     if name not in MODULES:
         raise SmalltaleError(f"unknown framework {name!r}; choose one of: {', '.join(MODULES)}")
     return cast(Framework, import_module(f"smalltale.frameworks.{MODULES[name]}").FRAMEWORK)
 
 
-def every_framework() -> list[Framework]:
-    return [framework(name) for name in MODULES]
+def all_frameworks() -> list[Framework]:
+    return [get_framework(name) for name in MODULES]

@@ -1,7 +1,6 @@
-"""What recipes around a Hugging Face Llama share: the memory-mapped streams, config.json, and the way back.
+"""Export and import shared by all frameworks that train a Hugging Face Llama: memory-mapped streams and config.json.
 
-In: an Export; a checkpoint with Llama weights by their Hugging Face names. Out: files; a Native.
-Beware: the trainers around it put prefixes before the names; llama.py finds them by the embedding.
+Trainers add prefixes to the weight names; llama.py finds the prefix by the embedding's name.
 """
 
 from __future__ import annotations
@@ -10,24 +9,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from smalltale.files import write_json
-from smalltale.frameworks.exporting import fill, write_streams
-from smalltale.frameworks.framework import Export, Framework, Native
-from smalltale.frameworks.llama import llama_config, native_llama
+from smalltale.frameworks.exporting import render_template, write_streams
+from smalltale.frameworks.framework import ExportRequest, Framework, ImportedModel
+from smalltale.frameworks.llama import import_llama, llama_config
 from smalltale.frameworks.reading import hugging_face_config, load_weights
 
 
-def write_llama_export(framework: Framework, to: Export, files: Sequence[str]) -> None:
-    """The streams, the model's config.json, stories.py and the framework's own files."""
-    write_streams(to, to.out)
-    write_json(to.out / "config.json", llama_config(to.plan, to.tokens))
+def write_llama_export(framework: Framework, request: ExportRequest, files: Sequence[str]) -> None:
+    """Write the streams, config.json, stories.py and the framework's own `files`."""
+    write_streams(request, request.out)
+    write_json(request.out / "config.json", llama_config(request.plan, request.tokens))
     for name in ("stories.py", *files):
-        fill(framework, name, to.out, to.plan)
+        render_template(framework, name, request.out, request.plan)
 
 
-def llama_reader(name: str, inside: tuple[str, ...] = ()) -> Callable[[Path, bool], Native]:
-    """A `read` for the framework `name`, whose pickles keep the weights under the keys `inside`."""
+def make_llama_reader(name: str, inside: tuple[str, ...] = ()) -> Callable[[Path, bool], ImportedModel]:
+    """Make `Framework.read` for framework `name`, whose pickles have the weights under the nested keys `inside`."""
 
-    def read(checkpoint: Path, trust: bool) -> Native:
-        return native_llama(load_weights(checkpoint, trust, name, inside), hugging_face_config(checkpoint))
+    def read(checkpoint: Path, trust: bool) -> ImportedModel:
+        return import_llama(load_weights(checkpoint, trust, name, inside), hugging_face_config(checkpoint))
 
     return read

@@ -1,8 +1,8 @@
-"""`smalltale import`: another trainer's checkpoint in, as a folder that is counted, scored, generates and is handed in.
+"""`smalltale import`: turns another trainer's checkpoint into a folder that count, evaluate and generate accept.
 
-In: a checkpoint and its framework. Out: model.safetensors, config.json, the tokenizer, meta.json.
-Beware: the weights stay those of the framework's own class, so its count is the native one; where the run left
-reference.safetensors (ids, and the logits its own model gave for them), our logits are compared with those.
+Input: a checkpoint and its framework. Output: model.safetensors, config.json, the tokenizer, meta.json.
+The weights stay those of the framework's own model class, so the count is the native one. If the run wrote
+reference.safetensors (ids and the logits of its own model), our logits must agree with it.
 """
 
 from __future__ import annotations
@@ -19,79 +19,80 @@ from torch import Tensor
 
 from smalltale.counting.count import count_parameters
 from smalltale.errors import FileProblem
-from smalltale.files import new_folder, provenance, read_json, sha256_of, write_json
-from smalltale.frameworks.framework import Framework, Native
-from smalltale.frameworks.reading import near, weight_files
-from smalltale.model.foreign import open_outside
+from smalltale.files import atomic_folder, provenance_record, read_json, sha256_file, write_json
+from smalltale.frameworks.framework import Framework, ImportedModel
+from smalltale.frameworks.reading import find_upwards, weight_files
+from smalltale.model.foreign import open_foreign_model
 from smalltale.rules import Rules
 from smalltale.tokens.tokenizer import Tokenizer
 
-MOST_DIFFERENCE = 1e-5
-"""Largest difference of a float32 logit where only names changed, for logits of up to 1 in size."""
+MAX_LOGIT_DIFFERENCE = 1e-5
+"""Largest accepted difference of a float32 logit, relative to logits of magnitude up to 1: only names changed."""
 PADDED_ROWS = 256
-"""Trainers round the embedding's rows up to a multiple of at most this."""
+"""Trainers round the number of embedding rows up to a multiple of at most this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """The framework's own model beside ours."""
+    """Comparison of the imported model with the framework's own."""
 
     difference: float
-    """Largest difference of a logit."""
+    """Largest logit difference."""
     parameters: int | None
-    """How many weights the framework's model has by its own account."""
+    """Number of weights that the framework reports for its model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What an import found."""
+    """The result of an import."""
 
     out: Path
     counted: int
     weight_class: str | None
     reference: Reference | None
-    """None where the run left none to compare with."""
+    """None if the run wrote no reference logits."""
 
 
 def import_checkpoint(
     framework: Framework, checkpoint: Path, out: Path, *, trust: bool = False, tokenizer: Path | None = None
 ) -> Imported:
-    """Write the checkpoint folder `out`. Raises FileProblem where the parts do not fit or the logits differ."""
+    """Write the checkpoint folder `out`. Raises FileProblem if its parts do not match or the logits differ."""
     began = time.monotonic()
     if framework.read is None:
-        raise FileProblem(f"{framework.title} has no way back here; see docs/frameworks.md")
+        raise FileProblem(f"{framework.title} checkpoints cannot be imported; see docs/frameworks.md")
     export = check_export(framework, checkpoint)
-    native = framework.read(checkpoint, trust)
-    told = tokenizer_of(checkpoint, tokenizer, native)
-    with new_folder(out) as folder:
+    imported = framework.read(checkpoint, trust)
+    loaded_tokenizer = load_tokenizer(checkpoint, tokenizer, imported)
+    with atomic_folder(out) as folder:
         save_file(
-            {name: each.contiguous() for name, each in native.weights.items()}, folder / "model.safetensors"
+            {name: weight.contiguous() for name, weight in imported.weights.items()},
+            folder / "model.safetensors",
         )
-        write_json(folder / "config.json", native.config)
-        model = open_outside(folder)
+        write_json(folder / "config.json", imported.config)
+        model = open_foreign_model(folder)
         counted = count_parameters(model.inner)
         weight_class = Rules().class_for(counted.counted)
-        named = {
+        count = {
             "counted_parameters": counted.counted,
             "weight_class": weight_class.name if weight_class else None,
         }
-        write_json(folder / "config.json", {**native.config, **named})
-        told.save(folder)
-        reference = compare(model, checkpoint)
-        record = provenance(
+        write_json(folder / "config.json", {**imported.config, **count})
+        loaded_tokenizer.save(folder)
+        reference = compare_logits(model, checkpoint)
+        record = provenance_record(
             recipe=export.get("recipe"),
-            inputs={path.name: sha256_of(path) for path in weight_files(checkpoint)},
+            inputs={path.name: sha256_file(path) for path in weight_files(checkpoint)},
             counts={"counted_parameters": counted.counted},
             seconds=time.monotonic() - began,
         )
-        own = {
+        fields = {
             "kind": "checkpoint",
             "format": 1,
             "framework": framework.name,
             "reference": asdict(reference) if reference else None,
             "plan": export.get("plan"),
         }
-        write_json(folder / "meta.json", {**record, **own})
+        write_json(folder / "meta.json", {**record, **fields})
     return Imported(
         out=out,
         counted=counted.counted,
@@ -101,63 +102,63 @@ def import_checkpoint(
 
 
 def check_export(framework: Framework, checkpoint: Path) -> dict[str, object]:
-    """The record of the export folder the checkpoint lies in, {} where it lies elsewhere. Raises FileProblem."""
+    """The meta.json of the export folder that has the checkpoint; {} if there is none. Raises FileProblem."""
     if not checkpoint.exists():
         raise FileProblem(f"{checkpoint} does not exist; train first, as the export folder's README.md says")
-    found = near(checkpoint, "meta.json")
-    told = read_json(found) if found else {}
-    if not isinstance(told, dict) or told.get("kind") != "export":
+    path = find_upwards(checkpoint, "meta.json")
+    meta = read_json(path) if path else {}
+    if not isinstance(meta, dict) or meta.get("kind") != "export":
         return {}
-    if told.get("framework") != framework.name:
+    if meta.get("framework") != framework.name:
         raise FileProblem(
-            f"{checkpoint} lies in an export for {told.get('framework')}, not {framework.name}; "
-            f"use --from {told.get('framework')}"
+            f"{checkpoint} is in an export for {meta.get('framework')}, not {framework.name}; "
+            f"use --from {meta.get('framework')}"
         )
-    return told
+    return meta
 
 
-def tokenizer_of(checkpoint: Path, given: Path | None, native: Native) -> Tokenizer:
-    """The tokenizer, made to read a story from its start token on. Raises FileProblem where it is not the model's."""
-    found = near(checkpoint, "tokenizer.json")
-    place = given or (found.parent if found else None)
-    if place is None:
+def load_tokenizer(checkpoint: Path, folder: Path | None, imported: ImportedModel) -> Tokenizer:
+    """Load the tokenizer and make it prepend the start token. Raises FileProblem if it does not match the model."""
+    path = find_upwards(checkpoint, "tokenizer.json")
+    folder = folder or (path.parent if path else None)
+    if folder is None:
         raise FileProblem(
             f"no tokenizer.json in {checkpoint} or above it; name the tokenizer folder with --tokenizer"
         )
-    tokenizer = Tokenizer.load(place)
-    rows = int(native.config.get("vocab_size", 0))
-    if not tokenizer.vocabulary <= rows < tokenizer.vocabulary + PADDED_ROWS:
+    tokenizer = Tokenizer.load(folder)
+    rows = int(imported.config.get("vocab_size", 0))
+    if not tokenizer.vocabulary_size <= rows < tokenizer.vocabulary_size + PADDED_ROWS:
         raise FileProblem(
-            f"the model has {rows:,} rows in its embedding, the tokenizer in {place} {tokenizer.vocabulary:,} tokens; "
-            "name the one it was trained with: --tokenizer FOLDER"
+            f"the model has {rows:,} embedding rows, the tokenizer in {folder} {tokenizer.vocabulary_size:,} tokens; "
+            "name the tokenizer it was trained with: --tokenizer FOLDER"
         )
-    # Every story in the exported data stands behind an end token, so a prompt does too.
+    # In the exported data an end token precedes every story, so it precedes a prompt too.
     tokenizer.engine.post_processor = processors.TemplateProcessing(
         single=f"{tokenizer.end_token} $A", special_tokens=[(tokenizer.end_token, tokenizer.end_id)]
     )
     return tokenizer
 
 
-def compare(model: torch.nn.Module, checkpoint: Path) -> Reference | None:
-    """Our logits beside those that the framework's own model gave. Raises FileProblem where they differ."""
-    path = near(checkpoint, "reference.safetensors")
+def compare_logits(model: torch.nn.Module, checkpoint: Path) -> Reference | None:
+    """Compare our logits with those of the framework's own model. Raises FileProblem if they differ."""
+    path = find_upwards(checkpoint, "reference.safetensors")
     if path is None:
         return None
-    with safe_open(path, framework="pt") as opened:
-        reference = {name: opened.get_tensor(name) for name in ("ids", "logits")}
-        parameters = (opened.metadata() or {}).get("parameters")
+    with safe_open(path, framework="pt") as file:
+        reference = {name: file.get_tensor(name) for name in ("ids", "logits")}
+        parameters = (file.metadata() or {}).get("parameters")
     with torch.inference_mode():
         ours: Tensor = model(reference["ids"])
     theirs = reference["logits"].float()
     if ours.shape != theirs.shape:
         raise FileProblem(
             f"{path} has logits of shape {tuple(theirs.shape)}, the imported model gives {tuple(ours.shape)}; "
-            "they are not of one run"
+            "they are of different runs"
         )
     difference = float((ours - theirs).abs().max())
-    if not difference <= MOST_DIFFERENCE * max(1.0, float(theirs.abs().max())):
+    if not difference <= MAX_LOGIT_DIFFERENCE * max(1.0, float(theirs.abs().max())):
         raise FileProblem(
             f"our logits differ from those in {path} by up to {difference:.2e}; "
-            "the checkpoint is of another step or another version: write reference.safetensors anew"
+            "the checkpoint is of another step or version: write reference.safetensors again"
         )
     return Reference(difference=difference, parameters=int(parameters) if parameters else None)

@@ -1,7 +1,7 @@
-"""LitGPT: LitData chunks for its TokensLoader, written here, and a YAML for `litgpt pretrain`; lit_model.pth comes back.
+"""LitGPT: exports LitData chunks for its TokensLoader and a YAML for `litgpt pretrain`; imports lit_model.pth.
 
-Beware: the chunks are written whole or not at all, for a LitData run that fails leaves an empty folder which the next
-run takes as it is. Only a Llama-shaped LitGPT model maps exactly to Hugging Face's Llama.
+Our code writes the chunks atomically, because a failed LitData run leaves an empty folder that the next run uses as it is. Only
+a Llama-shaped LitGPT model maps exactly to Hugging Face's Llama.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smalltale.errors import FileProblem
-from smalltale.files import new_file, read_text, write_json
-from smalltale.frameworks.exporting import fill
-from smalltale.frameworks.framework import Export, Framework, Native
-from smalltale.frameworks.llama import EMBEDDING, HEAD, native_llama
-from smalltale.frameworks.reading import load_weights, near
+from smalltale.files import atomic_file, read_text, write_json
+from smalltale.frameworks.exporting import render_template
+from smalltale.frameworks.framework import ExportRequest, Framework, ImportedModel
+from smalltale.frameworks.llama import EMBEDDING, HEAD, import_llama
+from smalltale.frameworks.reading import find_upwards, load_weights
 
 CHUNK_TOKENS = 32_000_000
 DATA_TYPES = {"uint16": 20, "uint32": 17}
-"""LitData's numbers for what is written: uint16, and int64 where ids do not fit."""
+"""LitData's type numbers: uint16, or int64 for larger vocabularies."""
 LLAMA = {
     "norm_class_name": "RMSNorm",
     "mlp_class_name": "LLaMAMLP",
@@ -63,20 +63,20 @@ LAYER = re.compile(r"transformer\.h\.(\d+)\.(.+)\.weight")
 STEP = re.compile(r"loss train: ([\d.]+|nan),.*iter time: ([\d.]+) ms")
 
 
-def export(to: Export) -> None:
-    """Chunks of both splits, the YAML, and the held-out ids for the reference logits."""
-    for split, stream in (("train", to.tokens.train), ("val", to.tokens.val)):
-        write_chunks(to.out / "data" / split, stream, to.plan.context + 1)
-    np.asarray(to.tokens.val[: 2 * min(64, to.plan.context)], dtype=np.int64).tofile(
-        to.out / "reference_ids.bin"
+def export(request: ExportRequest) -> None:
+    """Write chunks of both splits, the YAML, and the held-out ids for the reference logits."""
+    for split, stream in (("train", request.tokens.train), ("val", request.tokens.val)):
+        write_chunks(request.out / "data" / split, stream, request.plan.context + 1)
+    np.asarray(request.tokens.val[: 2 * min(64, request.plan.context)], dtype=np.int64).tofile(
+        request.out / "reference_ids.bin"
     )
-    extra = {"max_tokens": to.plan.steps * to.plan.batch_rows * to.plan.context}
-    fill(FRAMEWORK, "pretrain.yaml", to.out, to.plan, **extra)
-    fill(FRAMEWORK, "reference.py", to.out, to.plan)
+    extra = {"max_tokens": request.plan.steps * request.plan.batch_rows * request.plan.context}
+    render_template(FRAMEWORK, "pretrain.yaml", request.out, request.plan, **extra)
+    render_template(FRAMEWORK, "reference.py", request.out, request.plan)
 
 
 def write_chunks(folder: Path, stream: NDArray[Any], block: int) -> None:
-    """LitData's files: each chunk is one item, a header of uint32 (items, offsets) and then the ids."""
+    """Write LitData's files: each chunk is one item, a uint32 header (items, offsets) followed by the ids."""
     dtype = "<u2" if stream.dtype == np.uint16 else "<i8"
     length = max(block, CHUNK_TOKENS // block * block)
     chunks: list[dict[str, int | str]] = []
@@ -85,7 +85,7 @@ def write_chunks(folder: Path, stream: NDArray[Any], block: int) -> None:
         ids = np.asarray(stream[start : start + length]).astype(dtype)
         header = np.array([1, 12, 12 + ids.nbytes], dtype="<u4")
         name = f"chunk-0-{number}.bin"
-        with new_file(folder / name) as temporary, temporary.open("wb") as out:
+        with atomic_file(folder / name) as temporary, temporary.open("wb") as out:
             header.tofile(out)
             ids.tofile(out)
         largest = max(largest, ids.nbytes + 12)
@@ -102,38 +102,41 @@ def write_chunks(folder: Path, stream: NDArray[Any], block: int) -> None:
     write_json(folder / "index.json", {"chunks": chunks, "config": config, "updated_at": "0"})
 
 
-def read(checkpoint: Path, trust: bool) -> Native:
-    """lit_model.pth, its model_config.yaml beside it."""
+def read(checkpoint: Path, trust: bool) -> ImportedModel:
+    """Read lit_model.pth and the model_config.yaml next to it."""
     path = checkpoint / "lit_model.pth" if checkpoint.is_dir() else checkpoint
     loaded = load_weights(path, trust, "litgpt", ("model",))
-    found = near(path, "model_config.yaml")
-    if found is None:
-        raise FileProblem(f"no model_config.yaml beside {path}; litgpt writes it there: copy it too")
-    shape = read_shape(found)
-    other = [name for name, wanted in LLAMA.items() if shape.get(name) != wanted]
-    if other:
+    config_path = find_upwards(path, "model_config.yaml")
+    if config_path is None:
+        raise FileProblem(f"no model_config.yaml next to {path}; litgpt writes it there: copy it too")
+    shape = read_shape(config_path)
+    differing = [key for key, expected in LLAMA.items() if shape.get(key) != expected]
+    if differing:
         raise FileProblem(
-            f"{found}: {other[0]} is {shape.get(other[0])!r}; only a Llama-shaped model ({LLAMA[other[0]]!r}) maps exactly"
+            f"{config_path}: {differing[0]} is {shape.get(differing[0])!r}; "
+            f"only a Llama-shaped model ({LLAMA[differing[0]]!r}) maps exactly"
         )
-    weights = renamed(loaded, shape)
+    weights = rename_weights(loaded, shape)
     tied = HEAD not in weights or torch.equal(weights[HEAD], weights[EMBEDDING])
-    return native_llama(weights, config_of(shape, tied))
+    return import_llama(weights, hugging_face_config(shape, tied))
 
 
 def read_shape(path: Path) -> dict[str, Any]:
-    """The table of a model_config.yaml. Raises FileProblem where it is no shape."""
+    """Read model_config.yaml. Raises FileProblem if it does not describe a model."""
     try:
         shape = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise FileProblem(f"{path} is not YAML ({error}); copy it again") from error
-    lacking = [key for key in SIZES if not isinstance(shape, dict) or key not in shape]
-    if lacking:
-        raise FileProblem(f"{path} has no {lacking[0]}; copy the one that litgpt wrote beside the checkpoint")
+    missing = [key for key in SIZES if not isinstance(shape, dict) or key not in shape]
+    if missing:
+        raise FileProblem(
+            f"{path} has no {missing[0]}; copy the file that litgpt wrote next to the checkpoint"
+        )
     return dict(shape)
 
 
-def config_of(shape: Mapping[str, Any], tied: bool) -> dict[str, Any]:
-    """The same Llama in Hugging Face's words."""
+def hugging_face_config(shape: Mapping[str, Any], tied: bool) -> dict[str, Any]:
+    """Convert the shape to a Hugging Face Llama config."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -152,27 +155,27 @@ def config_of(shape: Mapping[str, Any], tied: bool) -> dict[str, Any]:
     }
 
 
-def renamed(weights: Mapping[str, Tensor], shape: Mapping[str, Any]) -> dict[str, Tensor]:
-    """LitGPT's names to Hugging Face's; the fused queries, keys and values are cut apart."""
+def rename_weights(weights: Mapping[str, Tensor], shape: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Rename LitGPT's weights to Hugging Face's names and split the fused queries, keys and values."""
     sizes = [shape[key] * shape["head_size"] for key in ("n_head", "n_query_groups", "n_query_groups")]
-    found: dict[str, Tensor] = {}
-    for name, each in weights.items():
+    renamed: dict[str, Tensor] = {}
+    for name, weight in weights.items():
         name = name.removeprefix("_orig_mod.")
         layer = LAYER.fullmatch(name)
-        known = name in NAMES if layer is None else layer[2] in {**LAYER_NAMES, "attn.qkv": ""}
-        if not known or (layer and layer[2] == "attn.qkv" and len(each) != sum(sizes)):
+        is_llama = name in NAMES if layer is None else layer[2] in {**LAYER_NAMES, "attn.qkv": ""}
+        if not is_llama or (layer and layer[2] == "attn.qkv" and len(weight) != sum(sizes)):
             raise FileProblem(
-                f"the weight {name} of shape {tuple(each.shape)} has no place in LitGPT's Llama; train the exported "
-                "pretrain.yaml with the version that `smalltale frameworks install litgpt` brings"
+                f"the weight {name} of shape {tuple(weight.shape)} does not belong to LitGPT's Llama; train the exported "
+                "pretrain.yaml with the version that `smalltale frameworks install litgpt` installs"
             )
         if layer is None:
-            found[NAMES[name]] = each
+            renamed[NAMES[name]] = weight
         elif layer[2] == "attn.qkv":
-            for part, piece in zip("qkv", torch.split(each, sizes), strict=True):
-                found[f"model.layers.{layer[1]}.self_attn.{part}_proj.weight"] = piece.clone()
+            for part, piece in zip("qkv", torch.split(weight, sizes), strict=True):
+                renamed[f"model.layers.{layer[1]}.self_attn.{part}_proj.weight"] = piece.clone()
         else:
-            found[f"model.layers.{layer[1]}.{LAYER_NAMES[layer[2]]}.weight"] = each
-    return found
+            renamed[f"model.layers.{layer[1]}.{LAYER_NAMES[layer[2]]}.weight"] = weight
+    return renamed
 
 
 FRAMEWORK = Framework(
@@ -185,5 +188,5 @@ FRAMEWORK = Framework(
     package="litgpt",
     needs_trust=True,
     step_line=STEP,
-    cheap=True,
+    quick_to_prove=True,
 )

@@ -1,7 +1,6 @@
-"""The Llama that most recipes train, in Hugging Face's words: the one class nearly every trainer can hold.
+"""The Llama that most recipes train, in Hugging Face's format: nearly every trainer supports this class.
 
-In: a Plan, or weights by their Hugging Face names. Out: a config.json's table, a Native.
-Beware: the embedding is the head too. A file may hold both copies; they must be equal, and one is kept.
+The embedding is tied to the output head. A file may contain both copies: they must be equal, and one is kept.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import torch
 from torch import Tensor
 
 from smalltale.errors import FileProblem
-from smalltale.frameworks.framework import Native, Plan
-from smalltale.tokens.shards import TokenFolder
+from smalltale.frameworks.framework import ExportPlan, ImportedModel
+from smalltale.tokens.token_folder import TokenFolder
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-def llama_config(plan: Plan, tokens: TokenFolder) -> dict[str, Any]:
-    """config.json of a Llama of that shape."""
+def llama_config(plan: ExportPlan, tokens: TokenFolder) -> dict[str, Any]:
+    """Build config.json of a Llama with the plan's shape."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -44,26 +43,26 @@ def llama_config(plan: Plan, tokens: TokenFolder) -> dict[str, Any]:
     }
 
 
-def retied(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights with a tied head kept once. Raises FileProblem where the two copies differ."""
-    kept = dict(weights)
+def drop_tied_head(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights with only one copy of a tied head. Raises FileProblem if the two copies differ."""
+    untied = dict(weights)
     if not config.get("tie_word_embeddings", False):
-        return kept
-    head = kept.pop(HEAD, None)
+        return untied
+    head = untied.pop(HEAD, None)
     if head is None:
-        return kept
-    if EMBEDDING not in kept:
-        return {**kept, EMBEDDING: head}
-    if not torch.equal(head, kept[EMBEDDING]):
+        return untied
+    if EMBEDDING not in untied:
+        return {**untied, EMBEDDING: head}
+    if not torch.equal(head, untied[EMBEDDING]):
         raise FileProblem(
             f"{HEAD} and {EMBEDDING} differ, though config.json ties them; "
-            "the run trained two weights: set tie_word_embeddings to false, and both are counted"
+            "the run trained two weights: set tie_word_embeddings to false to count both"
         )
-    return kept
+    return untied
 
 
-def native_llama(weights: Mapping[str, Tensor], config: dict[str, Any]) -> Native:
-    """Weights by Hugging Face names, wrappers' prefixes before them or not, as a Native. Raises FileProblem."""
+def import_llama(weights: Mapping[str, Tensor], config: dict[str, Any]) -> ImportedModel:
+    """Build an ImportedModel from weights with Hugging Face names and any wrapper prefix. Raises FileProblem."""
     anchor = next((name for name in weights if name.endswith(EMBEDDING)), None)
     if anchor is None:
         raise FileProblem(
@@ -71,5 +70,7 @@ def native_llama(weights: Mapping[str, Tensor], config: dict[str, Any]) -> Nativ
             "train the exported recipe's Llama, or name its framework with --from"
         )
     prefix = anchor.removesuffix(EMBEDDING)
-    own = {name.removeprefix(prefix): each for name, each in weights.items() if name.startswith(prefix)}
-    return Native(config=config, weights=retied(own, config))
+    unprefixed = {
+        name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)
+    }
+    return ImportedModel(config=config, weights=drop_tied_head(unprefixed, config))

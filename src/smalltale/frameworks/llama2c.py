@@ -1,7 +1,7 @@
-"""llama2.c (github.com/karpathy/llama2.c, a checkout): its pre-tokenized shards. There is no way back here.
+"""llama2.c (a checkout of github.com/karpathy/llama2.c): exports its pre-tokenized shards; checkpoints cannot be imported.
 
-Beware: its loader keeps the first shard for testing, reads uint16 alone and wants a start token before each story: the end
-token of the story before stands there, and one is put before the first.
+Its loader reads the first shard as test data, supports uint16 only, and expects a start token before each story: the end token
+of the previous story serves as one, and the export adds one before the first story.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smalltale.errors import FileProblem
-from smalltale.files import new_file
-from smalltale.frameworks.exporting import fill
-from smalltale.frameworks.framework import Export, Framework
+from smalltale.files import atomic_file
+from smalltale.frameworks.exporting import render_template
+from smalltale.frameworks.framework import ExportRequest, Framework
 
 SHARD_TOKENS = 20_000_000
 STEP = re.compile(r"^\d+ \| loss ([\d.]+|nan) \| lr \S+ \| ([\d.]+)ms", re.MULTILINE)
 
 
-def export(to: Export) -> None:
-    """data/tokV/data00.bin is the held-out text, the others the training text."""
-    if to.tokens.meta["dtype"] != "uint16":
+def export(request: ExportRequest) -> None:
+    """Write data/tokV/data00.bin with the held-out text and the following shards with the training text."""
+    if request.tokens.meta["dtype"] != "uint16":
         raise FileProblem(
-            f"a vocabulary of {to.plan.vocabulary:,} does not fit llama2.c's uint16; "
+            f"a vocabulary of {request.plan.vocabulary:,} does not fit llama2.c's uint16; "
             "train a tokenizer of at most 65,536 tokens"
         )
-    end = to.tokens.meta["end_id"]
-    shards = [to.tokens.val, *pieces(to.tokens.train, to.tokens.train_offsets)]
+    end = request.tokens.meta["end_id"]
+    shards = [request.tokens.val, *split_into_shards(request.tokens.train, request.tokens.train_offsets)]
     for number, stream in enumerate(shards):
-        path = to.out / "data" / f"tok{to.plan.vocabulary}" / f"data{number:02d}.bin"
-        with new_file(path) as temporary, temporary.open("wb") as out:
+        path = request.out / "data" / f"tok{request.plan.vocabulary}" / f"data{number:02d}.bin"
+        with atomic_file(path) as temporary, temporary.open("wb") as out:
             np.array([end], dtype="<u2").tofile(out)
             np.asarray(stream[:-1], dtype="<u2").tofile(out)
-    fill(FRAMEWORK, "train_smalltale.py", to.out, to.plan)
+    render_template(FRAMEWORK, "train_smalltale.py", request.out, request.plan)
 
 
-def pieces(stream: NDArray[Any], offsets: NDArray[np.uint64]) -> list[NDArray[Any]]:
-    """The stream in whole stories, about SHARD_TOKENS each."""
+def split_into_shards(stream: NDArray[Any], offsets: NDArray[np.uint64]) -> list[NDArray[Any]]:
+    """Split the stream at story boundaries into shards of about SHARD_TOKENS."""
     cuts = [0]
     while cuts[-1] < len(stream):
         story = int(np.searchsorted(offsets, cuts[-1] + SHARD_TOKENS))

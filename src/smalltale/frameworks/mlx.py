@@ -1,27 +1,27 @@
-"""MLX, for Apple Silicon: a training script on the same streams; its safetensors come back under Hugging Face's names."""
+"""MLX, for Apple Silicon: a training script on the same streams; imports its safetensors, which have Hugging Face's names."""
 
 from __future__ import annotations
 
 from smalltale.files import write_json
-from smalltale.frameworks.exporting import fill, write_streams
-from smalltale.frameworks.framework import Export, Framework
-from smalltale.frameworks.huggingface import llama_reader
+from smalltale.frameworks.exporting import render_template, write_streams
+from smalltale.frameworks.framework import ExportRequest, Framework
+from smalltale.frameworks.huggingface import make_llama_reader
 from smalltale.frameworks.llama import llama_config
 
 
-def export(to: Export) -> None:
-    """The streams, the model's config.json and a script that needs MLX and numpy alone."""
-    write_streams(to, to.out)
-    write_json(to.out / "config.json", llama_config(to.plan, to.tokens))
+def export(request: ExportRequest) -> None:
+    """Write the streams, config.json and a script that needs only MLX and numpy."""
+    write_streams(request, request.out)
+    write_json(request.out / "config.json", llama_config(request.plan, request.tokens))
     for name in ("train.py", "run.toml"):
-        fill(FRAMEWORK, name, to.out, to.plan)
+        render_template(FRAMEWORK, name, request.out, request.plan)
 
 
 FRAMEWORK = Framework(
     name="mlx",
     title="MLX",
     export=export,
-    read=llama_reader("mlx"),
+    read=make_llama_reader("mlx"),
     train=("python train.py",),
     checkpoint="model",
     package="mlx",

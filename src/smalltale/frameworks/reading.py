@@ -1,8 +1,7 @@
-"""A checkpoint of another trainer, opened: safetensors as they are, pickles only where the user trusts them.
+"""Opens checkpoints of other trainers: safetensors directly, pickles only if the user trusts them.
 
-In: a file or folder. Out: tables of tensors.
-Beware: torch.load(weights_only=True) still reads a pickle; it is asked for with --trust, and then only tensors and
-plain values of it are taken.
+Input: a file or folder. Output: tensors by name.
+torch.load(weights_only=True) still reads a pickle, so it needs --trust, and only tensors and plain values are taken from it.
 """
 
 from __future__ import annotations
@@ -18,28 +17,28 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained, read_json
+from smalltale.files import read_json, translate_os_errors
 
-HOW_FAR_UP = 4
-"""A checkpoint lies at most so many folders below its export folder."""
-SIGNS = (
+MAX_PARENTS = 4
+"""A checkpoint is at most this many folder levels below its export folder."""
+MARKER_KEYS = (
     ("pytorch-lightning_version", "lightning"),
     ("model_args", "nanogpt"),
     ("state", "composer"),
 )
-"""A key at the top of a checkpoint file that only one framework writes."""
+"""Top-level checkpoint keys that only one framework writes."""
 
 
-def load_pickle(path: Path, trust: bool, wanted: str) -> Any:
-    """What a .pt, .pth or .ckpt file holds. Raises FileProblem where it is not trusted or not whole.
+def load_pickle(path: Path, trust: bool, expected: str) -> Any:
+    """Load a .pt, .pth or .ckpt file, which should be a checkpoint of framework `expected`.
 
-    wanted: the framework whose checkpoint it should be.
+    Raises FileProblem if it is not trusted, incomplete, or another framework's.
     """
     if not trust:
         raise FileProblem(
-            f"{path} is a pickle, which may run code when opened; if it is your own, say --trust"
+            f"{path} is a pickle, which may run code when opened; if you trust it, pass --trust"
         )
-    with explained(path):
+    with translate_os_errors(path):
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
@@ -49,77 +48,79 @@ def load_pickle(path: Path, trust: bool, wanted: str) -> Any:
             ) from error
         except (RuntimeError, EOFError, ValueError, KeyError) as error:
             raise FileProblem(
-                f"{path} is not a whole torch file ({type(error).__name__}); copy it again"
+                f"{path} is not a complete torch file ({type(error).__name__}); copy it again"
             ) from error
-    for key, name in SIGNS:
-        if isinstance(loaded, dict) and key in loaded and name != wanted:
-            raise FileProblem(f"{path} is a checkpoint of {name}, not of {wanted}; use --from {name}")
+    for key, name in MARKER_KEYS:
+        if isinstance(loaded, dict) and key in loaded and name != expected:
+            raise FileProblem(f"{path} is a checkpoint of {name}, not of {expected}; use --from {name}")
     return loaded
 
 
 def weight_files(checkpoint: Path) -> list[Path]:
-    """The files that hold a checkpoint's weights: itself, or a folder's model*.safetensors, else its torch files."""
+    """A checkpoint's weight files: itself, or a folder's model*.safetensors, or else its torch files."""
     if checkpoint.is_file():
         return [checkpoint]
-    found = sorted(checkpoint.glob("model*.safetensors"))
-    return found or sorted(each for each in checkpoint.iterdir() if each.suffix in (".pt", ".pth", ".ckpt"))
+    safetensors = sorted(checkpoint.glob("model*.safetensors"))
+    return safetensors or sorted(
+        path for path in checkpoint.iterdir() if path.suffix in (".pt", ".pth", ".ckpt")
+    )
 
 
 def load_safetensors(folder: Path) -> dict[str, Tensor]:
     """All weights of a folder's model*.safetensors, or of the file itself. Raises FileProblem."""
-    paths = [each for each in weight_files(folder) if each.suffix == ".safetensors"]
+    paths = [path for path in weight_files(folder) if path.suffix == ".safetensors"]
     if not paths:
-        raise FileProblem(f"{folder} holds no model.safetensors; give the folder that the training run wrote")
+        raise FileProblem(f"{folder} has no model.safetensors; give the folder that the training run wrote")
     try:
-        return {name: each for path in paths for name, each in load_file(path).items()}
+        return {name: weight for path in paths for name, weight in load_file(path).items()}
     except SafetensorError as error:
         raise FileProblem(f"{paths[0]} is cut short or not safetensors ({error}); copy it again") from error
 
 
 def load_weights(
-    checkpoint: Path, trust: bool, wanted: str, inside: tuple[str, ...] = ()
+    checkpoint: Path, trust: bool, expected: str, inside: tuple[str, ...] = ()
 ) -> dict[str, Tensor]:
-    """Tensors by name: a safetensors file or folder, or a pickle whose tables `inside` lead to them."""
-    with explained(checkpoint):
+    """Tensors by name, from a safetensors file or folder, or from a pickle under the nested keys `inside`."""
+    with translate_os_errors(checkpoint):
         if not checkpoint.exists():
             raise FileProblem(
                 f"{checkpoint} does not exist; train first, as the export folder's README.md says"
             )
     if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
         return load_safetensors(checkpoint)
-    loaded = load_pickle(checkpoint, trust, wanted)
+    loaded = load_pickle(checkpoint, trust, expected)
     for key in inside:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    found = (
-        {name: each for name, each in loaded.items() if isinstance(each, Tensor)}
+    weights = (
+        {name: weight for name, weight in loaded.items() if isinstance(weight, Tensor)}
         if isinstance(loaded, Mapping)
         else {}
     )
-    if not found:
+    if not weights:
         raise FileProblem(
-            f"{checkpoint} holds no weights of {wanted}; is it another framework's? name it with --from"
+            f"{checkpoint} has no weights of {expected}; is it another framework's? name it with --from"
         )
-    return found
+    return weights
 
 
-def near(checkpoint: Path, name: str) -> Path | None:
-    """The file `name` in the checkpoint's folder or one of the few above it."""
+def find_upwards(checkpoint: Path, name: str) -> Path | None:
+    """The nearest file `name` in the checkpoint's folder or its parents within the export folder."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.absolute().parent
-    for place in (folder, *list(folder.absolute().parents)[: HOW_FAR_UP - 1]):
-        if (place / name).is_file():
-            return place / name
+    for parent in (folder, *list(folder.absolute().parents)[: MAX_PARENTS - 1]):
+        if (parent / name).is_file():
+            return parent / name
     return None
 
 
 def hugging_face_config(checkpoint: Path) -> dict[str, Any]:
-    """The config.json that describes the checkpoint. Raises FileProblem where there is none."""
-    found = near(checkpoint, "config.json")
-    if found is None:
+    """The config.json that describes the checkpoint. Raises FileProblem if it is missing."""
+    path = find_upwards(checkpoint, "config.json")
+    if path is None:
         raise FileProblem(
-            f"no config.json in {checkpoint} or above it; put the export folder's config.json beside the checkpoint"
+            f"no config.json in {checkpoint} or above it; copy the export folder's config.json next to the checkpoint"
         )
-    config = read_json(found)
+    config = read_json(path)
     if not isinstance(config, dict) or "model_type" not in config:
-        raise FileProblem(f"{found} names no model_type; put the export folder's config.json in its place")
+        raise FileProblem(f"{path} has no model_type; replace it with the export folder's config.json")
     return config

@@ -1,8 +1,8 @@
-"""A recipe run in its framework's environment, and what it left: its losses and its speed.
+"""Trains an export folder in its framework's environment and reads the run's losses and speed.
 
-In: an export folder. Out: the checkpoint in it, a Run.
-Beware: the recipe's lines are a shell's, and a framework's own code runs; only its environment keeps it from ours. A speed is the median over windows of 10 steps, the first window left out; LitGPT, nanoGPT and llama2.c time their
-steps themselves.
+Input: an export folder. Output: the checkpoint in it, and a FrameworkRun.
+The recipe's shell lines run the framework's own code; only its environment isolates it from ours. The speed is the median over
+windows of 10 steps without the first window; LitGPT, nanoGPT and llama2.c report the time of each step themselves.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import IO
 
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
-from smalltale.frameworks.framework import Framework, framework
-from smalltale.frameworks.install import checkout_variable, need_environment, own_variables
-from smalltale.frameworks.reading import near
+from smalltale.frameworks.framework import Framework, get_framework
+from smalltale.frameworks.install import checkout_variable, environment_variables, require_environment
+from smalltale.frameworks.reading import find_upwards
 
 WINDOW = 10
 OFFLINE = {
@@ -27,72 +27,74 @@ OFFLINE = {
     "WANDB_MODE": "disabled",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""Nothing of a run needs the network, and nobody is told of it (Axolotl would)."""
+"""A run needs no network; these settings also turn off telemetry (Axolotl has it on by default)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """Every step's loss, and tokens a second; None after a run too short to tell."""
+class FrameworkRun:
+    """The loss of each step, and tokens per second (None if the run was too short to measure)."""
 
     losses: list[float]
     tokens_per_second: float | None
 
 
 def train(
-    chosen: Framework, folder: Path, variables: Mapping[str, str], printed: IO[str] | None = None
+    framework: Framework, folder: Path, variables: Mapping[str, str], output: IO[str] | None = None
 ) -> None:
-    """Run the recipe's own lines in an export folder. Raises SmalltaleError where one fails.
+    """Run the recipe's shell lines in an export folder; `output` receives what they print (default: the terminal).
 
-    printed: where their output goes; the terminal by default.
+    Raises SmalltaleError if a line fails.
     """
-    own = {
-        **own_variables(need_environment(chosen)),
-        **checkout_variable(chosen),
+    variables_of_run = {
+        **environment_variables(require_environment(framework)),
+        **checkout_variable(framework),
         **OFFLINE,
         **variables,
     }
-    script = "set -e\n" + "\n".join(chosen.train)
+    script = "set -e\n" + "\n".join(framework.train)
     status = subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
-        env=own,
-        stdout=printed,
-        stderr=printed and subprocess.STDOUT,
+        env=variables_of_run,
+        stdout=output,
+        stderr=output and subprocess.STDOUT,
         check=False,
     ).returncode
     if status:
         raise SmalltaleError(
-            f"{chosen.title} ended with status {status} in {folder}; what it printed says why"
+            f"{framework.title} ended with status {status} in {folder}; see its output above for the reason"
         )
 
 
-def framework_of(folder: Path) -> Framework:
-    """The framework that an export folder was written for. Raises FileProblem."""
-    told = read_json(folder / "meta.json")
-    if not isinstance(told, dict) or told.get("kind") != "export":
+def read_export_framework(folder: Path) -> Framework:
+    """Read which framework an export folder was written for. Raises FileProblem."""
+    meta = read_json(folder / "meta.json")
+    if not isinstance(meta, dict) or meta.get("kind") != "export":
         raise FileProblem(
-            f"{folder} is no export folder; make one: smalltale export TOKENS --for NAME --out FOLDER"
+            f"{folder} is not an export folder; make one: smalltale export TOKENS --for NAME --out FOLDER"
         )
-    return framework(str(told.get("framework")))
+    return get_framework(str(meta.get("framework")))
 
 
-def run_of(chosen: Framework, folder: Path, printed: str) -> Run:
-    """The run that was made in an export folder. Raises FileProblem where it left no figures."""
-    if chosen.step_line is not None:
-        steps = chosen.step_line.findall(printed)
+def read_run(framework: Framework, folder: Path, printed: str) -> FrameworkRun:
+    """Read losses and speed of the run in an export folder. Raises FileProblem if it wrote no figures."""
+    if framework.step_line is not None:
+        steps = framework.step_line.findall(printed)
         plan = read_json(folder / "meta.json")["plan"]
         seconds = [float(milliseconds) / 1000 for _, milliseconds in steps]
-        return Run(
+        return FrameworkRun(
             losses=[float(loss) for loss, _ in steps],
-            tokens_per_second=speed(seconds, plan["batch_rows"] * plan["context"]),
+            tokens_per_second=median_tokens_per_second(seconds, plan["batch_rows"] * plan["context"]),
         )
-    found = near(folder / chosen.checkpoint, "run.json")
-    if found is None:
-        raise FileProblem(f"the run left no run.json near {chosen.checkpoint}")
-    return Run(**read_json(found))
+    path = find_upwards(folder / framework.checkpoint, "run.json")
+    if path is None:
+        raise FileProblem(f"the run wrote no run.json near {framework.checkpoint}")
+    return FrameworkRun(**read_json(path))
 
 
-def speed(seconds: Sequence[float], step_tokens: int) -> float | None:
-    """Tokens a second from each step's seconds."""
-    windows = [sum(seconds[at : at + WINDOW]) for at in range(WINDOW, len(seconds) - WINDOW + 1, WINDOW)]
+def median_tokens_per_second(seconds: Sequence[float], step_tokens: int) -> float | None:
+    """Median tokens per second over windows of steps; None if there is no full window after the first."""
+    windows = [
+        sum(seconds[start : start + WINDOW]) for start in range(WINDOW, len(seconds) - WINDOW + 1, WINDOW)
+    ]
     return WINDOW * step_tokens / median(windows) if windows else None

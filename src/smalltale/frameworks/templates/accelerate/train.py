@@ -1,10 +1,10 @@
-"""Train with Accelerate: a plain loop; run.toml has its numbers, config.json the model."""
+"""Train with Accelerate: a plain loop; run.toml has the settings of the run, config.json the model."""
 
 import tomllib
 
 import torch
 from accelerate import Accelerator
-from stories import CONTEXT, HERE, Diary, StoryRows, keep, new_model
+from stories import CONTEXT, HERE, RunLog, StoryRows, new_model, save_model
 from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup
 
@@ -18,7 +18,7 @@ schedule = get_cosine_schedule_with_warmup(optimizer, run["warmup_steps"], run["
 loader = DataLoader(StoryRows("train"), batch_size=run["rows"], shuffle=True, drop_last=True)
 model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
 
-diary, step = Diary(), 0
+run_log, step = RunLog(), 0
 model.train()
 while step < run["steps"]:
     for batch in loader:
@@ -28,7 +28,7 @@ while step < run["steps"]:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        diary.step(loss.item())
+        run_log.step(loss.item())
         step += 1
         if step % 10 == 0:
             accelerator.print(f"step {step}: loss {loss.item():.3f}")
@@ -37,5 +37,5 @@ while step < run["steps"]:
 
 accelerator.wait_for_everyone()
 if accelerator.is_main_process:
-    keep(accelerator.unwrap_model(model), HERE / "model")
-    diary.close(HERE / "model", run["rows"] * CONTEXT * accelerator.num_processes)
+    save_model(accelerator.unwrap_model(model), HERE / "model")
+    run_log.close(HERE / "model", run["rows"] * CONTEXT * accelerator.num_processes)

@@ -1,9 +1,9 @@
-"""Train with Axolotl: axolotl.yaml has its settings, config.json the model. Run in this folder.
+"""Train with Axolotl: axolotl.yaml has the settings, config.json the model. Run in this folder.
 
-With all that Axolotl asks for installed (a GPU's libraries among them), `axolotl train axolotl.yaml` does the same.
+If all of Axolotl's requirements are installed (GPU libraries included), `axolotl train axolotl.yaml` does the same.
 """
 
-import accelerate  # noqa: F401  these ask whether the packages below are there: before the stand-ins
+import accelerate  # noqa: F401  these check for the packages below, so they come before the stand-ins
 import peft  # noqa: F401
 import transformers.trainer  # noqa: F401
 import trl  # noqa: F401
@@ -13,6 +13,6 @@ stand_in_for("bitsandbytes", "triton", "wandb")
 
 from axolotl.cli.train import do_cli
 
-# The processes that prepare the data import this file again.
+# The data preparation processes import this file again.
 if __name__ == "__main__":
     do_cli("axolotl.yaml")

@@ -1,10 +1,10 @@
-"""Train with MosaicML Composer over MDS shards; run.toml has the run's numbers, config.json the model."""
+"""Train with MosaicML Composer over MDS shards; run.toml has the settings of the run, config.json the model."""
 
 import tomllib
 
 import numpy as np
 import torch
-import torchmetrics  # noqa: F401  before the stand-in: it asks whether torchvision is there
+import torchmetrics  # noqa: F401  before the stand-in, because it checks for torchvision
 from stand_in import stand_in_for
 
 stand_in_for("torchvision")
@@ -13,7 +13,7 @@ from composer import Callback, Trainer
 from composer.algorithms import GradientClipping
 from composer.models import HuggingFaceModel
 from composer.optim import CosineAnnealingWithWarmupScheduler
-from stories import CONTEXT, HERE, Diary, keep, new_model
+from stories import CONTEXT, HERE, RunLog, new_model, save_model
 from streaming import StreamingDataset
 from torch.utils.data import DataLoader
 
@@ -22,21 +22,21 @@ run = tomllib.loads((HERE / "run.toml").read_text(encoding="utf-8"))
 
 def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
     """Rows of int64 bytes as ids; Hugging Face models shift the labels themselves."""
-    ids = torch.from_numpy(np.stack([np.frombuffer(each["tokens"], dtype=np.int64) for each in samples]))
+    ids = torch.from_numpy(np.stack([np.frombuffer(sample["tokens"], dtype=np.int64) for sample in samples]))
     return {"input_ids": ids, "labels": ids.clone()}
 
 
-class Keeper(Callback):
-    """Writes the diary."""
+class LossRecorder(Callback):
+    """Appends each loss to the run log."""
 
     def __init__(self) -> None:
-        self.diary = Diary()
+        self.run_log = RunLog()
 
     def batch_end(self, state, logger) -> None:
-        self.diary.step(state.loss.item())
+        self.run_log.step(state.loss.item())
 
 
-model, keeper = new_model(), Keeper()
+model, recorder = new_model(), LossRecorder()
 rows = StreamingDataset(
     local=str(HERE / "mds" / "train"), shuffle=True, batch_size=run["rows"], num_canonical_nodes=1
 )
@@ -50,10 +50,10 @@ trainer = Trainer(
     algorithms=[GradientClipping(clipping_type="norm", clipping_threshold=1.0)],
     max_duration=f"{run['steps']}ba",
     device="gpu" if torch.cuda.is_available() else "cpu",
-    callbacks=[keeper],
+    callbacks=[recorder],
     progress_bar=False,
     seed=0,
 )
 trainer.fit()
-keep(model, HERE / "model")
-keeper.diary.close(HERE / "model", run["rows"] * CONTEXT)
+save_model(model, HERE / "model")
+recorder.run_log.close(HERE / "model", run["rows"] * CONTEXT)

@@ -1,16 +1,16 @@
-"""Train with fastai: a Learner over rows of stories; run.toml has its numbers, config.json the model."""
+"""Train with fastai: a Learner over rows of stories; run.toml has the settings of the run, config.json the model."""
 
 from fastai.callback.schedule import Learner  # with fit_one_cycle
 from fastai.callback.training import GradientClip
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import Adam
-from fastai_rows import Keeper, Pairs, loaders_of, run
-from stories import CONTEXT, HERE, keep_reference, new_model
+from fastai_rows import LossRecorder, Pairs, loaders_of, run
+from stories import CONTEXT, HERE, new_model, save_reference
 from torch.nn import Module
 
 
 class Logits(Module):
-    """The Llama, giving logits alone."""
+    """The Llama, returning only logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ learn = Learner(
     loss_func=CrossEntropyLossFlat(),
     opt_func=Adam,
     wd=run["weight_decay"],
-    cbs=[Keeper(), GradientClip(1.0)],
+    cbs=[LossRecorder(), GradientClip(1.0)],
     path=HERE,
 )
 learn.fit_one_cycle(epochs, run["learning_rate"], pct_start=min(0.5, run["warmup_steps"] / run["steps"]))
-# Without the optimizer the file holds tensors alone, which `smalltale import` can open.
+# Without the optimizer the file contains only tensors, which `smalltale import` can open.
 learn.save("stories", with_opt=False)
 
 model = learn.model.to("cpu").eval()
-keep_reference(model, model, HERE / "models")
-learn.keeper.diary.close(HERE / "models", run["rows"] * CONTEXT)
+save_reference(model, model, HERE / "models")
+learn.loss_recorder.run_log.close(HERE / "models", run["rows"] * CONTEXT)

@@ -3,7 +3,7 @@
 import lightning as L
 import torch
 from lightning.pytorch.cli import LightningCLI
-from stories import CONTEXT, HERE, Diary, StoryRows, keep_reference, new_model
+from stories import CONTEXT, HERE, RunLog, StoryRows, new_model, save_reference
 from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup
 
@@ -50,20 +50,20 @@ class Stories(L.LightningDataModule):
         return DataLoader(StoryRows("val"), batch_size=self.rows)
 
 
-class Keeper(L.Callback):
-    """Writes the diary, and at the end the model's own logits."""
+class Recorder(L.Callback):
+    """Records losses, and saves the model's logits at the end."""
 
     def __init__(self) -> None:
-        self.diary = Diary()
+        self.run_log = RunLog()
 
     def on_train_batch_end(self, trainer, module, outputs, batch, number) -> None:
-        self.diary.step(outputs["loss"].item())
+        self.run_log.step(outputs["loss"].item())
 
     def on_train_end(self, trainer, module) -> None:
         model = module.model.to("cpu", torch.float32).eval()
-        keep_reference(model, lambda ids: model(input_ids=ids).logits, HERE / "out")
-        self.diary.close(HERE / "out", trainer.datamodule.rows * CONTEXT)
+        save_reference(model, lambda ids: model(input_ids=ids).logits, HERE / "out")
+        self.run_log.close(HERE / "out", trainer.datamodule.rows * CONTEXT)
 
 
 if __name__ == "__main__":
-    LightningCLI(StoryModel, Stories, save_config_callback=None, trainer_defaults={"callbacks": [Keeper()]})
+    LightningCLI(StoryModel, Stories, save_config_callback=None, trainer_defaults={"callbacks": [Recorder()]})

@@ -1,8 +1,8 @@
-"""Train with LLM Foundry: train.yaml has its settings, config.json the model. Run in this folder."""
+"""Train with LLM Foundry: train.yaml has the settings, config.json the model. Run in this folder."""
 
 from pathlib import Path
 
-import torchmetrics  # noqa: F401  before the stand-ins: it asks whether torchvision is there
+import torchmetrics  # noqa: F401  before the stand-ins, because it checks for torchvision
 from stand_in import stand_in_for
 
 stand_in_for("torchvision", "mlflow", "bs4")
@@ -10,19 +10,19 @@ stand_in_for("torchvision", "mlflow", "bs4")
 from composer import Callback
 from llmfoundry.command_utils import train_from_yaml
 from llmfoundry.registry import callbacks
-from stories import CONTEXT, HERE, PLAN, Diary, keep
+from stories import CONTEXT, HERE, PLAN, RunLog, save_model
 
-diary = Diary()
+run_log = RunLog()
 
 
-class Keeper(Callback):
-    """Writes the diary."""
+class LossRecorder(Callback):
+    """Appends each loss to the run log."""
 
     def batch_end(self, state, logger) -> None:
-        diary.step(state.loss.item())
+        run_log.step(state.loss.item())
 
 
-callbacks.register("keeper", func=Keeper)
+callbacks.register("loss_recorder", func=LossRecorder)
 trainer = train_from_yaml(str(Path(HERE) / "train.yaml"))
-keep(trainer.state.model.model, HERE / "model")
-diary.close(HERE / "model", PLAN["batch_rows"] * CONTEXT)
+save_model(trainer.state.model.model, HERE / "model")
+run_log.close(HERE / "model", PLAN["batch_rows"] * CONTEXT)

@@ -1,4 +1,4 @@
-"""Train a Llama with MLX: run.toml has the run's numbers, config.json the model. Its weights have Hugging Face's names."""
+"""Train a Llama with MLX: run.toml has the settings of the run, config.json the model. Weights have Hugging Face's names."""
 
 import json
 import math
@@ -74,14 +74,14 @@ class Trunk(nn.Module):
 
 
 class Llama(nn.Module):
-    """ids (B, T) -> logits (B, T, V); the embedding is the head."""
+    """ids (B, T) -> logits (B, T, V); embedding and head are tied."""
 
     def __init__(self):
         super().__init__()
         self.model = Trunk()
-        # Small weights everywhere, as the other recipes draw them.
-        small = nn.init.normal(std=CONFIG["initializer_range"])
-        self.apply(lambda each: small(each) if each.ndim > 1 else each)
+        # The same initialisation as in the other recipes.
+        initialize = nn.init.normal(std=CONFIG["initializer_range"])
+        self.apply(lambda weight: initialize(weight) if weight.ndim > 1 else weight)
 
     def __call__(self, ids):
         x = self.model.embed_tokens(ids)
@@ -90,18 +90,18 @@ class Llama(nn.Module):
         return self.model.embed_tokens.as_linear(self.model.norm(x))
 
 
-def rows(split, chance):
-    """Endless batches of RUN["rows"] rows of CONTEXT + 1 tokens, in a new order each time round."""
+def rows(split, generator):
+    """Endless batches of RUN["rows"] rows of CONTEXT + 1 tokens, shuffled again for each epoch."""
     tokens = np.memmap(HERE / f"{split}.bin", dtype=META["dtype"], mode="r")
     starts = np.arange((len(tokens) - 1) // CONTEXT) * CONTEXT
     while True:
-        chance.shuffle(starts)
-        for at in range(0, len(starts) - RUN["rows"] + 1, RUN["rows"]):
-            batch = [tokens[start : start + CONTEXT + 1] for start in starts[at : at + RUN["rows"]]]
+        generator.shuffle(starts)
+        for first in range(0, len(starts) - RUN["rows"] + 1, RUN["rows"]):
+            batch = [tokens[start : start + CONTEXT + 1] for start in starts[first : first + RUN["rows"]]]
             yield mx.array(np.stack(batch).astype(np.int32))
 
 
-def loss_of(model, batch):
+def compute_loss(model, batch):
     return nn.losses.cross_entropy(model(batch[:, :-1]), batch[:, 1:], reduction="mean")
 
 
@@ -115,11 +115,11 @@ schedule = optim.join_schedules(
     [RUN["warmup_steps"]],
 )
 optimizer = optim.AdamW(schedule, betas=[0.9, 0.95], weight_decay=RUN["weight_decay"])
-gradient = nn.value_and_grad(model, loss_of)
+loss_and_gradients = nn.value_and_grad(model, compute_loss)
 batches = rows("train", np.random.default_rng(0))
 losses, times = [], [time.perf_counter()]
 for step in range(RUN["steps"]):
-    loss, gradients = gradient(model, next(batches))
+    loss, gradients = loss_and_gradients(model, next(batches))
     gradients, _ = optim.clip_grad_norm(gradients, 1.0)
     optimizer.update(model, gradients)
     mx.eval(model.parameters(), optimizer.state, loss)
@@ -135,8 +135,8 @@ mx.save_safetensors(str(out / "model.safetensors"), weights)
 length = min(64, CONTEXT)
 held_out = np.memmap(HERE / "val.bin", dtype=META["dtype"], mode="r")[: 2 * length]
 ids = mx.array(held_out.astype(np.int64).reshape(2, length))
-told = {"parameters": str(sum(each.size for each in weights.values()))}
-mx.save_safetensors(str(out / "reference.safetensors"), {"ids": ids, "logits": model(ids)}, told)
+metadata = {"parameters": str(sum(weight.size for weight in weights.values()))}
+mx.save_safetensors(str(out / "reference.safetensors"), {"ids": ids, "logits": model(ids)}, metadata)
 seconds = sorted(after - before for before, after in pairwise(times[6:]))
 rate = RUN["rows"] * CONTEXT / seconds[len(seconds) // 2] if seconds else None
 (out / "run.json").write_text(json.dumps({"losses": losses, "tokens_per_second": rate}), encoding="utf-8")

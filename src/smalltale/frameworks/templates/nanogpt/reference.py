@@ -1,4 +1,4 @@
-"""Keep the logits of nanoGPT's own model, so that `smalltale import` can compare. Run from nanoGPT's folder."""
+"""Save the logits of nanoGPT's own model, which `smalltale import` compares. Run from nanoGPT's folder."""
 
 import os
 import sys
@@ -13,12 +13,12 @@ from model import GPT, GPTConfig  # nanoGPT's own
 here = "data/smalltale"
 checkpoint = torch.load(f"{here}/out/ckpt.pt", map_location="cpu", weights_only=True)
 model = GPT(GPTConfig(**checkpoint["model_args"]))
-model.load_state_dict({key.removeprefix("_orig_mod."): each for key, each in checkpoint["model"].items()})
+model.load_state_dict({key.removeprefix("_orig_mod."): weight for key, weight in checkpoint["model"].items()})
 model.eval()
 length = min(64, model.config.block_size)
 ids = torch.from_numpy(np.fromfile(f"{here}/val.bin", dtype=np.uint16, count=2 * length).astype(np.int64))
 ids = ids.view(-1, length)
 with torch.no_grad():
-    logits, _ = model(ids, ids)  # with targets it gives every position's logits
-told = {"parameters": str(sum(each.numel() for each in model.parameters()))}
-save_file({"ids": ids, "logits": logits.float()}, f"{here}/out/reference.safetensors", told)
+    logits, _ = model(ids, ids)  # with targets it returns the logits of every position
+metadata = {"parameters": str(sum(weight.numel() for weight in model.parameters()))}
+save_file({"ids": ids, "logits": logits.float()}, f"{here}/out/reference.safetensors", metadata)

@@ -1,4 +1,4 @@
-"""Rows for fastai's DataLoaders, and the diary as its callback: shared by fastai, fastxtend and blurr."""
+"""Rows for fastai's DataLoaders and a callback that records losses: shared by fastai, fastxtend and blurr."""
 
 import math
 import tomllib
@@ -7,13 +7,13 @@ import torch
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from stories import CONTEXT, HERE, Diary, StoryRows
+from stories import CONTEXT, HERE, RunLog, StoryRows
 
 run = tomllib.loads((HERE / "run.toml").read_text(encoding="utf-8"))
 
 
 class Pairs(StoryRows):
-    """(input, target) as fastai wants it: the target is the next token, so a row is one token longer."""
+    """(input, target), the format of fastai: the target is the next token, so a row has one more token."""
 
     def __len__(self) -> int:
         return (len(self.tokens) - 1) // CONTEXT
@@ -24,19 +24,19 @@ class Pairs(StoryRows):
         return ids[:-1], ids[1:]
 
 
-class Keeper(Callback):
-    """Writes the diary."""
+class LossRecorder(Callback):
+    """Appends each loss to the run log (`learn.loss_recorder.run_log`)."""
 
     def before_fit(self) -> None:
-        self.diary = Diary()
+        self.run_log = RunLog()
 
     def after_batch(self) -> None:
         if self.training:
-            self.diary.step(self.loss_grad.item())
+            self.run_log.step(self.loss_grad.item())
 
 
 def loaders_of(rows: type[StoryRows]) -> tuple[DataLoaders, int]:
-    """Both splits, and how many epochs make the run's steps: fastai counts in epochs, each cut to its share."""
+    """DataLoaders of both splits, and the number of epochs: fastai counts in epochs, so the steps are divided among them."""
     train, size = rows("train"), run["rows"]
     epochs = math.ceil(run["steps"] / (len(train) // size))
     count = math.ceil(run["steps"] / epochs) * size

@@ -1,19 +1,19 @@
-"""Stands in for packages that a trainer imports and that training on text never uses."""
+"""Replaces packages that a trainer imports but that training on text never uses."""
 
 import sys
 import types
 from importlib.machinery import ModuleSpec
 
 
-class Anything:
-    """Every name of a stand-in: it has every attribute, takes every call, and as a base or a type it is not there."""
+class Placeholder:
+    """Any attribute of a stand-in module: has every attribute, accepts every call, and disappears as a base class or type."""
 
-    def __getattr__(self, name: str) -> "Anything":
+    def __getattr__(self, name: str) -> "Placeholder":
         if name.startswith("__"):
             raise AttributeError(name)
-        return Anything()
+        return Placeholder()
 
-    def __call__(self, *given, **named) -> "Anything":
+    def __call__(self, *args, **kwargs) -> "Placeholder":
         return self
 
     def __mro_entries__(self, bases: tuple) -> tuple:
@@ -25,25 +25,25 @@ class Anything:
     def __subclasscheck__(self, subclass) -> bool:
         return False
 
-    def __or__(self, other) -> "Anything":
+    def __or__(self, right) -> "Placeholder":
         return self
 
     __ror__ = __or__
 
 
 class StandIn(types.ModuleType):
-    """A module with every name."""
+    """A module that has every attribute."""
 
     __path__ = ()
 
-    def __getattr__(self, name: str) -> Anything:
+    def __getattr__(self, name: str) -> Placeholder:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Anything()
+        return Placeholder()
 
 
 class Finder:
-    """Finds the packages and all that is below them."""
+    """Finds the packages and their submodules."""
 
     def __init__(self, packages: tuple[str, ...]) -> None:
         self.packages = packages
@@ -59,5 +59,5 @@ class Finder:
 
 
 def stand_in_for(*packages: str) -> None:
-    """From now on, importing one of the packages succeeds."""
+    """Make imports of these packages succeed."""
     sys.meta_path.append(Finder(packages))

@@ -1,7 +1,7 @@
-"""Rows of stories, the model, and what a run leaves behind: shared by the scripts of several trainers.
+"""Story rows, the model, and the files that a run writes: shared by the scripts of several trainers.
 
-In: this folder's train.bin, val.bin, meta.json and config.json. Out: rows for a DataLoader; model.safetensors,
-reference.safetensors and run.json in the folder where the model is kept.
+Input: this folder's train.bin, val.bin, meta.json and config.json. Output: rows for a DataLoader; model.safetensors,
+reference.safetensors and run.json in the model's folder.
 """
 
 import json
@@ -21,7 +21,7 @@ CONTEXT = PLAN["context"]
 
 
 class StoryRows(Dataset):
-    """Rows of CONTEXT tokens, one after the other, memory-mapped; each story ends with its end token."""
+    """Consecutive rows of CONTEXT tokens, memory-mapped; each story ends with its end token."""
 
     def __init__(self, split: str) -> None:
         self.tokens = np.memmap(HERE / f"{split}.bin", dtype=META["dtype"], mode="r")
@@ -36,13 +36,13 @@ class StoryRows(Dataset):
 
 
 def new_model() -> LlamaForCausalLM:
-    """The Llama of config.json, freshly drawn: nothing is pre-trained."""
+    """The Llama of config.json, randomly initialised, not pre-trained."""
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig.from_json_file(HERE / "config.json"))
 
 
-class Diary:
-    """The losses and the speed of a run: `step` after every optimizer step, `close` at the end."""
+class RunLog:
+    """Losses and speed of a run: call `step` after every optimizer step and `close` at the end."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -52,27 +52,29 @@ class Diary:
         self.losses.append(float(loss))
         self.times.append(time.perf_counter())
 
-    def close(self, folder: Path, tokens_a_step: int) -> None:
-        """Write run.json; the speed is the median over windows of 10 steps, the first left out."""
-        windows = [self.times[at + 10] - self.times[at] for at in range(10, len(self.times) - 10, 10)]
-        rate = 10 * tokens_a_step / sorted(windows)[len(windows) // 2] if windows else None
-        told = {"losses": self.losses, "tokens_per_second": rate}
-        (Path(folder) / "run.json").write_text(json.dumps(told), encoding="utf-8")
+    def close(self, folder: Path, tokens_per_step: int) -> None:
+        """Write run.json; the speed is the median over windows of 10 steps without the first."""
+        windows = [
+            self.times[start + 10] - self.times[start] for start in range(10, len(self.times) - 10, 10)
+        ]
+        rate = 10 * tokens_per_step / sorted(windows)[len(windows) // 2] if windows else None
+        record = {"losses": self.losses, "tokens_per_second": rate}
+        (Path(folder) / "run.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def keep(model: torch.nn.Module, folder: Path) -> None:
-    """Save the model as safetensors, and its own logits on a few tokens for `smalltale import` to compare."""
+def save_model(model: torch.nn.Module, folder: Path) -> None:
+    """Save the model as safetensors, and its logits on a few tokens, which `smalltale import` compares."""
     model = model.to("cpu", torch.float32).eval()
     model.save_pretrained(folder)
-    keep_reference(model, lambda ids: model(input_ids=ids).logits, folder)
+    save_reference(model, lambda ids: model(input_ids=ids).logits, folder)
 
 
-def keep_reference(model: torch.nn.Module, logits_of, folder: Path) -> None:
-    """Write reference.safetensors: ids (2, T), the logits (2, T, V) of the trained model, its own count of weights."""
+def save_reference(model: torch.nn.Module, logits_of, folder: Path) -> None:
+    """Write reference.safetensors: ids (2, T), the logits (2, T, V) of the trained model, and its number of weights."""
     length = min(64, CONTEXT)
     held_out = np.memmap(HERE / "val.bin", dtype=META["dtype"], mode="r")[: 2 * length]
     ids = torch.from_numpy(held_out.astype(np.int64)).view(-1, length)
     with torch.no_grad():
         logits = logits_of(ids).float().contiguous()
-    told = {"parameters": str(sum(each.numel() for each in model.parameters()))}
-    save_file({"ids": ids, "logits": logits}, Path(folder) / "reference.safetensors", told)
+    metadata = {"parameters": str(sum(weight.numel() for weight in model.parameters()))}
+    save_file({"ids": ids, "logits": logits}, Path(folder) / "reference.safetensors", metadata)

@@ -1,19 +1,19 @@
 """Train with the Hugging Face Trainer: training.yaml has its arguments, config.json the model."""
 
 from datasets import load_dataset
-from stories import CONTEXT, HERE, Diary, keep, new_model
+from stories import CONTEXT, HERE, RunLog, new_model, save_model
 from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
 
-class Keeper(TrainerCallback):
-    """Hands every logged loss to the diary."""
+class LossLogger(TrainerCallback):
+    """Appends every logged loss to the run log."""
 
-    def __init__(self, diary: Diary) -> None:
-        self.diary = diary
+    def __init__(self, run_log: RunLog) -> None:
+        self.run_log = run_log
 
-    def on_log(self, args, state, control, logs=None, **rest) -> None:
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if logs and "loss" in logs:
-            self.diary.step(logs["loss"])
+            self.run_log.step(logs["loss"])
 
 
 def main() -> None:
@@ -24,19 +24,19 @@ def main() -> None:
         cache_dir=str(HERE / "cache"),
     )
     rows = rows.map(lambda batch: {"labels": batch["input_ids"]}, batched=True)
-    diary, model = Diary(), new_model()
+    run_log, model = RunLog(), new_model()
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows["train"],
         eval_dataset=rows["val"],
         data_collator=default_data_collator,
-        callbacks=[Keeper(diary)],
+        callbacks=[LossLogger(run_log)],
     )
     trainer.train()
     out = HERE / "model"
-    keep(trainer.accelerator.unwrap_model(trainer.model), out)
-    diary.close(out, arguments.train_batch_size * arguments.gradient_accumulation_steps * CONTEXT)
+    save_model(trainer.accelerator.unwrap_model(trainer.model), out)
+    run_log.close(out, arguments.train_batch_size * arguments.gradient_accumulation_steps * CONTEXT)
 
 
 if __name__ == "__main__":
