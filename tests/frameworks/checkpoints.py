@@ -1,4 +1,4 @@
-"""Checkpoints as each trainer writes them, small and real."""
+"""Small real checkpoints in the format of each trainer."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from smalltale.model.gpt import GPT, GPTConfig
 from .conftest import Prepared
 
 
-def draw(model: torch.nn.Module) -> torch.nn.Module:
-    """Weights far from their first values, so that a mixed-up pair shows in the logits."""
-    chance = torch.Generator().manual_seed(1)
+def randomise_weights(model: torch.nn.Module) -> torch.nn.Module:
+    """Move the weights far from their initial values, so that two swapped weights change the logits."""
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for each in model.parameters():
-            each.add_(torch.randn(each.shape, generator=chance) * 0.2)
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator) * 0.2)
     return model.eval()
 
 
 def llama(folder: Path) -> torch.nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return draw(LlamaForCausalLM(LlamaConfig.from_json_file(folder / "config.json")))
+    return randomise_weights(LlamaForCausalLM(LlamaConfig.from_json_file(folder / "config.json")))
 
 
 def gpt(prepared: Prepared, *, bias: bool = False) -> GPT:
@@ -45,13 +45,13 @@ def gpt(prepared: Prepared, *, bias: bool = False) -> GPT:
         bias=bias,
     )
     model = GPT(shape)
-    draw(model)
+    randomise_weights(model)
     return model
 
 
 def nanogpt_file(model: GPT, path: Path) -> None:
-    """As nanoGPT's train.py writes it after torch.compile: prefixes, and both copies of the tied pair."""
-    weights = {f"_orig_mod.{name}": each for name, each in model.state_dict().items()}
+    """Write what nanoGPT's train.py writes after torch.compile: prefixes, and both copies of the tied weight."""
+    weights = {f"_orig_mod.{name}": weight for name, weight in model.state_dict().items()}
     weights["_orig_mod.lm_head.weight"] = model.transformer.wte.weight.detach()
     shape = {**vars(model.config), "dropout": 0.0}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,9 +59,9 @@ def nanogpt_file(model: GPT, path: Path) -> None:
 
 
 def litgpt_folder(weights: dict[str, Tensor], config: dict[str, object], folder: Path) -> None:
-    """lit_model.pth and model_config.yaml, the queries, keys and values of a layer in one weight."""
+    """Write lit_model.pth and model_config.yaml; queries, keys and values of a layer are one weight."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = {
+    litgpt_weights = {
         "transformer.wte.weight": weights[EMBEDDING],
         "lm_head.weight": weights[EMBEDDING].clone(),
         "transformer.ln_f.weight": weights["model.norm.weight"],
@@ -69,13 +69,13 @@ def litgpt_folder(weights: dict[str, Tensor], config: dict[str, object], folder:
     for layer in range(int(str(config["num_hidden_layers"]))):
         theirs, ours = f"transformer.h.{layer}.", f"model.layers.{layer}."
         parts = [weights[f"{ours}self_attn.{part}_proj.weight"] for part in "qkv"]
-        own[theirs + "attn.qkv.weight"] = torch.cat(parts)
-        own[theirs + "attn.proj.weight"] = weights[ours + "self_attn.o_proj.weight"]
-        own[theirs + "norm_1.weight"] = weights[ours + "input_layernorm.weight"]
-        own[theirs + "norm_2.weight"] = weights[ours + "post_attention_layernorm.weight"]
+        litgpt_weights[theirs + "attn.qkv.weight"] = torch.cat(parts)
+        litgpt_weights[theirs + "attn.proj.weight"] = weights[ours + "self_attn.o_proj.weight"]
+        litgpt_weights[theirs + "norm_1.weight"] = weights[ours + "input_layernorm.weight"]
+        litgpt_weights[theirs + "norm_2.weight"] = weights[ours + "post_attention_layernorm.weight"]
         for number, part in (("fc_1", "gate"), ("fc_2", "up"), ("proj", "down")):
-            own[f"{theirs}mlp.{number}.weight"] = weights[f"{ours}mlp.{part}_proj.weight"]
-    torch.save({"model": own}, folder / "lit_model.pth")
+            litgpt_weights[f"{theirs}mlp.{number}.weight"] = weights[f"{ours}mlp.{part}_proj.weight"]
+    torch.save({"model": litgpt_weights}, folder / "lit_model.pth")
     heads, width = int(str(config["num_attention_heads"])), int(str(config["hidden_size"]))
     shape = {
         "block_size": config["max_position_embeddings"],
@@ -97,10 +97,10 @@ def litgpt_folder(weights: dict[str, Tensor], config: dict[str, object], folder:
     (folder / "model_config.yaml").write_text(yaml.safe_dump(shape))
 
 
-def trained(name: str, prepared: Prepared, out: Path) -> tuple[Path, torch.nn.Module]:
-    """An export folder in which `name` has trained: where its checkpoint lies, and its own model."""
-    place = export(get_framework(name), prepared.tokens, prepared.tokenizer, out, prepared.plan)
-    checkpoint = place / get_framework(name).checkpoint
+def train_export(name: str, prepared: Prepared, out: Path) -> tuple[Path, torch.nn.Module]:
+    """An export folder in which `name` has trained: where its checkpoint lies, and its litgpt_weights model."""
+    folder = export(get_framework(name), prepared.tokens, prepared.tokenizer, out, prepared.plan)
+    checkpoint = folder / get_framework(name).checkpoint
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if name == "nanogpt":
         model: torch.nn.Module = gpt(prepared)
@@ -117,32 +117,33 @@ def trained(name: str, prepared: Prepared, out: Path) -> tuple[Path, torch.nn.Mo
         config = json.loads((source / "config.json").read_text())
         litgpt_folder(model.state_dict(), config, checkpoint.parent)
     else:
-        model = llama(place)
+        model = llama(folder)
         weights = model.state_dict()
         if name == "lightning":
-            told = {"state_dict": {f"model.{key}": each for key, each in weights.items()}}
-            torch.save({**told, "pytorch-lightning_version": "2.6.6", "epoch": 0}, checkpoint)
+            checkpoint_data = {"state_dict": {f"model.{key}": weight for key, weight in weights.items()}}
+            torch.save({**checkpoint_data, "pytorch-lightning_version": "2.6.6", "epoch": 0}, checkpoint)
         elif name in ("fastai", "fastxtend"):
-            torch.save({f"llama.{key}": each for key, each in weights.items()}, checkpoint)
+            torch.save({f"llama.{key}": weight for key, weight in weights.items()}, checkpoint)
         elif name == "blurr":
-            torch.save({f"hf_model.{key}": each for key, each in weights.items()}, checkpoint)
+            torch.save({f"hf_model.{key}": weight for key, weight in weights.items()}, checkpoint)
         else:
             checkpoint.mkdir()
             save_file(
-                {key: each for key, each in weights.items() if key != HEAD}, checkpoint / "model.safetensors"
+                {key: weight for key, weight in weights.items() if key != HEAD},
+                checkpoint / "model.safetensors",
             )
-    keep_reference(model, checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    save_reference(model, checkpoint if checkpoint.is_dir() else checkpoint.parent)
     return checkpoint, model
 
 
-def keep_reference(model: torch.nn.Module, folder: Path) -> None:
+def save_reference(model: torch.nn.Module, folder: Path) -> None:
     ids = torch.arange(48).view(2, 24)
     with torch.no_grad():
-        answer = model(ids)
-    logits = (answer if isinstance(answer, Tensor) else answer.logits).contiguous()
-    told = {"parameters": str(sum(each.numel() for each in model.parameters()))}
-    save_file({"ids": ids, "logits": logits}, folder / "reference.safetensors", told)
+        output = model(ids)
+    logits = (output if isinstance(output, Tensor) else output.logits).contiguous()
+    metadata = {"parameters": str(sum(weight.numel() for weight in model.parameters()))}
+    save_file({"ids": ids, "logits": logits}, folder / "reference.safetensors", metadata)
 
 
-def bring(name: str, checkpoint: Path, out: Path, **more: object) -> Imported:
-    return import_checkpoint(get_framework(name), checkpoint, out, trust=True, **more)  # type: ignore[arg-type]
+def import_trusted(name: str, checkpoint: Path, out: Path, **options: object) -> Imported:
+    return import_checkpoint(get_framework(name), checkpoint, out, trust=True, **options)  # type: ignore[arg-type]

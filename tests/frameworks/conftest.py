@@ -1,4 +1,4 @@
-"""A small prepared folder, as every export takes it."""
+"""Fixture: a small token folder and its tokenizer, the input of every export."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     work = tmp_path_factory.mktemp("prepared")
     build_corpus(CorpusConfig(sources=("fable",), stories=200), work / "corpus")
     tokenizer = train_tokenizer(
-        (each.text for each in read_corpus(work / "corpus", "train")), TokenizerConfig(vocabulary=400)
+        (document.text for document in read_corpus(work / "corpus", "train")), TokenizerConfig(vocabulary=400)
     )
     (work / "tokenizer").mkdir()
     tokenizer.save(work / "tokenizer")

@@ -1,4 +1,4 @@
-"""What each framework reads, read back as its own loader would."""
+"""Exported files contain what the loader of each framework reads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def exported(name: str, prepared: Prepared, out: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_framework_gets_a_readme_a_tokenizer_and_files_without_open_names(
+def test_every_framework_gets_a_readme_a_tokenizer_and_files_without_unfilled_variables(
     name: str, prepared: Prepared, tmp_path: Path
 ) -> None:
     out = exported(name, prepared, tmp_path / "out")
@@ -68,16 +68,16 @@ def test_the_trainer_reads_packed_rows(prepared: Prepared, tmp_path: Path) -> No
     rows = pq.read_table(out / "train.parquet")["input_ids"].to_pylist()
     tokens = read_tokens(prepared.tokens)
     assert {len(row) for row in rows} == {prepared.plan.context}
-    assert [each for row in rows for each in row] == tokens.train[
+    assert [token for row in rows for token in row] == tokens.train[
         : len(rows) * prepared.plan.context
     ].tolist()
 
 
-def test_litdata_chunks_hold_the_ids_behind_their_header(prepared: Prepared, tmp_path: Path) -> None:
+def test_litdata_chunks_have_the_ids_after_their_header(prepared: Prepared, tmp_path: Path) -> None:
     out = exported("litgpt", prepared, tmp_path / "out")
     index = json.loads((out / "data" / "train" / "index.json").read_text())
     tokens = read_tokens(prepared.tokens)
-    assert [each["dim"] for each in index["chunks"]] == [len(tokens.train)]
+    assert [chunk["dim"] for chunk in index["chunks"]] == [len(tokens.train)]
     assert index["config"]["data_format"] == ["no_header_tensor:20"]
     raw = (out / "data" / "train" / index["chunks"][0]["filename"]).read_bytes()
     assert np.frombuffer(raw[:12], "<u4").tolist() == [1, 12, len(raw)]
@@ -122,7 +122,7 @@ def test_the_plan_fills_the_small_class_and_stays_inside(vocabulary: int) -> Non
     assert 0.85 * 30_000_000 < counted <= 30_000_000
 
 
-def test_an_export_is_never_written_over(prepared: Prepared, tmp_path: Path) -> None:
+def test_an_export_is_never_overwritten(prepared: Prepared, tmp_path: Path) -> None:
     out = exported("nanogpt", prepared, tmp_path / "out")
     with pytest.raises(FileProblem, match="choose a new folder"):
         exported("nanogpt", prepared, out)
@@ -137,7 +137,7 @@ def test_a_tokenizer_that_did_not_make_the_tokens_is_refused(prepared: Prepared,
         export(get_framework("trainer"), prepared.tokens, tmp_path / "other", tmp_path / "out", prepared.plan)
 
 
-def test_an_unknown_framework_and_an_impossible_shape_say_what_there_is() -> None:
+def test_an_unknown_framework_and_an_impossible_shape_list_the_choices() -> None:
     with pytest.raises(SmalltaleError, match="choose one of: nanogpt, trainer"):
         get_framework("keras")
     with pytest.raises(RecipeError, match="heads"):
@@ -145,9 +145,9 @@ def test_an_unknown_framework_and_an_impossible_shape_say_what_there_is() -> Non
 
 
 def test_every_framework_names_what_it_trains_with() -> None:
-    for each in all_frameworks():
-        assert each.train, each.name
-        assert each.checkpoint, each.name
+    for framework in all_frameworks():
+        assert framework.train, framework.name
+        assert framework.checkpoint, framework.name
 
 
 def test_the_streams_of_the_shared_scripts_are_the_tokens(prepared: Prepared, tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_axolotl_reads_each_story_as_a_line_that_encodes_to_its_ids(
     # The class that axolotl.yaml names.
     tokens, tokenizer = read_tokens(prepared.tokens), PreTrainedTokenizerFast.from_pretrained(out)
     lines = [json.loads(line)["text"] for line in (out / "train.jsonl").read_text().splitlines()]
-    # Axolotl adds the end token after a story; the one before it stands in the line.
-    ids = [each for text in lines for each in tokenizer.encode(text, add_special_tokens=False)]
+    # Axolotl adds the end token after a story; the line has the one before it.
+    ids = [token for text in lines for token in tokenizer.encode(text, add_special_tokens=False)]
     assert [*ids[1:], ids[0]] == tokens.train.tolist()
     assert yaml.safe_load((out / "axolotl.yaml").read_text())["datasets"] == [
         {"path": "train.jsonl", "ds_type": "json", "type": "completion"}
@@ -207,15 +207,17 @@ def test_a_row_longer_than_the_text_is_refused(prepared: Prepared, tmp_path: Pat
         export(get_framework("accelerate"), prepared.tokens, prepared.tokenizer, tmp_path / "out", plan)
 
 
-def test_the_verb_wants_a_tokenizer_beside_the_tokens_or_named(prepared: Prepared, tmp_path: Path) -> None:
+def test_the_command_needs_a_tokenizer_next_to_the_tokens_or_named(
+    prepared: Prepared, tmp_path: Path
+) -> None:
     shutil.copytree(prepared.tokens, tmp_path / "tokens")
-    asked = ["export", str(tmp_path / "tokens"), "--for", "mlx", "--out", str(tmp_path / "out")]
-    refused = CliRunner().invoke(build_app(), asked)
+    command = ["export", str(tmp_path / "tokens"), "--for", "mlx", "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(build_app(), command)
     assert isinstance(refused.exception, FileProblem)
     assert "--tokenizer" in str(refused.exception)
     small = ["--layers", "1", "--width", "32", "--heads", "2", "--context", "32"]
-    told = CliRunner().invoke(build_app(), [*asked, *small, "--tokenizer", str(prepared.tokenizer)])
-    assert told.exit_code == 0
+    result = CliRunner().invoke(build_app(), [*command, *small, "--tokenizer", str(prepared.tokenizer)])
+    assert result.exit_code == 0
     assert json.loads((tmp_path / "out" / "meta.json").read_text())["plan"]["layers"] == 1
 
 
@@ -233,16 +235,16 @@ class Own(Real, Base): pass
 def kernel(): pass
 
 @down.config(key=[1])
-def other(x: Base | None): pass
+def launch(x: Base | None): pass
 
 assert Own.__mro__ == (Own, Real, object)
 assert not isinstance(3, Base)
 try:
     import missing
 except ModuleNotFoundError:
-    print("only what was named")
+    print("only named packages")
 """
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script], cwd=TEMPLATES / "shared", capture_output=True, text=True, check=False
     )
-    assert (ran.stdout, ran.stderr) == ("only what was named\n", "")
+    assert (completed.stdout, completed.stderr) == ("only named packages\n", "")

@@ -1,4 +1,4 @@
-"""An environment of a framework's own, made from wheels of the test's own: nothing is downloaded."""
+"""Framework environments, installed from wheels that the tests build: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from smalltale.frameworks.install import (
 )
 
 TINY = replace(get_framework("fastai"), name="tiny", package="tiny-trainer")
-LIST = "# A framework that asks for a package which nobody has.\ntorch==9.9\nsmall-part==2.0\ntiny-trainer==1.0\n"
+LIST = "# A framework that requires a package that does not exist.\ntorch==9.9\nsmall-part==2.0\ntiny-trainer==1.0\n"
 
 
-def wheel(folder: Path, name: str, version: str, *needs: str) -> None:
-    """A wheel with one empty module."""
+def build_wheel(folder: Path, name: str, version: str, *requirements: str) -> None:
+    """Write a wheel with one empty module."""
     module = name.replace("-", "_")
-    told = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    told += "".join(f"Requires-Dist: {each}\n" for each in needs)
-    place = f"{module}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requirements)
+    dist_info = f"{module}-{version}.dist-info"
     with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as out:
         out.writestr(f"{module}.py", "")
-        out.writestr(f"{place}/METADATA", told)
-        out.writestr(f"{place}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        out.writestr(f"{place}/RECORD", "")
+        out.writestr(f"{dist_info}/METADATA", metadata)
+        out.writestr(f"{dist_info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        out.writestr(f"{dist_info}/RECORD", "")
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Framework:
-    """A framework whose list and wheels are the test's own."""
+    """A framework with constraints and wheels made by the test."""
     wheels, lists = tmp_path / "wheels", tmp_path / "lists"
     wheels.mkdir()
     lists.mkdir()
-    # torch wants a part that the list pins, and one that the list does not know: it may bring both.
-    wheel(wheels, "torch", "9.9", "small-part", "of-the-card")
-    wheel(wheels, "of-the-card", "1.0")
+    # torch requires a pinned package and one that is not pinned: it may install both.
+    build_wheel(wheels, "torch", "9.9", "small-part", "of-the-card")
+    build_wheel(wheels, "of-the-card", "1.0")
     for version in ("2.0", "3.0"):
-        wheel(wheels, "small-part", version)
-    wheel(wheels, "tiny-trainer", "1.0", "torch", "nobody-has-this")
+        build_wheel(wheels, "small-part", version)
+    build_wheel(wheels, "tiny-trainer", "1.0", "torch", "does-not-exist")
     (lists / "tiny.txt").write_text(LIST)
     monkeypatch.setattr(installing, "CONSTRAINTS", lists)
     monkeypatch.setenv("SMALLTALE_FRAMEWORKS", str(tmp_path / "made"))
@@ -59,32 +59,32 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Framework:
     return TINY
 
 
-def test_an_environment_holds_the_list_and_what_torch_wants_and_no_more(
+def test_an_environment_has_the_pinned_packages_and_what_torch_requires_and_no_more(
     tiny: Framework, tmp_path: Path
 ) -> None:
     with pytest.raises(SmalltaleError, match="smalltale frameworks install tiny"):
         require_environment(tiny)
-    made = install(tiny)
-    assert made == find_environment(tiny) == require_environment(tiny)
-    assert (made.version, made.current) == ("1.0", True)
-    assert made.megabytes > 0
-    asked = [made.python, "-m", "pip", "list", "--format=freeze"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
-    found = [each for each in found if not each.startswith(("pip==", "setuptools=="))]
-    assert sorted(found) == ["of-the-card==1.0", "small-part==2.0", "tiny-trainer==1.0", "torch==9.9"]
+    environment = install(tiny)
+    assert environment == find_environment(tiny) == require_environment(tiny)
+    assert (environment.version, environment.current) == ("1.0", True)
+    assert environment.megabytes > 0
+    command = [environment.python, "-m", "pip", "list", "--format=freeze"]
+    packages = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    packages = [package for package in packages if not package.startswith(("pip==", "setuptools=="))]
+    assert sorted(packages) == ["of-the-card==1.0", "small-part==2.0", "tiny-trainer==1.0", "torch==9.9"]
     (tmp_path / "lists" / "tiny.txt").write_text(LIST + "# changed\n")
-    again = find_environment(tiny)
-    assert again is not None
-    assert not again.current
+    outdated = find_environment(tiny)
+    assert outdated is not None
+    assert not outdated.current
 
 
-def test_a_version_that_is_not_to_be_had_is_named_and_nothing_counts_as_installed(
+def test_a_version_that_does_not_exist_is_named_and_nothing_counts_as_installed(
     tiny: Framework, tmp_path: Path
 ) -> None:
     (tmp_path / "lists" / "tiny.txt").write_text(LIST.replace("tiny-trainer==1.0", "tiny-trainer==7.0"))
-    with pytest.raises(SmalltaleError, match=r"tiny-trainer==7\.0") as told:
+    with pytest.raises(SmalltaleError, match=r"tiny-trainer==7\.0") as error:
         install(tiny)
-    assert "install.log" in str(told.value)
+    assert "install.log" in str(error.value)
     assert find_environment(tiny) is None
 
 
@@ -93,15 +93,15 @@ def test_a_process_of_a_framework_sees_nothing_of_ours(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/ours")
     monkeypatch.setenv("VIRTUAL_ENV", "/ours")
-    made = installing.Environment(
+    environment = installing.Environment(
         python=Path("/env/bin/python"), version="1", seconds=1, megabytes=1, current=True
     )
-    found = environment_variables(made)
-    assert found["PATH"].startswith("/env/bin:")
-    assert not {"PYTHONPATH", "VIRTUAL_ENV"} & found.keys()
+    variables = environment_variables(environment)
+    assert variables["PATH"].startswith("/env/bin:")
+    assert not {"PYTHONPATH", "VIRTUAL_ENV"} & variables.keys()
 
 
-def test_a_checkout_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_checkout_is_requested_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nanogpt = get_framework("nanogpt")
     monkeypatch.delenv("NANOGPT", raising=False)
     with pytest.raises(SmalltaleError, match=r"NANOGPT is not set; git clone \S+nanoGPT FOLDER"):
@@ -114,12 +114,12 @@ def test_a_checkout_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert checkout_variable(get_framework("trainer")) == {}
 
 
-@pytest.mark.parametrize("each", all_frameworks(), ids=lambda each: each.name)
-def test_every_list_names_one_exact_version_a_package_and_its_framework(each: Framework) -> None:
-    path = installing.constraints_path(each)
+@pytest.mark.parametrize("framework", all_frameworks(), ids=lambda framework: framework.name)
+def test_every_list_names_one_exact_version_per_package_and_its_framework(framework: Framework) -> None:
+    path = installing.constraints_path(framework)
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     versions = read_pins(path)
     assert len(versions) == len(lines)
-    if each.package is not None:
-        assert each.package in versions
+    if framework.package is not None:
+        assert framework.package in versions
     assert "torchvision" not in versions

@@ -1,4 +1,4 @@
-"""What the proofs of all rows share."""
+"""The data that all proofs share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smalltale.frameworks import proving
 
 
 @pytest.mark.all
-def test_another_source_of_stories_is_prepared_anew_and_the_same_one_is_kept(
+def test_another_source_of_stories_is_prepared_again_and_the_same_one_is_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proving, "STORIES", 600)
@@ -27,9 +27,9 @@ def test_another_source_of_stories_is_prepared_anew_and_the_same_one_is_kept(
 
     proving.prepare_data(work, "fable")
     assert sources() == {"fable"}
-    made = (work / "tokens" / "meta.json").stat().st_mtime_ns
+    modified_at = (work / "tokens" / "meta.json").stat().st_mtime_ns
     proving.prepare_data(work, "fable")
-    assert (work / "tokens" / "meta.json").stat().st_mtime_ns == made
+    assert (work / "tokens" / "meta.json").stat().st_mtime_ns == modified_at
     proving.prepare_data(work, str(text))
     assert sources() != {"fable"}
-    assert (work / "tokens" / "meta.json").stat().st_mtime_ns != made
+    assert (work / "tokens" / "meta.json").stat().st_mtime_ns != modified_at

@@ -1,4 +1,4 @@
-"""Records of proofs: which are kept, when one is stale, and that a stale or failed one fails nothing."""
+"""Records of proofs: content, staleness, and that a stale or failed record makes no command fail."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from smalltale.frameworks.records import Proof, figures_table, is_stale, read_re
 ROW = get_framework("composer")
 
 
-def proof(**changed: object) -> Proof:
+def proof(**changes: object) -> Proof:
     module, constraints = source_hashes(ROW)
-    kept = Proof(
+    current = Proof(
         name="composer",
         passed=True,
         message="",
@@ -34,12 +34,12 @@ def proof(**changed: object) -> Proof:
         machine="",
         seconds=1.0,
     )
-    return replace(kept, **changed)  # type: ignore[arg-type]
+    return replace(current, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The recipe files and the lists of versions, to be changed."""
+    """Copies of the recipe files and constraints that a test may change."""
     shutil.copytree(records.TEMPLATES, tmp_path / "templates", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(installing.CONSTRAINTS, tmp_path / "constraints")
     monkeypatch.setattr(records, "TEMPLATES", tmp_path / "templates")
@@ -58,30 +58,30 @@ def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_record_is_stale_when_its_recipe_or_list_has_changed(path: str, stale: bool, copies: Path) -> None:
-    kept = proof()
-    assert not is_stale(ROW, kept)
+    record = proof()
+    assert not is_stale(ROW, record)
     (copies / path).write_text((copies / path).read_text() + "# changed\n")
-    assert is_stale(ROW, kept) == stale
+    assert is_stale(ROW, record) == stale
 
 
-@pytest.mark.parametrize("name", sorted(each.stem for each in records.RECORDS.glob("*.json")))
-def test_a_record_tells_a_whole_run_or_its_failure(name: str) -> None:
-    kept = read_record(get_framework(name))
-    assert kept is not None
-    assert kept.name == name
-    if not kept.passed:
-        assert kept.message
+@pytest.mark.parametrize("name", sorted(path.stem for path in records.RECORDS.glob("*.json")))
+def test_a_record_has_a_complete_run_or_its_failure(name: str) -> None:
+    record = read_record(get_framework(name))
+    assert record is not None
+    assert record.name == name
+    if not record.passed:
+        assert record.message
         return
-    told = kept.figures
-    assert told["steps"] >= RUN["steps"]
-    assert told["last_losses"] < told["first_losses"] - proving.MIN_LOSS_FALL
-    assert min(told["tokens_per_second"], told["own_tokens_per_second"]) > 0
+    figures = record.figures
+    assert figures["steps"] >= RUN["steps"]
+    assert figures["last_losses"] < figures["first_losses"] - proving.MIN_LOSS_FALL
+    assert min(figures["tokens_per_second"], figures["own_tokens_per_second"]) > 0
     if get_framework(name).read is not None:
-        assert told["largest_logit_difference"] <= 1e-5
-        assert told["completions"] == 8
+        assert figures["largest_logit_difference"] <= 1e-5
+        assert figures["completions"] == 8
 
 
-def test_the_table_shows_stale_failed_and_missing_rows_and_exits_well(
+def test_the_table_shows_stale_failed_and_missing_rows_and_exits_with_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "RECORDS", tmp_path)
@@ -89,35 +89,35 @@ def test_the_table_shows_stale_failed_and_missing_rows_and_exits_well(
     monkeypatch.setenv("COLUMNS", "100")
     write_json(tmp_path / "composer.json", asdict(proof(module_hash="another")))
     write_json(tmp_path / "trainer.json", asdict(proof(name="trainer", passed=False)))
-    told = CliRunner().invoke(build_app(), ["frameworks"])
-    assert told.exit_code == 0
-    lines = {line.split()[1]: line for line in told.output.splitlines() if line.startswith("│")}
+    result = CliRunner().invoke(build_app(), ["frameworks"])
+    assert result.exit_code == 0
+    lines = {line.split()[1]: line for line in result.output.splitlines() if line.startswith("│")}
     assert set(lines) == set(MODULES)
     assert "2026-11-26, stale" in lines["composer"]
     assert "FAILED 2026-11-26" in lines["trainer"]
     assert "never" in lines["nanogpt"]
 
 
-def test_a_row_without_its_checkout_is_left_out_of_all_and_told_where_it_is_named(
+def test_a_row_without_its_checkout_is_left_out_of_all_and_reported_when_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NANOGPT", "LLAMA2C"):
         monkeypatch.delenv(name, raising=False)
-    asked: list[str] = []
+    proven: list[str] = []
 
-    def note(rows: list[object], *given: object, **more: object) -> list[Proof]:
-        asked.extend(each.name for each in rows)  # type: ignore[attr-defined]
+    def record_names(rows: list[object], *args: object, **kwargs: object) -> list[Proof]:
+        proven.extend(framework.name for framework in rows)  # type: ignore[attr-defined]
         return []
 
-    monkeypatch.setattr(proving, "prove_all", note)
-    told = CliRunner().invoke(build_app(), ["frameworks", "prove"])
-    assert asked == [each.name for each in all_frameworks() if each.needs_checkout is None]
-    assert "nanogpt is left out: nanoGPT is no package" in told.output
+    monkeypatch.setattr(proving, "prove_all", record_names)
+    result = CliRunner().invoke(build_app(), ["frameworks", "prove"])
+    assert proven == [framework.name for framework in all_frameworks() if framework.needs_checkout is None]
+    assert "nanogpt is left out: nanoGPT runs from a checkout" in result.output
     refused = CliRunner().invoke(build_app(), ["frameworks", "prove", "nanogpt"])
     assert isinstance(refused.exception, SmalltaleError)
 
 
-def test_the_page_tells_the_figures_of_the_records() -> None:
-    """Prints what to paste: `smalltale frameworks --markdown`."""
+def test_the_page_has_the_figures_of_the_records() -> None:
+    """To update the page, paste the output of `smalltale frameworks --markdown`."""
     page = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text()
     assert figures_table(all_frameworks()) in page

@@ -1,4 +1,4 @@
-"""A recipe's run, and the losses and the speed that are read from what it left."""
+"""Training an export folder, and reading its losses and speed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LINES = {
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_losses_and_speed_are_read_from_what_it_prints(name: str, prepared: Prepared, tmp_path: Path) -> None:
+def test_losses_and_speed_are_read_from_its_output(name: str, prepared: Prepared, tmp_path: Path) -> None:
     out = export(get_framework(name), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
     printed = ["number of parameters: 1.06M"]
     for step in range(40):
-        # The first window is slow, as a first one is.
-        told = {"step": step, "loss": 7 - step / 10, "milliseconds": 900.0 if step < 10 else 50.0}
-        printed.append(LINES[name].format(**told))
+        # The first window is slow, as in real runs.
+        values = {"step": step, "loss": 7 - step / 10, "milliseconds": 900.0 if step < 10 else 50.0}
+        printed.append(LINES[name].format(**values))
     run = read_run(get_framework(name), out, "\n".join(printed))
     assert run.losses == pytest.approx([7 - step / 10 for step in range(40)])
     assert run.tokens_per_second == pytest.approx(4 * 32 / 0.05)
@@ -44,7 +44,7 @@ def test_a_speed_is_the_median_of_windows_and_needs_one() -> None:
     assert median_tokens_per_second([1.0] * 19, 100) is None
 
 
-def test_a_run_that_left_no_figures_is_told(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_run_without_figures_is_reported(prepared: Prepared, tmp_path: Path) -> None:
     out = export(
         get_framework("trainer"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan
     )
@@ -65,23 +65,24 @@ def test_only_an_export_folder_is_trained_in(prepared: Prepared, tmp_path: Path)
 def test_a_recipe_runs_with_its_environment_first_and_a_failing_line_ends_it(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # An environment as `install` leaves it, its python a link to this one.
+    # An environment like those of `install`; its python is a link to this one.
     monkeypatch.setenv("SMALLTALE_FRAMEWORKS", str(tmp_path / "made"))
-    place = tmp_path / "made" / "mlx"
-    (place / "env" / "bin").mkdir(parents=True)
-    (place / "env" / "bin" / "python").symlink_to(sys.executable)
-    hashed = sha256_file(installing.constraints_path(get_framework("mlx")))
+    environment_folder = tmp_path / "made" / "mlx"
+    (environment_folder / "env" / "bin").mkdir(parents=True)
+    (environment_folder / "env" / "bin" / "python").symlink_to(sys.executable)
+    constraints_hash = sha256_file(installing.constraints_path(get_framework("mlx")))
     write_json(
-        place / "installed.json", {"version": "1", "seconds": 1, "megabytes": 1, "constraints": hashed}
+        environment_folder / "installed.json",
+        {"version": "1", "seconds": 1, "megabytes": 1, "constraints": constraints_hash},
     )
     out = export(get_framework("mlx"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
-    tell = "import json, os; json.dump(dict(os.environ), open('seen.json', 'w'))"
-    chosen = replace(get_framework("mlx"), train=(f'python -c "{tell}"',))
-    train(chosen, out, {"STEPS": "4"})
+    script = "import json, os; json.dump(dict(os.environ), open('seen.json', 'w'))"
+    framework = replace(get_framework("mlx"), train=(f'python -c "{script}"',))
+    train(framework, out, {"STEPS": "4"})
     seen = json.loads((out / "seen.json").read_text())
-    assert seen["PATH"].split(os.pathsep)[0] == str(place / "env" / "bin")
+    assert seen["PATH"].split(os.pathsep)[0] == str(environment_folder / "env" / "bin")
     assert (seen["STEPS"], seen["HF_HUB_OFFLINE"]) == ("4", "1")
-    failing = replace(chosen, train=("exit 3", "touch never"))
+    failing = replace(framework, train=("exit 3", "touch never"))
     with pytest.raises(SmalltaleError, match="ended with status 3"):
         train(failing, out, {})
     assert not (out / "never").exists()
