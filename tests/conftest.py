@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from smalltale.corpus.build import CorpusConfig, build_corpus, read_corpus
+from smalltale.corpus.build import build_corpus
+from smalltale.corpus.config import CorpusConfig
+from smalltale.corpus.corpus_folder import read_corpus
 from smalltale.tokens.encode import encode_corpus
 from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
 

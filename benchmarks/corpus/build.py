@@ -37,7 +37,7 @@ PEER_PACKAGES = ("datasets", "datasketch", "ftfy")
 
 def make_text(folder: Path, megabytes: float, seed: int = 1) -> tuple[Path, Path, dict[str, int]]:
     """A text of about so many MB with planted faults, a validation file, and how many faults of each kind."""
-    from smalltale.corpus.fable import generate_stories
+    from smalltale.corpus.fable.generator import generate_stories
 
     chance = random.Random(seed)
     held = list(generate_stories(seed + 1_000_000, 2_000))
@@ -122,7 +122,8 @@ def tree_memory(root: int) -> float:
 
 def ours(path: str, valid: str, out: str) -> None:
     """The whole build, in a process of its own."""
-    from smalltale.corpus.build import CorpusConfig, build_corpus
+    from smalltale.corpus.build import build_corpus
+    from smalltale.corpus.config import CorpusConfig
 
     summary = build_corpus(CorpusConfig(sources=(path,), validation=valid, processes=PROCESSES), Path(out))
     print(json.dumps({"dropped": summary.dropped, "kept": summary.train_stories, "stages": summary.stages}))
@@ -196,10 +197,12 @@ def peer(path: str, valid: str, out: str) -> None:
 
 def rates(path: Path, valid: Path) -> dict[str, float]:
     """MB/s of each step alone, on one core."""
-    from smalltale.corpus.clean import clean
-    from smalltale.corpus.dedupe import build_leak_index, minhash
-    from smalltale.corpus.shingles import hash_stories, hash_words
-    from smalltale.corpus.sources import find_sources, read_piece, split_source
+    from smalltale.corpus.hashing import hash_stories, hash_words
+    from smalltale.corpus.sources.catalog import find_sources
+    from smalltale.corpus.sources.pieces import read_piece, split_source
+    from smalltale.corpus.steps.clean import clean_story
+    from smalltale.corpus.steps.decontamination import build_leak_index
+    from smalltale.corpus.steps.dedup import minhash
 
     piece = next(split_source(find_sources([str(path)], 0)[0]))
     found: dict[str, float] = {}
@@ -211,11 +214,12 @@ def rates(path: Path, valid: Path) -> dict[str, float]:
         return made
 
     reads = timed("read", lambda: [read.text for read in read_piece(piece)])
-    cleaned = timed("clean", lambda: [clean(text).text for text in reads])
+    cleaned = timed("clean", lambda: [clean_story(text).text for text in reads])
     words = timed("hash words", lambda: hash_words(cleaned))
     timed("story keys", lambda: hash_stories(words))
     timed("MinHash", lambda: minhash(words))
-    leaks = build_leak_index(valid.read_text(encoding="utf-8").split(MARK), 30)
+    held_out = valid.read_text(encoding="utf-8").split(MARK)
+    leaks = build_leak_index(held_out, [str(number) for number in range(len(held_out))], 30)
     timed("leaks", lambda: leaks.find(words))
     return found
 
@@ -224,9 +228,9 @@ def near_table() -> list[dict[str, float]]:
     """Precision and recall of near-duplicate removal (threshold 0.8) on planted pairs, by their true overlap."""
     import numpy as np
 
-    from smalltale.corpus.dedupe import KEPT, find_duplicates, minhash
-    from smalltale.corpus.fable import generate_stories
-    from smalltale.corpus.shingles import hash_ngrams, hash_stories, hash_words
+    from smalltale.corpus.fable.generator import generate_stories
+    from smalltale.corpus.hashing import hash_ngrams, hash_stories, hash_words
+    from smalltale.corpus.steps.dedup import KEPT, find_duplicates, minhash
 
     rows = []
     for overlap in (0.95, 0.9, 0.85, 0.8, 0.7, 0.5):

@@ -1,4 +1,4 @@
-"""Cleaning rules: each keeps, mends or drops as it says."""
+"""Cleaning rules: keep, fix or drop a story."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smalltale.corpus.clean import DROPS, MENDS, clean, mend_mojibake, mend_quote, mend_quotes
-from smalltale.corpus.fable import stories
+from smalltale.corpus.fable.generator import generate_stories
+from smalltale.corpus.steps.clean import (
+    DROP_REASONS,
+    FIXES,
+    clean_story,
+    fix_closing_quote,
+    fix_mojibake,
+    fix_quotes,
+)
 from smalltale.files import END_OF_STORY
 
 BODY = "She was happy and went to the park with her mom. They saw a big dog that ran to them and it was very kind."
@@ -49,12 +56,12 @@ STORY = f"Once there was a girl named Lily. {BODY} In the end they all went home
     ],
 )  # fmt: skip
 def test_a_story_is_dropped_with_its_reason(text: str, reason: str) -> None:
-    assert clean(text).reason == reason
-    assert reason in DROPS
+    assert clean_story(text).reason == reason
+    assert reason in DROP_REASONS
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "mend"),
+    ("before", "after", "fix"),
     [
         ("\u201cHi\u201d \u2018there\u2019 ", "\"Hi\" 'there' ", "quotes"),
         ('""Hi"" ', '"Hi" ', "quotes"),
@@ -72,65 +79,64 @@ def test_a_story_is_dropped_with_its_reason(text: str, reason: str) -> None:
         ("A \U0001f600dog ﬁne Ｔom. ", "A dog fine Tom. ", "signs"),
     ],
 )
-def test_a_story_is_mended(before: str, after: str, mend: str) -> None:
-    made = clean(before + STORY)
-    assert (made.text, made.reason) == (after + STORY, None)
-    assert mend in made.mends
-    assert mend in MENDS
+def test_a_story_is_fixed(before: str, after: str, fix: str) -> None:
+    cleaned = clean_story(before + STORY)
+    assert (cleaned.text, cleaned.reason) == (after + STORY, None)
+    assert fix in cleaned.fixes
+    assert fix in FIXES
 
 
 @pytest.mark.parametrize(
     "ending", [" The end.", "\nThe End!", "\n\nTHE END.", '\n"The end."', "\n*The End.*", "\n(The end.)"]
 )
-def test_the_end_is_taken_off(ending: str) -> None:
-    assert clean(STORY + ending).text == STORY
-    assert clean(STORY + " It was a happy time in the end.").text.endswith(" in the end.")
+def test_a_closing_the_end_is_removed(ending: str) -> None:
+    assert clean_story(STORY + ending).text == STORY
+    assert clean_story(STORY + " It was a happy time in the end.").text.endswith(" in the end.")
 
 
-def test_a_lower_case_opening_gets_its_capital() -> None:
-    assert clean("once" + STORY[4:]).text == STORY
+def test_a_lower_case_first_letter_is_capitalized() -> None:
+    assert clean_story("once" + STORY[4:]).text == STORY
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *stories(3, 50),
+        *generate_stories(3, 50),
         STORY + ' "Can I help?" said the ant. "I cannot fly," said the bird. "Sorry, I can\'t," he said.',
     ],
 )
-def test_a_plain_story_stays_as_it_is(text: str) -> None:
-    assert clean(text) == (text, (), None)
+def test_a_clean_story_is_not_changed(text: str) -> None:
+    assert clean_story(text) == (text, (), None)
 
 
 @given(st.text(max_size=400), st.booleans())
 @example("»\ud7fc»", True)
 @example("‘‘so’’", True)
-def test_whatever_comes_in_the_answer_is_lawful_and_cleaning_twice_changes_nothing(
-    text: str, wrapped: bool
+def test_any_text_gives_a_known_reason_or_a_text_that_cleaning_again_does_not_change(
+    text: str, is_inside: bool
 ) -> None:
-    made = clean(f"{STORY} {text} {STORY}" if wrapped else text, minimum_words=1)
-    assert made.reason is None or made.reason in DROPS
-    if made.reason is None:
-        again = clean(made.text, minimum_words=1)
-        assert again == (made.text, (), None)
+    cleaned = clean_story(f"{STORY} {text} {STORY}" if is_inside else text, minimum_words=1)
+    assert cleaned.reason is None or cleaned.reason in DROP_REASONS
+    if cleaned.reason is None:
+        assert clean_story(cleaned.text, minimum_words=1) == (cleaned.text, (), None)
 
 
-def test_the_real_mojibake_is_mended_and_no_quote_is_doubled(shared_data: Path) -> None:
+def test_the_mojibake_of_tinystories_v1_is_fixed_and_no_quote_is_doubled(shared_data: Path) -> None:
     raw = (shared_data / "TinyStories-valid.V1.head.txt").read_text(encoding="utf-8")
     assert raw.count("â€") == 234
-    mended = mend_quotes(mend_mojibake(mend_quote(raw)))
-    assert "â€" not in mended
-    assert "†" not in mended
-    assert '""' not in mended
-    for found in re.finditer("([ -~]{2,12})â€(?=[ \\n.])", raw):  # a closing quote that lost its last byte
-        assert mend_quotes(found[1]) + '"' in mended
+    fixed = fix_quotes(fix_mojibake(fix_closing_quote(raw)))
+    assert "â€" not in fixed
+    assert "†" not in fixed
+    assert '""' not in fixed
+    for match in re.finditer("([ -~]{2,12})â€(?=[ \\n.])", raw):  # a closing quote that lost its last byte
+        assert fix_quotes(match[1]) + '"' in fixed
 
 
-def test_the_cut_stories_of_the_real_sample_are_truncated_and_nearly_all_others_stay(
+def test_truncated_stories_of_the_tinystories_sample_are_dropped_and_nearly_all_others_kept(
     shared_data: Path,
 ) -> None:
     raw = (shared_data / "TinyStories-train.sample.txt").read_text(encoding="utf-8")
-    made = [clean(story) for story in raw.split(END_OF_STORY) if story.strip()]
-    assert len(made) == 11_751
-    assert {each.reason for each in made[-50:]} == {"truncated"}
-    assert sum(each.reason is not None for each in made[:-50]) <= 5
+    cleaned = [clean_story(story) for story in raw.split(END_OF_STORY) if story.strip()]
+    assert len(cleaned) == 11_751
+    assert {story.reason for story in cleaned[-50:]} == {"truncated"}
+    assert sum(story.reason is not None for story in cleaned[:-50]) <= 5

@@ -1,4 +1,4 @@
-"""The Hub's client against a server on loopback that answers as the Hub does."""
+"""Downloads with the Hub's client from a loopback server that imitates the Hub."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from smalltale.corpus.fable import stories
+from smalltale.corpus.fable.generator import generate_stories
 from smalltale.files import END_OF_STORY
 
 COMMIT = "c" * 40
-TEXT = f"\n{END_OF_STORY}\n".join(stories(11, 400)).encode()
+TEXT = f"\n{END_OF_STORY}\n".join(generate_stories(11, 400)).encode()
 FILES = {
     ("roneneldan/TinyStories", "TinyStories-train.txt"): TEXT,
     ("roneneldan/TinyStories", "data/train-00000-of-00002.parquet"): b"first",
@@ -30,10 +30,10 @@ FILES = {
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Repository listings and files with ranges; the first whole download breaks off in the middle."""
+    """Serves repository listings and files with ranges; interrupts the first `interruptions` downloads halfway."""
 
-    asked: list[str]
-    breaks: int
+    requests: list[str]
+    interruptions: int
     needs_token: bool
 
     def log_message(self, *_: object) -> None:
@@ -46,12 +46,12 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, body: bool) -> None:
-        kind = type(self)
-        kind.asked.append(
+        handler = type(self)
+        handler.requests.append(
             f"{self.command} {self.path} {self.headers.get('Range', '')} {self.headers.get('Authorization', '')}".strip()
         )
-        if kind.needs_token and self.headers.get("Authorization") != "Bearer hf_secret":
-            self.say(401, b'{"error": "token needed"}', body, {"X-Error-Code": "GatedRepo"})
+        if handler.needs_token and self.headers.get("Authorization") != "Bearer hf_secret":
+            self.send(401, b'{"error": "token needed"}', body, {"X-Error-Code": "GatedRepo"})
             return
         listing = re.fullmatch(
             r"/api/datasets/([^/]+/[^/?]+)(?:/revision/[^/?]+|/tree/[^?]*)?(?:\?.*)?", self.path
@@ -70,7 +70,7 @@ class Hub(BaseHTTPRequestHandler):
                 "tags": [],
                 "private": False,
             }
-            self.say(
+            self.send(
                 200,
                 json.dumps(tree if "/tree/" in self.path else info).encode(),
                 body,
@@ -79,14 +79,14 @@ class Hub(BaseHTTPRequestHandler):
         elif file and (file[1], file[2]) in FILES:
             self.send_file(FILES[file[1], file[2]], body)
         else:
-            self.say(
+            self.send(
                 404,
                 b'{"error": "not found"}',
                 body,
                 {"X-Error-Code": "EntryNotFound" if file else "RepoNotFound"},
             )
 
-    def say(self, status: int, content: bytes, body: bool, headers: dict[str, str]) -> None:
+    def send(self, status: int, content: bytes, body: bool, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
@@ -111,8 +111,8 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         if not body:
             return
-        if type(self).breaks and len(part) > 1000:
-            type(self).breaks -= 1
+        if type(self).interruptions and len(part) > 1000:
+            type(self).interruptions -= 1
             self.wfile.write(part[: len(part) // 2])
             self.wfile.flush()
             self.close_connection = True
@@ -122,7 +122,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[tuple[str, type[Hub]]]:
-    handler = type("ThisHub", (Hub,), {"asked": [], "breaks": 0, "needs_token": False})
+    handler = type("ThisHub", (Hub,), {"requests": [], "interruptions": 0, "needs_token": False})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -132,85 +132,85 @@ def hub() -> Iterator[tuple[str, type[Hub]]]:
     server.server_close()
 
 
-def fetch(endpoint: str, home: Path, pattern: str, **more: str) -> subprocess.CompletedProcess[str]:
+def download(endpoint: str, home: Path, pattern: str, **variables: str) -> subprocess.CompletedProcess[str]:
     code = (
-        "import sys; from smalltale.corpus.hub import fetch; from smalltale.errors import SmalltaleError\n"
-        "try: print(*fetch('roneneldan/TinyStories', sys.argv[1]), sep='\\n')\n"
-        "except SmalltaleError as error: sys.exit(f'explained: {error}')"
+        "import sys; from smalltale.corpus.sources.hub import download_files; from smalltale.errors import SmalltaleError\n"
+        "try: print(*download_files('roneneldan/TinyStories', sys.argv[1]), sep='\\n')\n"
+        "except SmalltaleError as error: sys.exit(f'SmalltaleError: {error}')"
     )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     quiet = {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_XET": "1",
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
     }
-    environment = {**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), **quiet, **more}
+    environment = {**inherited, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), **quiet, **variables}
     return subprocess.run(
         [sys.executable, "-c", code, pattern], env=environment, capture_output=True, text=True, timeout=60
     )
 
 
-def test_a_file_is_fetched_once_and_then_lies_in_the_cache(
+def test_a_file_is_downloaded_once_and_then_read_from_the_cache(
     hub: tuple[str, type[Hub]], tmp_path: Path
 ) -> None:
     endpoint, server = hub
-    first = fetch(endpoint, tmp_path, "TinyStories-train.txt")
+    first = download(endpoint, tmp_path, "TinyStories-train.txt")
     assert first.returncode == 0, first.stderr
     path = Path(first.stdout.strip())
     assert path.read_bytes() == TEXT
     assert tmp_path in path.parents
-    offline = fetch(endpoint, tmp_path, "TinyStories-train.txt", HF_HUB_OFFLINE="1")
+    offline = download(endpoint, tmp_path, "TinyStories-train.txt", HF_HUB_OFFLINE="1")
     assert offline.stdout == first.stdout
-    assert sum(line.startswith("GET /datasets") for line in server.asked) == 1
+    assert sum(line.startswith("GET /datasets") for line in server.requests) == 1
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(
+def test_an_interrupted_download_resumes(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
+    endpoint, server = hub
+    server.interruptions = 1
+    for _ in range(2):  # the client may resume by itself or at the next call
+        result = download(endpoint, tmp_path, "large.txt")
+        if result.returncode == 0:
+            break
+        assert "it resumes" in result.stderr
+    assert Path(result.stdout.strip()).read_bytes() == TEXT * 90
+    assert any(int(match[1]) > 0 for line in server.requests if (match := re.search(r"bytes=(\d+)-", line)))
+
+
+def test_a_pattern_downloads_every_file_that_matches(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
+    result = download(hub[0], tmp_path, "*.jsonl|data/train-*.parquet|*.txt")
+    assert result.returncode == 0, result.stderr
+    assert [Path(line).read_bytes() for line in result.stdout.splitlines()] == [b"first", b"second"]
+
+
+def test_the_token_is_sent_and_a_missing_one_is_an_error_with_advice(
     hub: tuple[str, type[Hub]], tmp_path: Path
 ) -> None:
     endpoint, server = hub
-    server.breaks = 1
-    for _ in range(2):  # the client may go on by itself or leave its part for the next call
-        again = fetch(endpoint, tmp_path, "large.txt")
-        if again.returncode == 0:
-            break
-        assert "goes on from there" in again.stderr
-    assert Path(again.stdout.strip()).read_bytes() == TEXT * 90
-    assert any(int(found[1]) > 0 for line in server.asked if (found := re.search(r"bytes=(\d+)-", line)))
-
-
-def test_a_pattern_names_every_file_that_fits(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
-    made = fetch(hub[0], tmp_path, "*.jsonl|data/train-*.parquet|*.txt")
-    assert made.returncode == 0, made.stderr
-    assert [Path(line).read_bytes() for line in made.stdout.splitlines()] == [b"first", b"second"]
-
-
-def test_the_token_is_sent_and_its_lack_is_explained(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
-    endpoint, server = hub
     server.needs_token = True
-    without = fetch(endpoint, tmp_path, "README.md")
-    assert "explained:" in without.stderr
-    assert "HF_TOKEN" in without.stderr
-    assert fetch(endpoint, tmp_path, "README.md", HF_TOKEN="hf_secret").returncode == 0
+    rejected = download(endpoint, tmp_path, "README.md")
+    assert "SmalltaleError:" in rejected.stderr
+    assert "HF_TOKEN" in rejected.stderr
+    assert download(endpoint, tmp_path, "README.md", HF_TOKEN="hf_secret").returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("pattern", "more", "message"),
+    ("pattern", "variables", "message"),
     [
         ("none.txt", {}, "check the name"),
-        ("*.zip", {}, "holds no"),
-        ("README.md", {"HF_HUB_OFFLINE": "1"}, "not in the cache|neither fetched nor found"),
+        ("*.zip", {}, "has no"),
+        ("README.md", {"HF_HUB_OFFLINE": "1"}, "not in the cache"),
         pytest.param(  # the client tries again for 20 seconds
             "README.md",
             {"HF_ENDPOINT": "http://127.0.0.1:9"},
-            "neither fetched nor found|broke off",
+            "cannot be downloaded|broke off",
             marks=pytest.mark.all,
         ),
     ],
 )
-def test_what_cannot_be_fetched_is_explained(
-    hub: tuple[str, type[Hub]], tmp_path: Path, pattern: str, more: dict[str, str], message: str
+def test_a_failed_download_is_an_error_with_advice(
+    hub: tuple[str, type[Hub]], tmp_path: Path, pattern: str, variables: dict[str, str], message: str
 ) -> None:
-    made = fetch(hub[0], tmp_path, pattern, **more)
-    assert made.returncode == 1
-    assert re.search(f"explained: .*(?:{message})", made.stderr), made.stderr[-600:]
+    result = download(hub[0], tmp_path, pattern, **variables)
+    assert result.returncode == 1
+    assert re.search(f"SmalltaleError: .*(?:{message})", result.stderr), result.stderr[-600:]

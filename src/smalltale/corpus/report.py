@@ -17,10 +17,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from smalltale.corpus.build import read_corpus
-from smalltale.corpus.clean import DROPS, MENDS
+from smalltale.corpus.corpus_folder import read_corpus
 from smalltale.corpus.document import Document
-from smalltale.files import explained, new_file, read_json
+from smalltale.corpus.steps.clean import DROP_REASONS, FIXES
+from smalltale.files import atomic_file, read_json, translate_os_errors
 
 SAMPLE_STORIES = 100_000
 KEPT_EXAMPLES = 6
@@ -51,16 +51,16 @@ class CorpusReport:
     distinct: int
     growth: Sequence[tuple[int, int]]
     """(words read, distinct words so far)."""
-    common: Sequence[tuple[str, int]]
+    common_words: Sequence[tuple[str, int]]
     openings: Sequence[tuple[str, float]]
     """The first four words and the share of stories that begin so."""
-    kept: Sequence[Document]
+    kept_examples: Sequence[Document]
     dropped: Sequence[tuple[str, str, int, Sequence[Mapping[str, str]]]]
     """Reason, meaning, count, examples."""
-    mended: Sequence[tuple[str, str, int]]
-    added: Sequence[tuple[str, int]]
+    fixes: Sequence[tuple[str, str, int]]
+    wiki_only_words: Sequence[tuple[str, int]]
     """Words that the wiki part has and the stories have not, the most frequent first."""
-    added_count: int
+    wiki_only_count: int
 
 
 def make_report(folder: Path) -> CorpusReport:
@@ -97,19 +97,19 @@ def make_report(folder: Path) -> CorpusReport:
         lengths=lengths,
         distinct=len(both),
         growth=[*growth, (total, len(both))],
-        common=both.most_common(40),
+        common_words=both.most_common(40),
         openings=[(opening, count / len(lengths)) for opening, count in openings.most_common(15)],
-        kept=kept,
+        kept_examples=kept,
         dropped=[
-            (reason, (DROPS | OTHER_REASONS).get(reason, ""), count, examples.get(reason, []))
+            (reason, (DROP_REASONS | OTHER_REASONS).get(reason, ""), count, examples.get(reason, []))
             for reason, count in sorted(meta.get("dropped", {}).items(), key=lambda each: -each[1])
         ],
-        mended=[
-            (rule, MENDS.get(rule, ""), count)
+        fixes=[
+            (rule, FIXES.get(rule, ""), count)
             for rule, count in sorted(meta.get("mended", {}).items(), key=lambda each: -each[1])
         ],
-        added=new.most_common(60),
-        added_count=len(new),
+        wiki_only_words=new.most_common(60),
+        wiki_only_count=len(new),
     )
 
 
@@ -125,7 +125,7 @@ def dropped_examples(folder: Path) -> dict[str, list[Mapping[str, str]]]:
     """A few dropped texts for each reason, the first that were read."""
     found: dict[str, list[Mapping[str, str]]] = {}
     for path in sorted((folder / "dropped").glob("*.parquet")):
-        with explained(path), pq.ParquetFile(path) as opened:
+        with translate_os_errors(path), pq.ParquetFile(path) as opened:
             for batch in opened.iter_batches(batch_size=2000):
                 for row in batch.to_pylist():
                     examples = found.setdefault(row["reason"], [])
@@ -145,7 +145,7 @@ def write_report(report: CorpusReport, path: Path) -> None:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(source)
     plots = {"lengths": plot_lengths(report), "growth": plot_growth(report), "drops": plot_drops(report)}
-    with new_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(page.render(report=report, plots=plots), encoding="utf-8")
 
 

@@ -1,15 +1,22 @@
-"""Hashes of words and runs."""
+"""Hashes of words, n-grams and stories."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from smalltale.corpus.shingles import hash_words, mixed, rolling, runs, shares, story_keys
+from smalltale.corpus.hashing import (
+    hash_ngrams,
+    hash_stories,
+    hash_words,
+    mix_bits,
+    rolling_hash,
+    to_unit_interval,
+)
 
 
-def test_case_punctuation_and_space_do_not_count() -> None:
-    keys = story_keys(
+def test_case_punctuation_and_white_space_do_not_count() -> None:
+    keys = hash_stories(
         hash_words(['"Oh no!" said\n Tom.', "oh no said tom", "oh no said tim", "no oh said tom", ""])
     )
     assert keys[0] == keys[1]
@@ -29,8 +36,8 @@ def test_a_story_hashes_alone_as_in_a_batch() -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 7, 13, 30, 31, 32])
 def test_the_rolling_hash_is_the_polynomial(length: int) -> None:
-    values = mixed(np.arange(80, dtype=np.uint64))
-    rolled = rolling(values, length)
+    values = mix_bits(np.arange(80, dtype=np.uint64))
+    rolled = rolling_hash(values, length)
     base = 0x9E3779B97F4A7C15
     assert len(rolled) == 80 - length + 1
     for i in (0, 5, 80 - length):
@@ -40,13 +47,13 @@ def test_the_rolling_hash_is_the_polynomial(length: int) -> None:
         assert int(rolled[i]) == expected
 
 
-def test_runs_stay_within_a_story() -> None:
-    hashes, offsets = runs(hash_words(["a b c d", "c d", "b c d"]), 3)
+def test_ngrams_do_not_cross_stories() -> None:
+    hashes, offsets = hash_ngrams(hash_words(["a b c d", "c d", "b c d"]), 3)
     assert offsets.tolist() == [0, 2, 2, 3]
     assert hashes[1] == hashes[2]
 
 
-def test_shares_are_even() -> None:
-    values = shares(mixed(np.arange(10_000, dtype=np.uint64), salt=3))
+def test_the_unit_interval_is_covered_evenly() -> None:
+    values = to_unit_interval(mix_bits(np.arange(10_000, dtype=np.uint64), salt=3))
     assert 0 <= values.min() < values.max() < 1
     assert abs(values.mean() - 0.5) < 0.02

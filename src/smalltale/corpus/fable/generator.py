@@ -12,64 +12,66 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files as package_files
 from random import Random
 
-from smalltale.corpus import fable_words as lists
+from smalltale.corpus.fable import word_lists
 
 FABLE_VERSION = 1
 SLOT = re.compile(r"\{(\w+)\}")
 SENTENCE = re.compile(r'(^|[.!?] |\." )("?)([a-z])')
-GRAMMAR = tomllib.loads((package_files("smalltale.corpus") / "fable.toml").read_text(encoding="utf-8"))
+GRAMMAR = tomllib.loads(
+    (package_files("smalltale.corpus.fable") / "grammar.toml").read_text(encoding="utf-8")
+)
 SHARED: dict[str, list[str]] = GRAMMAR["shared"]
 PLOTS: dict[str, dict[str, list[str]]] = GRAMMAR["plots"]
 LESSONS: dict[str, str] = {name: plot["lesson"] for name, plot in GRAMMAR["plots"].items()}
 PLOT_NAMES = tuple(sorted(PLOTS))
-NUMBERS = lists.words("two three four five six seven eight nine ten eleven twelve twenty")
+NUMBERS = word_lists.words("two three four five six seven eight nine ten eleven twelve twenty")
 FRESH = {
-    "ADJ": lists.ADJECTIVES,
-    "ANIMAL": lists.ANIMALS,
-    "THING": lists.THINGS,
-    "PLACE": lists.PLACES,
-    "COLOUR": lists.COLOURS,
-    "FOOD": lists.FOODS,
-    "FEELING": lists.FEELINGS,
-    "JOB": lists.JOBS,
-    "ADVERB": lists.ADVERBS,
-    "WEATHER": lists.WEATHER,
-    "SEASON": lists.SEASONS,
-    "TIME": lists.TIMES,
-    "PLANT": lists.PLANTS,
-    "SOUND": lists.SOUNDS,
-    "KIN": lists.KIN,
-    "MATERIAL": lists.MATERIALS,
-    "VERB": lists.VERBS,
+    "ADJ": word_lists.ADJECTIVES,
+    "ANIMAL": word_lists.ANIMALS,
+    "THING": word_lists.THINGS,
+    "PLACE": word_lists.PLACES,
+    "COLOUR": word_lists.COLOURS,
+    "FOOD": word_lists.FOODS,
+    "FEELING": word_lists.FEELINGS,
+    "JOB": word_lists.JOBS,
+    "ADVERB": word_lists.ADVERBS,
+    "WEATHER": word_lists.WEATHER,
+    "SEASON": word_lists.SEASONS,
+    "TIME": word_lists.TIMES,
+    "PLANT": word_lists.PLANTS,
+    "SOUND": word_lists.SOUNDS,
+    "KIN": word_lists.KIN,
+    "MATERIAL": word_lists.MATERIALS,
+    "VERB": word_lists.VERBS,
     "number": NUMBERS,
 }
 KEPT = {
-    "adj": lists.ADJECTIVES,
-    "adj2": lists.ADJECTIVES,
-    "animal": lists.ANIMALS,
-    "animal2": lists.ANIMALS,
-    "thing": lists.THINGS,
-    "place": lists.PLACES,
-    "place2": lists.PLACES,
-    "food": lists.FOODS,
-    "job": lists.JOBS,
-    "kin": lists.KIN,
-    "time": lists.TIMES[:8],
-    "weather": lists.WEATHER,
-    "season": lists.SEASONS,
-    "plant": lists.PLANTS,
+    "adj": word_lists.ADJECTIVES,
+    "adj2": word_lists.ADJECTIVES,
+    "animal": word_lists.ANIMALS,
+    "animal2": word_lists.ANIMALS,
+    "thing": word_lists.THINGS,
+    "place": word_lists.PLACES,
+    "place2": word_lists.PLACES,
+    "food": word_lists.FOODS,
+    "job": word_lists.JOBS,
+    "kin": word_lists.KIN,
+    "time": word_lists.TIMES[:8],
+    "weather": word_lists.WEATHER,
+    "season": word_lists.SEASONS,
+    "plant": word_lists.PLANTS,
 }
 HER = {"child": "girl", "he": "she", "him": "her", "his": "her", "himself": "herself"}
 HIM = {"child": "boy", "he": "he", "him": "him", "his": "his", "himself": "himself"}
 
 
-def stories(seed: int, count: int, start: int = 0) -> Iterator[str]:
+def generate_stories(seed: int, count: int, start: int = 0) -> Iterator[str]:
     """Stories `start` to `start + count` of the endless row that `seed` names; no two of a row are the same draw."""
     for number in range(start, start + count):
-        yield story(seed, number)
+        yield generate_story(seed, number)
 
 
-def story(seed: int, number: int) -> str:
+def generate_story(seed: int, number: int) -> str:
     """Story `number` of the row that `seed` names."""
     # Seeding by text goes through SHA-512 and random() is specified, so the bytes are equal on every platform.
     return Telling(Random(f"fable {FABLE_VERSION} {seed} {number}")).tell()
@@ -83,12 +85,12 @@ class Telling:
         self.kept = {slot: self.pick(options) for slot, options in KEPT.items()}
         girl = chance.random() < 0.5
         self.kept |= HER if girl else HIM
-        self.kept["hero"] = self.pick(lists.GIRLS if girl else lists.BOYS)
-        self.kept["friend"] = self.pick(lists.BOYS if chance.random() < 0.5 else lists.GIRLS)
+        self.kept["hero"] = self.pick(word_lists.GIRLS if girl else word_lists.BOYS)
+        self.kept["friend"] = self.pick(word_lists.BOYS if chance.random() < 0.5 else word_lists.GIRLS)
         while self.kept["place2"] == self.kept["place"]:
-            self.kept["place2"] = self.pick(lists.PLACES)
+            self.kept["place2"] = self.pick(word_lists.PLACES)
         while self.kept["friend"] == self.kept["hero"]:
-            self.kept["friend"] = self.pick(lists.GIRLS)
+            self.kept["friend"] = self.pick(word_lists.GIRLS)
 
     def pick(self, options: Sequence[str]) -> str:
         return options[int(self.chance.random() * len(options))]

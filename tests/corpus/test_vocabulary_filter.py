@@ -1,4 +1,4 @@
-"""The guard: articles become sentences that a small child would understand."""
+"""The vocabulary filter keeps the sentences of articles that a small child would understand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from smalltale.corpus.build import CorpusConfig, build_corpus, read_corpus
-from smalltale.corpus.fable import stories
-from smalltale.corpus.vocabulary import Guard, family, learn_words, prose
+from smalltale.corpus.build import build_corpus
+from smalltale.corpus.config import CorpusConfig
+from smalltale.corpus.corpus_folder import read_corpus
+from smalltale.corpus.document import SourceDocument
+from smalltale.corpus.fable.generator import generate_stories
+from smalltale.corpus.steps.vocabulary_filter import (
+    VocabularyFilter,
+    base_forms,
+    extract_prose,
+    learn_vocabulary,
+)
 from smalltale.errors import RecipeError
 
-KNOWN = learn_words(stories(1, 3000))
+VOCABULARY = learn_vocabulary(generate_stories(1, 3000))
 EASY = (
     "A dog is an animal that likes to play and run. Dogs can see well in the dark and hear small sounds. "
     "Many people have a dog at home because dogs are kind and loyal friends."
@@ -33,7 +41,7 @@ This part is gone and it is a sentence about a dog.
 
 
 @pytest.mark.parametrize(
-    ("word", "head"),
+    ("word", "base"),
     [
         ("jumped", "jump"),
         ("running", "run"),
@@ -44,40 +52,39 @@ This part is gone and it is a sentence about a dog.
         ("wouldn't", "would"),
     ],
 )
-def test_word_families_have_a_head(word: str, head: str) -> None:
-    assert head in family(word)
+def test_inflected_words_have_a_base_form(word: str, base: str) -> None:
+    assert base in base_forms(word)
 
 
 def test_rare_words_of_stories_are_not_learned() -> None:
-    learned = learn_words(["the cat ran and the cat sat"] * 50 + ["quantum"])
+    learned = learn_vocabulary(["the cat ran and the cat sat"] * 50 + ["quantum"])
     assert learned == {"the", "cat", "ran", "and", "sat"}
 
 
-def test_markup_lists_tables_and_end_matter_go() -> None:
-    assert prose(ARTICLE) == [EASY, HARD]
+def test_markup_lists_tables_and_end_matter_are_removed() -> None:
+    assert extract_prose(ARTICLE) == [EASY, HARD]
 
 
-def test_easy_sentences_stay_and_hard_ones_go() -> None:
-    assert Guard(KNOWN, 0.8).article(ARTICLE).text == EASY
-    hard = Guard(KNOWN, 0.8).article(HARD * 5)
+def filter_text(text: str, share: float = 0.95) -> SourceDocument:
+    return VocabularyFilter(VOCABULARY, share).filter_article(SourceDocument(text, "wiki:0"))
+
+
+def test_easy_sentences_are_kept_and_hard_ones_removed() -> None:
+    assert filter_text(ARTICLE, 0.8).text == EASY
+    hard = filter_text(HARD * 5, 0.8)
     assert hard.reason == "hard words"
     assert "jurisdiction" in hard.detail
-    assert Guard(KNOWN).article("A village is a place.").reason == "stub"
+    assert filter_text("A village is a place.").reason == "stub"
 
 
-def test_the_dial_lets_more_through_as_it_falls() -> None:
-    kept = [len(Guard(KNOWN, share).article(f"{EASY}\n{HARD}").text) for share in (1.0, 0.9, 0.7, 0.0)]
-    assert kept == sorted(kept)
-    assert kept[-1] == len(f"{EASY}\n{HARD}")
+def test_a_lower_share_keeps_more() -> None:
+    articles = [filter_text(f"{EASY}\n{HARD}", share) for share in (1.0, 0.9, 0.7, 0.0)]
+    lengths = [0 if article.reason else len(article.text) for article in articles]
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == len(f"{EASY}\n{HARD}")
 
 
-def test_a_guard_reads_back_as_saved(tmp_path: Path) -> None:
-    guard = Guard(KNOWN, 0.8)
-    guard.save(tmp_path / "guard.json")
-    assert Guard.load(tmp_path / "guard.json") == guard
-
-
-def test_a_build_guards_wiki_by_the_words_of_its_own_stories(tmp_path: Path) -> None:
+def test_a_build_filters_wiki_articles_by_the_words_of_its_own_stories(tmp_path: Path) -> None:
     wiki = tmp_path / "wiki.jsonl"
     lines = [json.dumps({"text": text}) for text in (ARTICLE, HARD * 5, "A village is a place.")]
     wiki.write_text("\n".join(lines), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""fable: a generator of synthetic children's stories."""

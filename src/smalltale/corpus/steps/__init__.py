@@ -1,0 +1,1 @@
+"""The steps of a corpus build, one module for each."""
