@@ -17,13 +17,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from smalltale.errors import SmalltaleError, first_line
 from smalltale.server.database.models import CompletionRow, Edition, JudgementRow, Prompt, Submission
-from smalltale.server.database.session import Database
+from smalltale.server.database.session import Database, insert_for
 from smalltale.server.judging.panel import JudgeOpinion, Panel, Story
 from smalltale.server.judging.queue import (
     LEASE_SECONDS,
@@ -192,7 +191,7 @@ def write_opinions(session: Session, job: LeasedJob, opinions: Sequence[JudgeOpi
         return
     rows: list[dict[str, Any]] = [
         {
-            "completion_id": each.story,
+            "completion_id": each.story_id,
             "panel": job.panel,
             "judge": each.judge,
             "submission_id": job.submission_id,
@@ -206,8 +205,7 @@ def write_opinions(session: Session, job: LeasedJob, opinions: Sequence[JudgeOpi
         }
         for each in opinions
     ]
-    dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    session.execute(dialect.insert(JudgementRow).on_conflict_do_nothing(), rows)
+    session.execute(insert_for(session, JudgementRow).on_conflict_do_nothing(), rows)
 
 
 def give_up(

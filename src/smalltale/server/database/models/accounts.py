@@ -63,6 +63,15 @@ class ApiToken(Base):
     revoked: Mapped[datetime | None]
 
 
+class RateLimitCounter(Base):
+    """Events under a hashed key in one window of time: failed sign-ins, see accounts/sign_in_limit.py."""
+
+    __tablename__ = "rate_limit"
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    count: Mapped[int]
+    expires: Mapped[datetime] = mapped_column(index=True)
+
+
 class Team(Base):
     """One or two people in one edition, with the hardware that slots them into a weight class."""
 

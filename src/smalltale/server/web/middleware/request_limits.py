@@ -1,7 +1,6 @@
-"""Limits of the door: how much a request may bring, how slowly, how often a password may be guessed; and the headers of every answer.
+"""Limits on requests: the size and the duration of a body. Also sets the security headers and logs each request.
 
-In: ASGI requests. Out: the same, or a refusal.
-Beware: the sign-in limit is kept per process; behind several processes the bound is that many times as high.
+Input: ASGI requests. Output: the app's response with security headers, or a refusal (400, 408, 413).
 """
 
 from __future__ import annotations
@@ -10,24 +9,23 @@ import asyncio
 import json
 import logging
 import re
-import threading
 import time
-from collections import defaultdict, deque
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from smalltale.server.errors import Problem
-from smalltale.server.web.middleware.json_logs import REQUESTS
+from smalltale.server.errors import RequestProblem
+from smalltale.server.web.middleware.json_logs import REQUEST_LOGGER
 
-log = logging.getLogger(REQUESTS)
-BODY_SLACK = 256 * 1024
-"""Beyond the largest hand-in: the other fields and the multipart frame."""
+log = logging.getLogger(REQUEST_LOGGER)
+MAX_BODY_BYTES = 10_000_000 + 256 * 1024
+"""The largest submission file, and an allowance for the other fields and the multipart framing."""
 UPLOAD_SECONDS = 120
-MODEL_PATH = re.compile(r"(/api/v1)?/hand-ins/[0-9]{1,10}/model")
-"""Where models come in, which are larger; who may send one is asked before its bytes are read (sending.py)."""
+CHUNK_SECONDS = 20
+"""Longest wait for the next chunk of a body."""
+MODEL_PATH = re.compile(r"(/api/v1)?/(submissions|hand-ins)/[0-9]{1,10}/model")
+"""Model uploads have larger limits; who may upload is checked before the body is read (api/model_uploads.py)."""
 MODEL_BYTES = 1 << 30
 MODEL_SECONDS = 3600
-PIECE_SECONDS = 20
 POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 HEADERS = {
     "content-security-policy": POLICY,
@@ -40,19 +38,19 @@ HEADERS = {
 }
 
 
-class TooMuch(Exception):
-    """A body that is larger or slower than we take."""
+class LimitExceeded(Exception):
+    """A request that is larger or slower than allowed."""
 
     def __init__(self, status: int, title: str) -> None:
         super().__init__(title)
         self.status, self.title = status, title
 
 
-class Door:
-    """Outermost middleware."""
+class RequestLimits:
+    """The outermost middleware."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int, *, secure: bool = False) -> None:
-        self.app, self.most = app, most_bytes + BODY_SLACK
+    def __init__(self, app: ASGIApp, *, secure: bool = False) -> None:
+        self.app = app
         headers = {**HEADERS, **({"strict-transport-security": "max-age=31536000"} if secure else {})}
         self.headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
@@ -60,107 +58,64 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        taken, started, answered = 0, time.monotonic(), 0
-        most, seconds = self.most, UPLOAD_SECONDS
+        started, received_bytes, status = time.monotonic(), 0, 0
+        max_bytes, max_seconds = MAX_BODY_BYTES, UPLOAD_SECONDS
         if MODEL_PATH.fullmatch(scope["path"]):
-            most, seconds = max(most, MODEL_BYTES), MODEL_SECONDS
+            max_bytes, max_seconds = MODEL_BYTES, MODEL_SECONDS
 
-        async def counted() -> Message:
-            nonlocal taken
-            left = seconds - (time.monotonic() - started)
+        async def receive_limited() -> Message:
+            nonlocal received_bytes
+            seconds_left = max_seconds - (time.monotonic() - started)
+            # Once the response has started, only the client's disconnect is waited for.
+            timeout = None if status else max(0.01, min(CHUNK_SECONDS, seconds_left))
             try:
-                message = (
-                    await asyncio.wait_for(receive(), timeout=max(0.01, min(PIECE_SECONDS, left)))
-                    if not answered
-                    else await receive()
-                )
+                message = await asyncio.wait_for(receive(), timeout=timeout)
             except TimeoutError as error:
-                raise TooMuch(
-                    408, f"the upload was too slow; it must be whole within {seconds} seconds"
+                raise LimitExceeded(
+                    408, f"the upload was too slow; it must be complete within {max_seconds} seconds"
                 ) from error
-            taken += len(message.get("body", b""))
-            if taken > most:
-                raise TooMuch(413, f"the request is larger than {most:,} bytes")
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > max_bytes:
+                raise LimitExceeded(413, f"the request is larger than {max_bytes:,} bytes")
             return message
 
-        async def guarded(message: Message) -> None:
-            nonlocal answered
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                answered = message["status"]
+                status = message["status"]
                 present = {name for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *((name, value) for name, value in self.headers if name not in present),
-                ]
+                missing = [(name, value) for name, value in self.headers if name not in present]
+                message["headers"] = [*message["headers"], *missing]
             await send(message)
 
         try:
-            if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
-                raise TooMuch(400, "the address has a NUL character; remove it")
-            length = dict(scope["headers"]).get(b"content-length", b"0")
-            if length.isdigit() and int(length) > most:
-                raise TooMuch(413, f"the request is larger than {most:,} bytes")
-            await self.app(scope, counted, guarded)
-        except TooMuch as problem:
-            if not answered:
-                await refuse(guarded, scope, problem)
+            check_head(scope, max_bytes)
+            await self.app(scope, receive_limited, send_with_headers)
+        except LimitExceeded as error:
+            if not status:
+                await send_refusal(send_with_headers, scope, error)
         if log.isEnabledFor(logging.INFO):
-            # The path only: queries and bodies may hold what is private.
+            # Only the path is logged: queries and bodies may hold private data.
+            fields = {"method": scope["method"], "path": scope["path"], "status": status}
             milliseconds = round(1000 * (time.monotonic() - started), 1)
-            said = {"method": scope["method"], "path": scope["path"], "status": answered}
-            log.info("request", extra={**said, "milliseconds": milliseconds})
+            log.info("request", extra={**fields, "milliseconds": milliseconds})
 
 
-async def refuse(send: Send, scope: Scope, problem: TooMuch) -> None:
-    """Answer without having read the rest."""
-    api = scope["path"].startswith("/api/")
-    text = (
-        json.dumps({"type": "about:blank", "title": problem.title, "status": problem.status, "errors": []})
-        if api
-        else problem.title
-    )
-    kind = b"application/problem+json" if api else b"text/plain; charset=utf-8"
-    await send(
-        {
-            "type": "http.response.start",
-            "status": problem.status,
-            "headers": [(b"content-type", kind), (b"connection", b"close")],
-        }
-    )
-    await send({"type": "http.response.body", "body": text.encode()})
+def check_head(scope: Scope, max_bytes: int) -> None:
+    """Check the address and the declared length. Raises LimitExceeded."""
+    if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
+        raise LimitExceeded(400, "the address has a NUL character; remove it")
+    length = dict(scope["headers"]).get(b"content-length", b"0")
+    if length.isdigit() and int(length) > max_bytes:
+        raise LimitExceeded(413, f"the request is larger than {max_bytes:,} bytes")
 
 
-class SignInLimit:
-    """At most so many failed sign-ins from one address, or for one name, in a while."""
-
-    def __init__(self, most: int = 10, seconds: float = 600.0) -> None:
-        self.most, self.seconds = most, seconds
-        self.failures: dict[str, deque[float]] = defaultdict(deque)
-        self.lock = threading.Lock()
-
-    def keys(self, client: str, handle: str) -> tuple[str, str]:
-        return f"from {client}", f"for {handle.strip().lower()[:40]} from {client}"
-
-    def refuse(self, client: str, handle: str) -> None:
-        """Raise Problem 429 after too many failures."""
-        now = time.monotonic()
-        with self.lock:
-            for key, most in zip(self.keys(client, handle), (self.most * 5, self.most), strict=True):
-                kept = self.failures.get(key)
-                while kept and now - kept[0] > self.seconds:
-                    kept.popleft()
-                if kept is not None and not kept:
-                    del self.failures[key]
-                if kept and len(kept) >= most:
-                    raise Problem(
-                        429,
-                        f"too many failed sign-ins; wait {int(self.seconds - (now - kept[0])) + 1} seconds",
-                    )
-
-    def failed(self, client: str, handle: str) -> None:
-        """Count a failure."""
-        with self.lock:
-            if len(self.failures) > 20_000:
-                self.failures.clear()
-            for key in self.keys(client, handle):
-                self.failures[key].append(time.monotonic())
+async def send_refusal(send: Send, scope: Scope, error: LimitExceeded) -> None:
+    """Answer without reading the rest of the body, and close the connection."""
+    body, media_type = error.title, b"text/plain; charset=utf-8"
+    if scope["path"].startswith("/api/"):
+        body = json.dumps(RequestProblem(error.status, error.title).as_json())
+        media_type = b"application/problem+json"
+    headers = [(b"content-type", media_type), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body.encode()})
