@@ -52,7 +52,7 @@ def test_runs_are_listed_compared_and_drawn(runs: Path) -> None:
     assert "5.77M" in said
     assert "cut: meta.json is cut short or no JSON" in said
     assert "training.optim.matrix_rate" in said
-    assert "by FLOPs: no run's record tells" in said
+    assert "by FLOPs: all runs left out" in said
     assert (runs / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (runs / "page" / "runs.html").read_text(encoding="utf-8").count("<figure>") == 4
 
@@ -77,7 +77,7 @@ def test_a_narrow_terminal_shows_fewer_columns_and_names_the_others(runs: Path) 
         assert max(map(len, lines[:7])) <= width
         assert sum("1.2500" in line for line in lines[:7]) == 2
         assert "…" not in "".join(lines[:7]), "a column is left out whole"
-        assert any("not shown for want of width" in line for line in lines) == (width < 400)
+        assert any("hidden, the terminal is too narrow" in line for line in lines) == (width < 400)
 
 
 def test_settings_that_differ_are_whole_in_a_narrow_terminal_too(runs: Path) -> None:

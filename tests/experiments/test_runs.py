@@ -1,4 +1,4 @@
-"""Runs read back from their folders, whole and broken, compared and drawn."""
+"""Training runs, complete and damaged, are read from their folders, compared and plotted."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ import numpy as np
 import pytest
 
 from smalltale.errors import FileProblem
-from smalltale.experiments.compare import amount, cells, differing, short_device, span
+from smalltale.experiments.compare import (
+    differing_settings,
+    format_cells,
+    format_count,
+    format_duration,
+    shorten_device_name,
+)
 from smalltale.experiments.plots import (
-    ACROSS,
-    CENTRES,
     COLOURS,
-    MEASURES,
-    axes_told,
-    notes,
-    plots,
-    points,
-    smoothed,
-    styles,
-    write_picture,
+    MAX_SMOOTH_POINTS,
+    X_AXES,
+    Y_AXES,
+    available_x_axes,
+    curve,
+    line_styles,
+    list_omissions,
+    render_plots,
+    smooth_curve,
+    write_figure,
 )
 from smalltale.experiments.report_page import write_page
 from smalltale.experiments.runs import find_runs, read_run
@@ -71,15 +77,15 @@ def make_run(
     return folder
 
 
-def age(folder: Path, seconds: float) -> None:
+def set_age(folder: Path, seconds: float) -> None:
     for path in folder.iterdir():
         os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_a_finished_run_is_told_whole(tmp_path: Path) -> None:
+def test_a_finished_run_is_read_completely(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
-    assert (run.state, run.trouble) == ("finished", ())
-    assert cells(run) | {"age": ""} == {
+    assert (run.state, run.problems) == ("finished", ())
+    assert format_cells(run) | {"age": ""} == {
         "run": "run",
         "state": "finished",
         "recipe": "demo",
@@ -95,35 +101,35 @@ def test_a_finished_run_is_told_whole(tmp_path: Path) -> None:
         "commit": "01234567",
         "age": "",
     }
-    told = run.as_dict()
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["tokens_per_second"] == 50
+    table = run.as_dict()
+    assert json.loads(json.dumps(table, allow_nan=False)) == table
+    assert table["tokens_per_second"] == 50
 
 
-def test_a_run_that_wrote_lately_is_running_and_a_silent_one_was_stopped(tmp_path: Path) -> None:
+def test_a_run_with_recent_writes_is_running_and_a_silent_run_is_stopped(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", finished=False)
-    assert cells(read_run(folder))["state"] == "running 50 %"
-    age(folder, 150)
-    assert read_run(folder).state == "running", "20 steps of 2 s more are waited for"
-    age(folder, 200)
-    assert cells(read_run(folder))["state"] == "stopped 50 %"
+    assert format_cells(read_run(folder))["state"] == "running 50 %"
+    set_age(folder, 150)
+    assert read_run(folder).state == "running", "it has another 20 steps of 2 s"
+    set_age(folder, 200)
+    assert format_cells(read_run(folder))["state"] == "stopped 50 %"
 
 
-def test_a_run_is_told_by_its_metrics_where_they_are_newer_than_its_record(tmp_path: Path) -> None:
+def test_metrics_newer_than_the_record_take_precedence(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", finished=False)
     with (folder / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 41, "tokens": 4100, "seconds": 82.0, "loss": 2.0}\n{"step": 42, "tok')
     run = read_run(folder)
-    assert (run.reached("step"), run.reached("tokens"), run.trouble) == (41, 4100, ())
+    assert (run.latest("step"), run.latest("tokens"), run.problems) == (41, 4100, ())
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "state", "trouble"),
+    ("name", "content", "state", "problem"),
     [
-        ("meta.json", '{"kind": "chec', "broken", "meta.json is cut short or no JSON"),
-        ("meta.json", "\x00\x00", "broken", "meta.json is cut short or no JSON"),
+        ("meta.json", '{"kind": "chec', "broken", "meta.json is cut short or not JSON"),
+        ("meta.json", "\x00\x00", "broken", "meta.json is cut short or not JSON"),
         ("meta.json", None, "running", "no meta.json yet"),
-        ("config.json", "[]", "finished", "config.json holds no table"),
+        ("config.json", "[]", "finished", "config.json does not contain a JSON object"),
         ("metrics.jsonl", None, "finished", "metrics.jsonl: "),
         ("metrics.jsonl", "", "finished", "no step yet"),
         (
@@ -146,8 +152,8 @@ def test_a_run_is_told_by_its_metrics_where_they_are_newer_than_its_record(tmp_p
         ),
     ],
 )
-def test_what_is_wrong_with_a_run_is_told_and_the_others_are_listed(
-    tmp_path: Path, name: str, content: str | None, state: str, trouble: str
+def test_the_problems_of_a_damaged_run_are_described_and_other_runs_still_listed(
+    tmp_path: Path, name: str, content: str | None, state: str, problem: str
 ) -> None:
     folder = make_run(tmp_path / "bad")
     make_run(tmp_path / "good")
@@ -157,15 +163,15 @@ def test_what_is_wrong_with_a_run_is_told_and_the_others_are_listed(
         (folder / name).write_text(content)
     runs = {run.name: run for run in find_runs([tmp_path])}
     assert runs["bad"].state == state
-    assert "; ".join(runs["bad"].trouble).startswith(trouble)
-    assert bool(runs["bad"].trouble) == bool(trouble)
-    assert runs["good"].trouble == ()
+    assert "; ".join(runs["bad"].problems).startswith(problem)
+    assert bool(runs["bad"].problems) == bool(problem)
+    assert runs["good"].problems == ()
     json.dumps([run.as_dict() for run in runs.values()], allow_nan=False)
     write_page(list(runs.values()), tmp_path / "page.html")
-    write_picture(list(runs.values()), tmp_path / "curves.png")
+    write_figure(list(runs.values()), tmp_path / "curves.png")
 
 
-def test_runs_are_found_in_and_under_folders_each_once_the_newest_first(tmp_path: Path) -> None:
+def test_runs_in_and_under_folders_are_listed_once_newest_first(tmp_path: Path) -> None:
     old = make_run(tmp_path / "week" / "old", made_at="2026-01-01T00:00:00+00:00")
     make_run(old / "best")
     make_run(tmp_path / "week" / "new", made_at="2026-02-01T00:00:00")
@@ -178,7 +184,7 @@ def test_runs_are_found_in_and_under_folders_each_once_the_newest_first(tmp_path
     assert [run.name for run in find_runs([old])] == ["old"]
 
 
-def test_a_folder_without_runs_and_a_missing_one_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_runs_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileProblem, match="no run in"):
         find_runs([tmp_path])
@@ -188,40 +194,42 @@ def test_a_folder_without_runs_and_a_missing_one_are_refused(tmp_path: Path) -> 
         find_runs([tmp_path / "file"])
 
 
-def test_the_settings_in_which_runs_differ_are_found_with_their_defaults(tmp_path: Path) -> None:
+def test_differing_settings_include_defaults(tmp_path: Path) -> None:
     make_run(tmp_path / "a", rate=0.02)
     make_run(tmp_path / "b", rate=0.04)
     (make_run(tmp_path / "c") / "meta.json").write_text("{")
     (tmp_path / "c" / "config.json").unlink()
     runs = sorted(find_runs([tmp_path]), key=lambda run: run.name)
-    assert differing(runs) == {"training.optim.matrix_rate": [0.02, 0.04, None]}
-    assert differing(runs[:1]) == {}
+    assert differing_settings(runs) == {"training.optim.matrix_rate": [0.02, 0.04, None]}
+    assert differing_settings(runs[:1]) == {}
 
 
-def test_a_smoothed_loss_is_a_rolling_median_that_one_spike_does_not_move() -> None:
+def test_one_spike_does_not_move_a_smoothed_loss() -> None:
     x = np.arange(5000.0)
     y = 8 - x / 1000
     y[2500] = y[-1] = 1e6
-    at, medians = smoothed(x, y)
-    assert len(at) == CENTRES
-    assert (at[0], at[-1]) == (0, 4999)
-    assert np.abs(medians - (8 - at / 1000))[at < 4900].max() < 2e-3
-    assert np.abs(medians - (8 - at / 1000)).max() < 0.06
-    assert [len(part) for part in smoothed(x[:1], y[:1])] == [1, 1]
+    centres, medians = smooth_curve(x, y)
+    assert len(centres) == MAX_SMOOTH_POINTS
+    assert (centres[0], centres[-1]) == (0, 4999)
+    errors = np.abs(medians - (8 - centres / 1000))
+    assert errors[centres < 4900].max() < 2e-3
+    assert errors.max() < 0.06
+    assert [len(array) for array in smooth_curve(x[:1], y[:1])] == [1, 1]
 
 
-def test_curves_go_by_tokens_time_and_flops_and_flops_are_left_out_where_unknown(tmp_path: Path) -> None:
-    known = read_run(make_run(tmp_path / "known", flops=6e6))
-    silent = read_run(make_run(tmp_path / "silent", flops=None))
-    x, y = points(known, ACROSS[2], MEASURES[0])
+def test_runs_are_plotted_by_tokens_time_and_flops_if_flops_are_recorded(tmp_path: Path) -> None:
+    with_flops = read_run(make_run(tmp_path / "with_flops", flops=6e6))
+    without_flops = read_run(make_run(tmp_path / "without_flops", flops=None))
+    x, y = curve(with_flops, X_AXES[2], Y_AXES[0])
     assert x.tolist() == [6e6 * tokens for tokens in (1000, 2000, 3000, 4000)]
     assert y.tolist() == [2.5, 2.0, 1.5, 2.0]
-    assert [axis.key for axis in axes_told([known, silent])] == ["tokens", "seconds", "flops"]
-    assert [axis.key for axis in axes_told([silent])] == ["tokens", "seconds"]
-    assert notes([known]) == []
-    assert "silent left out" in notes([known, silent])[0]
-    assert "no run's record tells" in notes([silent])[0]
-    assert [title for title, _ in plots([silent])] == [
+    runs = [with_flops, without_flops]
+    assert [axis.key for axis in available_x_axes(runs)] == ["tokens", "seconds", "flops"]
+    assert [axis.key for axis in available_x_axes([without_flops])] == ["tokens", "seconds"]
+    assert list_omissions([with_flops]) == []
+    assert "by FLOPs: without_flops left out" in list_omissions(runs)[0]
+    assert "by FLOPs: all runs left out" in list_omissions([without_flops])[0]
+    assert [title for title, _ in render_plots([without_flops])] == [
         "Bits per byte by tokens",
         "Bits per byte by time",
         "Training loss by tokens",
@@ -229,41 +237,41 @@ def test_curves_go_by_tokens_time_and_flops_and_flops_are_left_out_where_unknown
     ]
 
 
-def test_runs_far_apart_in_length_are_drawn_on_a_logarithmic_scale(tmp_path: Path) -> None:
+def test_runs_of_very_different_length_are_plotted_on_a_logarithmic_scale(tmp_path: Path) -> None:
     runs = [
         read_run(make_run(tmp_path / "short", steps=10)),
         read_run(make_run(tmp_path / "long", steps=400)),
     ]
-    by_tokens = dict(plots(runs))["Training loss by tokens"]
+    by_tokens = dict(render_plots(runs))["Training loss by tokens"]
     assert {"0.1", "1", "10"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", by_tokens))
 
 
-def test_a_plot_of_what_no_run_has_measured_says_so(tmp_path: Path) -> None:
+def test_a_plot_without_measurements_says_so(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "young", steps=9))
-    drawn = dict(plots([run]))
-    assert "not measured yet" in drawn["Bits per byte by tokens"]
-    assert "not measured yet" not in drawn["Training loss by tokens"]
+    plot_by_title = dict(render_plots([run]))
+    assert "not measured yet" in plot_by_title["Bits per byte by tokens"]
+    assert "not measured yet" not in plot_by_title["Training loss by tokens"]
 
 
-def test_every_run_has_a_look_of_its_own() -> None:
-    looks = {(style.colour, str(style.dash)) for style in styles(4 * len(COLOURS))}
-    assert len(looks) == 4 * len(COLOURS)
+def test_every_run_has_its_own_line_style() -> None:
+    styles = {(style.colour, str(style.dash)) for style in line_styles(4 * len(COLOURS))}
+    assert len(styles) == 4 * len(COLOURS)
 
 
 @pytest.mark.parametrize("name", ["_x", "$\\frac{", "a & <b>", "学习 😀"])
-def test_any_name_can_stand_in_the_picture_and_on_the_page(tmp_path: Path, name: str) -> None:
+def test_any_name_can_be_used_in_the_figure_and_on_the_page(tmp_path: Path, name: str) -> None:
     make_run(tmp_path / name)
-    make_run(tmp_path / "other")
+    make_run(tmp_path / "second")
     runs = find_runs([tmp_path])
-    write_picture(runs, tmp_path / "curves.svg")
+    write_figure(runs, tmp_path / "curves.svg")
     write_page(runs, tmp_path / "page.html")
-    picture, page = ((tmp_path / file).read_text(encoding="utf-8") for file in ("curves.svg", "page.html"))
+    figure, page = ((tmp_path / file).read_text(encoding="utf-8") for file in ("curves.svg", "page.html"))
     escaped = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    assert escaped in picture
+    assert escaped in figure
     assert escaped in page
 
 
-def test_the_page_runs_no_script_and_loads_nothing(tmp_path: Path) -> None:
+def test_the_page_has_no_scripts_and_no_external_resources(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "<script>alert(1)<")
     meta = json.loads((folder / "meta.json").read_text())
     meta["recipe"]["name"] = '"><img src=x onerror=alert(1)>'
@@ -277,39 +285,39 @@ def test_the_page_runs_no_script_and_loads_nothing(tmp_path: Path) -> None:
     assert not re.search(r"url\((?!#)|@import", page)
 
 
-def test_a_picture_has_one_of_three_endings_and_something_to_draw(tmp_path: Path) -> None:
+def test_a_figure_needs_a_supported_suffix_and_a_step_to_draw(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
-    with pytest.raises(FileProblem, match=r"\.png, \.svg or \.pdf"):
-        write_picture([run], tmp_path / "curves.gif")
+    with pytest.raises(FileProblem, match=r"choose \.png, \.svg or \.pdf"):
+        write_figure([run], tmp_path / "curves.gif")
     (run.folder / "metrics.jsonl").write_text("")
     with pytest.raises(FileProblem, match="nothing to draw"):
-        write_picture([read_run(run.folder)], tmp_path / "curves.png")
+        write_figure([read_run(run.folder)], tmp_path / "curves.png")
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("number", "text"),
     [(None, "–"), (0, "0"), (999, "999"), (999.9, "1.00k"), (5_767_180, "5.77M"), (29_999_999, "30.0M"),
      (120e6, "120M"), (999.9e6, "1.00B"), (2e15, "2000T")],
 )  # fmt: skip
-def test_amounts_have_three_figures(value: float | None, words: str) -> None:
-    assert amount(value) == words
+def test_counts_have_three_significant_figures(number: float | None, text: str) -> None:
+    assert format_count(number) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [(None, "–"), (0.4, "0 s"), (89, "89 s"), (300, "5.0 min"), (7200, "2.0 h"), (400_000, "4.6 days")],
 )
-def test_lengths_of_time_have_one_unit(seconds: float | None, words: str) -> None:
-    assert span(seconds) == words
+def test_durations_have_one_unit(seconds: float | None, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "short_name"),
     [
         ("NVIDIA H200", "H200"),
         ("Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz", "Intel Core i7-8550U"),
         ("cpu", "cpu"),
     ],
 )
-def test_a_device_is_named_shortly(name: str, words: str) -> None:
-    assert short_device(name) == words
+def test_device_names_are_shortened(name: str, short_name: str) -> None:
+    assert shorten_device_name(name) == short_name

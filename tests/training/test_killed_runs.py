@@ -1,4 +1,4 @@
-"""Runs that are killed, compiled as a user's are, and runs whose disk fills."""
+"""Runs that are killed, compiled as for a user, and runs that fill the disk."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from smalltale.training.checkpoint import newest_state
-from smalltale.training.metrics_file import read_metrics, rows_of
+from smalltale.training.checkpoint import find_latest_state
+from smalltale.training.metrics_file import read_metrics, read_rows
 
 TRAIN = (sys.executable, "-m", "smalltale", "train", "demo", "--tokens", "tokens", "--tokenizer", "tokenizer")
 SETTINGS = (
@@ -30,101 +30,97 @@ SETTINGS = (
 KILLS, STEPS = 20, 3000
 
 
-def prepare(folder: Path) -> None:
-    for words in (
-        (
-            "corpus",
-            "build",
-            "demo",
-            "--out",
-            "corpus",
-            "--set",
-            "corpus.stories=400",
-            "--set",
-            "corpus.validation_share=0.1",
-        ),
+def prepare_tokens(folder: Path) -> None:
+    small_corpus = ("--set", "corpus.stories=400", "--set", "corpus.validation_share=0.1")
+    for arguments in (
+        ("corpus", "build", "demo", "--out", "corpus", *small_corpus),
         ("tokens", "train", "corpus", "--out", "tokenizer", "--set", "tokenizer.vocabulary=600"),
         ("tokens", "encode", "corpus", "--tokenizer", "tokenizer", "--out", "tokens"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "smalltale", *words], cwd=folder, capture_output=True, text=True
+        process = subprocess.run(
+            [sys.executable, "-m", "smalltale", *arguments], cwd=folder, capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stderr
+        assert process.returncode == 0, process.stderr
 
 
-def command(out: str, steps: int, *more: str) -> list[str]:
-    settings = [word for each in (*SETTINGS, *more) for word in ("--set", each)]
-    return [*TRAIN, "--out", out, "--steps", str(steps), *settings]
+def train_command(out: str, steps: int, *settings: str) -> list[str]:
+    options = [option for setting in (*SETTINGS, *settings) for option in ("--set", setting)]
+    return [*TRAIN, "--out", out, "--steps", str(steps), *options]
+
+
+def run_command(command: list[str], folder: Path) -> None:
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+def read_losses(out: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(out)]
 
 
 @pytest.mark.all
-def test_a_compiled_run_killed_at_any_moment_ends_as_one_never_killed(tmp_path: Path) -> None:
-    prepare(tmp_path)
-    unbroken = subprocess.run(command("unbroken", STEPS), cwd=tmp_path, capture_output=True, text=True)
-    assert unbroken.returncode == 0, unbroken.stderr
-    waits = random.Random(0)
+def test_a_compiled_run_killed_at_random_moments_equals_an_uninterrupted_run(tmp_path: Path) -> None:
+    prepare_tokens(tmp_path)
+    run_command(train_command("uninterrupted", STEPS), tmp_path)
+    delays = random.Random(0)
     for kill in range(KILLS + 1):
-        running = subprocess.Popen(command("broken", STEPS), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        assert running.stderr is not None
-        for line in running.stderr:
+        process = subprocess.Popen(
+            train_command("killed", STEPS), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        for line in process.stderr:
             if line.startswith("training:"):
                 break
         if kill < KILLS:
-            time.sleep(waits.uniform(0.05, 1.2))
-            assert running.poll() is None, "the run ended before its last kill: give it more steps"
-            os.kill(running.pid, signal.SIGKILL)
-        running.communicate()
-    losses = [[each["loss"] for each in read_metrics(tmp_path / name)] for name in ("unbroken", "broken")]
-    assert len(losses[0]) == STEPS
-    assert losses[0] == losses[1]
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("unbroken", "broken")]
+            time.sleep(delays.uniform(0.05, 1.2))
+            assert process.poll() is None, "the run ended before its last kill: give it more steps"
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    losses = read_losses(tmp_path / "uninterrupted")
+    assert len(losses) == STEPS
+    assert read_losses(tmp_path / "killed") == losses
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("uninterrupted", "killed")]
     assert weights[0] == weights[1]
 
 
 @pytest.mark.all
-def test_a_disk_that_fills_keeps_the_last_good_state(small_disk: Path) -> None:
-    prepare(small_disk)
-    # A model of 2.5 MB with its optimizer's state: the first state fits, the second does not.
-    done = subprocess.run(
-        command("run", 5000, "model.width=128", "training.compile=false"),
+def test_a_full_disk_keeps_the_last_good_state(small_disk: Path) -> None:
+    prepare_tokens(small_disk)
+    # A model of 2.5 MB with its optimizer state: the first state fits, the second does not.
+    process = subprocess.run(
+        train_command("run", 5000, "model.width=128", "training.compile=false"),
         cwd=small_disk,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "free some space" in done.stderr.splitlines()[-1]
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    assert "free some space" in process.stderr.splitlines()[-1]
     assert not list(small_disk.rglob("*.tmp"))
-    state = newest_state(small_disk / "run")
+    state = find_latest_state(small_disk / "run")
     assert state is not None
     for name in ("model", "optimizer"):
         assert load_file(state / f"{name}.safetensors")
 
 
 @pytest.mark.all
-def test_a_pre_empted_run_saves_its_last_step_and_ends_as_one_never_stopped(tmp_path: Path) -> None:
-    prepare(tmp_path)
+def test_a_pre_empted_run_saves_its_last_step_and_equals_an_uninterrupted_run(tmp_path: Path) -> None:
+    prepare_tokens(tmp_path)
     settings = ("training.compile=false", "training.checkpoint_seconds=1000")
-    subprocess.run(
-        command("unbroken", 300, *settings), cwd=tmp_path, capture_output=True, text=True, check=True
+    run_command(train_command("uninterrupted", 300, *settings), tmp_path)
+    out = tmp_path / "stopped"
+    process = subprocess.Popen(
+        train_command("stopped", 300, *settings), cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
-    out = tmp_path / "broken"
-    running = subprocess.Popen(
-        command("broken", 300, *settings), cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    while not ((out / "metrics.jsonl").exists() and len(rows_of(out / "metrics.jsonl")[0]) > 20):
-        assert running.poll() is None
+    while not ((out / "metrics.jsonl").exists() and len(read_rows(out / "metrics.jsonl")[0]) > 20):
+        assert process.poll() is None
         time.sleep(0.05)
-    running.terminate()
-    _, told = running.communicate(timeout=60)
-    assert running.returncode == 2, told
-    assert told.splitlines()[-1].endswith("the same command goes on from there")
-    state = newest_state(out)
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2, stderr
+    assert "the same command" in stderr.splitlines()[-1]
+    state = find_latest_state(out)
     assert state is not None
     assert state.name == f"step-{len(read_metrics(out)):08d}"
     assert len(read_metrics(out)) < 300
-    subprocess.run(
-        command("broken", 300, *settings), cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    losses = [[each["loss"] for each in read_metrics(tmp_path / name)] for name in ("unbroken", "broken")]
-    assert losses[0] == losses[1]
+    run_command(train_command("stopped", 300, *settings), tmp_path)
+    assert read_losses(out) == read_losses(tmp_path / "uninterrupted")

@@ -1,4 +1,4 @@
-"""What does not fit, what breaks on the way, and what is kept then."""
+"""Inputs that do not match, failures during a run, and the state that remains after them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import SHAPE, config, run
+from test_trainer import SHAPE, make_config, read_losses, run_training
 
 from smalltale.cli.train import train_recipe
 from smalltale.config import load_recipe
@@ -16,13 +16,8 @@ from smalltale.errors import FileProblem, OverBudget, SmalltaleError
 from smalltale.files import read_json
 from smalltale.model.serialization import save_tensors
 from smalltale.model.transformer import Transformer
-from smalltale.training.checkpoint import load_model, newest_state
-from smalltale.training.gradients import Gradients
-from smalltale.training.metrics_file import read_metrics
-
-
-def losses(out: Path) -> list[float]:
-    return [each["loss"] for each in read_metrics(out)]
+from smalltale.training.checkpoint import find_latest_state, load_checkpoint
+from smalltale.training.gradients import GradientAccumulator
 
 
 def test_a_recipe_over_its_class_is_refused_before_anything_is_written(
@@ -42,87 +37,89 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(prepared: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("broken", "says"),
+    ("error", "message"),
     [
-        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "stopped answering"),
-        (RuntimeError("CUDA error: device-side assert triggered\nmore"), "stopped answering"),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "stopped responding"),
+        (RuntimeError("CUDA error: device-side assert triggered\nmore"), "stopped responding"),
         (RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer"), "lost another rank"),
         (torch.distributed.DistBackendError("NCCL error in: X.cpp:1"), "lost another rank"),
     ],
 )
-def test_a_card_or_rank_that_vanishes_leaves_the_last_good_state(
-    prepared: Path, tmp_path: Path, broken: RuntimeError, says: str
+def test_a_lost_device_or_rank_leaves_the_last_good_state(
+    prepared: Path, tmp_path: Path, error: RuntimeError, message: str
 ) -> None:
-    class Vanishing(Gradients):
-        def of_step(self, step: int, batch_tokens: int) -> float:
+    class FailingGradients(GradientAccumulator):
+        def accumulate(self, step: int, batch_tokens: int) -> torch.Tensor:
             if step == 7:
-                raise broken
-            return super().of_step(step, batch_tokens)
+                raise error
+            return super().accumulate(step, batch_tokens)
 
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("smalltale.training.trainer.Gradients", Vanishing)
-        with pytest.raises(SmalltaleError, match=says) as told:
-            run(prepared, out, config(12, checkpoint_seconds=0.0))
-    assert "\n" not in str(told.value)
-    assert f"the last good state is kept in {out}" in str(told.value)
-    run(prepared, out, config(12))
-    run(prepared, tmp_path / "unbroken", config(12))
-    assert losses(out) == losses(tmp_path / "unbroken")
+        patch.setattr("smalltale.training.trainer.GradientAccumulator", FailingGradients)
+        with pytest.raises(SmalltaleError, match=message) as raised:
+            run_training(prepared, out, make_config(12, checkpoint_seconds=0.0))
+    assert "\n" not in str(raised.value)
+    assert f"the last good state is kept in {out}" in str(raised.value)
+    run_training(prepared, out, make_config(12))
+    run_training(prepared, tmp_path / "uninterrupted", make_config(12))
+    assert read_losses(out) == read_losses(tmp_path / "uninterrupted")
 
 
-def test_another_bug_is_not_called_a_card_that_vanished(prepared: Path, tmp_path: Path) -> None:
-    def wrong(_model: object, _state: object) -> None:
+def test_an_unrelated_error_is_not_reported_as_a_lost_device(prepared: Path, tmp_path: Path) -> None:
+    def fail(_model: object, _state: object) -> None:
         raise RuntimeError("the sizes of tensors must match")
 
     with pytest.raises(RuntimeError, match="sizes of tensors"):
-        run(prepared, tmp_path / "out", config(4), watch=wrong)
+        run_training(prepared, tmp_path / "out", make_config(4), on_evaluation=fail)
 
 
-def test_an_evaluation_that_fails_at_the_end_does_not_lose_the_run(prepared: Path, tmp_path: Path) -> None:
+def test_a_failing_evaluation_at_the_end_does_not_lose_the_run(prepared: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def fail(_model: object, _state: object) -> None:
-        raise torch.OutOfMemoryError("so many stories do not fit")
+        raise torch.OutOfMemoryError("out of memory")
 
     with pytest.raises(SmalltaleError, match="run out of memory"):
-        run(prepared, out, config(6, evaluations=1), watch=fail)
-    assert newest_state(out) == out / "training_state" / "step-00000006"
-    kept = load_model(out).model.state_dict()
-    run(prepared, out, config(6, evaluations=1))
-    run(prepared, tmp_path / "unbroken", config(6, evaluations=1))
-    assert losses(out) == losses(tmp_path / "unbroken")
-    for name, each in load_model(tmp_path / "unbroken").model.state_dict().items():
-        assert torch.equal(each, kept[name])
+        run_training(prepared, out, make_config(6, evaluations=1), on_evaluation=fail)
+    assert find_latest_state(out) == out / "training_state" / "step-00000006"
+    weights = load_checkpoint(out).model.state_dict()
+    run_training(prepared, out, make_config(6, evaluations=1))
+    run_training(prepared, tmp_path / "uninterrupted", make_config(6, evaluations=1))
+    assert read_losses(out) == read_losses(tmp_path / "uninterrupted")
+    for name, tensor in load_checkpoint(tmp_path / "uninterrupted").model.state_dict().items():
+        assert torch.equal(tensor, weights[name])
 
 
-def cut(state: Path) -> None:
+def truncate_optimizer_file(state: Path) -> None:
     path = state / "optimizer.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-def of_another_shape(state: Path) -> None:
-    other = Transformer(type(SHAPE)(vocabulary=300, layers=2, width=64, heads=2, context=64))
-    save_tensors(state / "model.safetensors", other.state_dict())
+def replace_model_by_another_shape(state: Path) -> None:
+    model = Transformer(type(SHAPE)(vocabulary=300, layers=2, width=64, heads=2, context=64))
+    save_tensors(state / "model.safetensors", model.state_dict())
 
 
-def without_a_record(state: Path) -> None:
+def damage_meta_file(state: Path) -> None:
     (state / "meta.json").write_text('{"step": "seven"}')
 
 
-@pytest.mark.parametrize("damage", [cut, of_another_shape, without_a_record])
-def test_a_damaged_state_is_named_and_left_as_it_is(
+@pytest.mark.parametrize(
+    "damage", [truncate_optimizer_file, replace_model_by_another_shape, damage_meta_file]
+)
+def test_a_damaged_state_is_reported_and_not_changed(
     prepared: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     out = tmp_path / "out"
-    run(prepared, out, config(4))
-    state = newest_state(out)
+    run_training(prepared, out, make_config(4))
+    state = find_latest_state(out)
     assert state is not None
     damage(state)
     shutil.copytree(out, tmp_path / "before")
-    with pytest.raises(FileProblem, match=r"is damaged.*remove .*training_state to start over") as told:
-        run(prepared, out, config(4))
-    assert len(str(told.value)) < 700
+    with pytest.raises(FileProblem, match=r"is damaged.*remove .*training_state to start over") as raised:
+        run_training(prepared, out, make_config(4))
+    assert len(str(raised.value)) < 700
     for path in (tmp_path / "before" / "training_state").rglob("*.*"):
         assert (out / path.relative_to(tmp_path / "before")).read_bytes() == path.read_bytes()
     assert read_json(out / "meta.json")["finished"] is True

@@ -1,4 +1,4 @@
-"""Ranks meet in a store that still tells of ranks that died."""
+"""Ranks find each other in a store that still has entries of ranks that died."""
 
 from __future__ import annotations
 
@@ -11,51 +11,53 @@ import pytest
 from torch import distributed as dist
 
 from smalltale.errors import SmalltaleError
-from smalltale.training.rendezvous import follow, lead
+from smalltale.training.rendezvous import host_rendezvous, join_rendezvous
 
 
-def met(store: dist.Store, size: int, waits: list[float]) -> list[str]:
-    """The name that each rank of a start returns; they come after so many seconds."""
+def start_ranks(store: dist.Store, world_size: int, delays: list[float]) -> list[str]:
+    """The key prefix that each rank of a start returns; rank r starts after delays[r] seconds."""
 
-    def come(rank: int) -> str:
-        sleep(waits[rank])
-        return lead(store, size, "gloo") if rank == 0 else follow(store, rank, "gloo")
+    def start(rank: int) -> str:
+        sleep(delays[rank])
+        if rank == 0:
+            return host_rendezvous(store, world_size, "gloo")
+        return join_rendezvous(store, rank, "gloo")
 
-    with ThreadPoolExecutor(size) as threads:
-        return list(threads.map(come, range(size)))
+    with ThreadPoolExecutor(world_size) as threads:
+        return list(threads.map(start, range(world_size)))
 
 
-def test_every_start_gets_one_name_whoever_comes_first_and_whatever_died_before() -> None:
+def test_every_start_gets_its_own_prefix_in_any_order_and_after_dead_ranks() -> None:
     store = dist.HashStore()
     store.set_timeout(timedelta(seconds=20))
-    random, names = Random(0), []
-    # What a start leaves behind whose ranks died before they met.
-    store.set("came/1", "long dead")
-    store.set("roll", '{"name": "old", "came": {"1": "long dead", "2": "dead too"}}')
+    random, prefixes = Random(0), []
+    # Entries of an earlier start whose ranks died before the rendezvous.
+    store.set("process/1", "dead-1")
+    store.set("members", '{"prefix": "old", "processes": {"1": "dead-1", "2": "dead-2"}}')
     for _ in range(4):
-        found = met(store, 3, [random.random() * 0.3 for _ in range(3)])
-        assert len(set(found)) == 1
-        names += found[:1]
-    assert len(set(names)) == 4
+        rank_prefixes = start_ranks(store, 3, [random.random() * 0.3 for _ in range(3)])
+        assert len(set(rank_prefixes)) == 1
+        prefixes += rank_prefixes[:1]
+    assert len(set(prefixes)) == 4
 
 
 @pytest.mark.parametrize(
-    ("backends", "says"),
+    ("backends", "message"),
     [
         (("gloo", "cpu:gloo,cuda:nccl", "gloo"), "rank 0 sees no GPU and rank 1 does"),
         (("cpu:gloo,cuda:nccl", "cpu:gloo,cuda:nccl", "gloo"), "rank 2 sees no GPU and rank 0 does"),
     ],
 )
-def test_ranks_of_which_one_sees_no_gpu_all_say_so(backends: tuple[str, ...], says: str) -> None:
+def test_when_some_ranks_see_no_gpu_all_ranks_report_it(backends: tuple[str, ...], message: str) -> None:
     store = dist.HashStore()
     store.set_timeout(timedelta(seconds=20))
 
-    def come(rank: int) -> None:
-        with pytest.raises(SmalltaleError, match=says):
+    def start(rank: int) -> None:
+        with pytest.raises(SmalltaleError, match=message):
             if rank == 0:
-                lead(store, len(backends), backends[0])
+                host_rendezvous(store, len(backends), backends[0])
             else:
-                follow(store, rank, backends[rank])
+                join_rendezvous(store, rank, backends[rank])
 
     with ThreadPoolExecutor(len(backends)) as threads:
-        list(threads.map(come, range(len(backends))))
+        list(threads.map(start, range(len(backends))))

@@ -1,14 +1,14 @@
-"""A run's record leaves the machine with the model: names and hashes, no folders."""
+"""A run's record is published with the model: it has names and hashes of files, but no folders."""
 
 from __future__ import annotations
 
 import pytest
 
-from smalltale.training.run_record import by_name, file_name, without_folders
+from smalltale.training.run_record import hash_by_file_name, strip_folder, strip_folders
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("setting", "stripped"),
     [
         ("fable", "fable"),
         ("/home/ada/texts/tales.txt", "tales.txt"),
@@ -20,22 +20,23 @@ from smalltale.training.run_record import by_name, file_name, without_folders
         (None, None),
     ],
 )
-def test_a_path_is_told_by_its_last_part(given: object, told: object) -> None:
-    assert file_name(given) == told
+def test_a_path_is_reduced_to_its_last_part(setting: object, stripped: object) -> None:
+    assert strip_folder(setting) == stripped
 
 
-def test_two_files_of_one_name_keep_their_hashes() -> None:
-    assert by_name({"/a/train.txt": "1", "/b/train.txt": "2"}) == {"train.txt": "1", "train.txt (2)": "2"}
+def test_two_files_of_the_same_name_keep_their_hashes() -> None:
+    hash_by_path = {"/a/train.txt": "1", "/b/train.txt": "2"}
+    assert hash_by_file_name(hash_by_path) == {"train.txt": "1", "train.txt (2)": "2"}
 
 
-def test_only_what_may_be_a_path_is_changed() -> None:
+def test_only_settings_that_may_be_paths_are_changed() -> None:
     recipe = {
         "name": "mine",
         "corpus": {"sources": ["/home/ada/x.txt"], "mark": "</s>"},
         "judging": {"model": "a/b"},
     }
-    told = without_folders({"recipe": recipe, "sources": {"/home/ada/x.txt": "1"}, "seconds": 1.0})
-    assert told == {
+    stripped = strip_folders({"recipe": recipe, "sources": {"/home/ada/x.txt": "1"}, "seconds": 1.0})
+    assert stripped == {
         "recipe": {
             "name": "mine",
             "corpus": {"sources": ["x.txt"], "mark": "</s>"},

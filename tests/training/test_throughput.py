@@ -1,4 +1,4 @@
-"""Speed, share of the peak and memory, against numbers worked out by hand."""
+"""Speed, share of the peak and memory, compared with numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import torch
 from smalltale.model.transformer import ModelConfig
 from smalltale.training.device import Device, choose_device
 from smalltale.training.throughput import (
-    Yardstick,
-    listed_peak,
-    memory,
-    peak_flops,
-    step_figures,
-    told,
-    yardstick,
+    MfuBaseline,
+    data_sheet_peak,
+    find_peak_flops,
+    format_metrics,
+    memory_usage,
+    mfu_baseline,
+    step_metrics,
 )
 
 
-def card(name: str, dtype: torch.dtype = torch.bfloat16) -> Device:
+def gpu(name: str, dtype: torch.dtype = torch.bfloat16) -> Device:
     return Device(kind="cuda", name=name, dtype=dtype, compiles=True, memory_bytes=0)
 
 
-def test_the_work_of_a_token_is_six_times_weights_and_full_attention() -> None:
+def test_flops_per_token_are_six_times_weights_and_full_attention() -> None:
     shape = ModelConfig(vocabulary=1000, layers=2, width=64, heads=2)
     matrices = 2 * (4 * 64 * 64 + 2 * 64 * 256) + 1000 * 64
     assert shape.flops_per_token(128) == 6 * matrices + 6 * 2 * 128 * 64
 
 
-def test_mfu_is_the_work_done_over_all_devices_peak() -> None:
-    two = yardstick(1_000_000, card("NVIDIA H200"), devices=2)
-    assert two.peak == 2 * 989e12
-    assert two.mfu(989e6) == pytest.approx(0.5)
-    assert two.peak_name == "2 × NVIDIA H200, 989 TFLOP/s dense bfloat16 (NVIDIA's data sheet)"
+def test_mfu_divides_by_the_peak_of_all_devices() -> None:
+    baseline = mfu_baseline(1_000_000, gpu("NVIDIA H200"), device_count=2)
+    assert baseline.peak_flops == 2 * 989e12
+    assert baseline.mfu(989e6) == pytest.approx(0.5)
+    assert baseline.peak_name == "2 × NVIDIA H200, 989 TFLOP/s dense bfloat16 (NVIDIA's data sheet)"
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_mfu_is_the_work_done_over_all_devices_peak() -> None:
         ("NVIDIA RTX A6000", 155),
     ],
 )
-def test_a_known_card_has_its_data_sheets_peak(name: str, teraflops: float) -> None:
-    listed = listed_peak(name)
-    assert listed is not None
-    assert listed[0] == teraflops * 1e12
+def test_a_listed_card_has_the_peak_of_its_data_sheet(name: str, teraflops: float) -> None:
+    peak = data_sheet_peak(name)
+    assert peak is not None
+    assert peak[0] == teraflops * 1e12
 
 
 @pytest.mark.parametrize(
@@ -68,34 +68,34 @@ def test_a_known_card_has_its_data_sheets_peak(name: str, teraflops: float) -> N
         "NVIDIA A10G",
     ],
 )
-def test_a_card_of_a_like_name_is_not_taken_for_another(name: str) -> None:
-    assert listed_peak(name) is None
+def test_a_card_with_a_similar_name_does_not_match(name: str) -> None:
+    assert data_sheet_peak(name) is None
 
 
 def test_a_processor_is_measured_once() -> None:
     device = choose_device("cpu")
-    peak, name = peak_flops(device)
-    assert peak_flops(device) == (peak, name)
+    peak, name = find_peak_flops(device)
+    assert find_peak_flops(device) == (peak, name)
     assert 1e9 < peak < 1e15
     assert "measured matrix product" in name
 
 
-def test_memory_in_use_grows_with_what_is_held() -> None:
+def test_memory_in_use_grows_with_an_allocation() -> None:
     device = choose_device("cpu")
-    before, _ = memory(device)
-    held = torch.ones(40_000_000)
-    after, peak = memory(device)
+    before, _ = memory_usage(device)
+    tensor = torch.ones(40_000_000)
+    after, peak = memory_usage(device)
     assert after - before > 100_000_000
     assert peak >= after
-    del held
+    del tensor
 
 
-def test_the_figures_of_a_step() -> None:
-    stick = Yardstick(flops_per_token=10, peak=10_000.0, peak_name="toy")
-    figures = step_figures(stick, choose_device("cpu"), tokens=500, seconds=1.0)
-    assert figures["tokens_per_second"] == 500.0
-    assert figures["mfu"] == 0.5
-    assert figures["memory_bytes"] > 0
-    words = told(1234, {"loss": 2.0, "bits_per_byte": 0.8, **figures})
-    assert words[:4] == ["loss 2.000", "0.800 bits/byte", "500 tokens/s", "MFU 50 %"]
-    assert words[-1] == "step 1,234"
+def test_the_metrics_of_a_step() -> None:
+    baseline = MfuBaseline(flops_per_token=10, peak_flops=10_000.0, peak_name="toy")
+    metrics = step_metrics(baseline, choose_device("cpu"), tokens=500, seconds=1.0)
+    assert metrics["tokens_per_second"] == 500.0
+    assert metrics["mfu"] == 0.5
+    assert metrics["memory_bytes"] > 0
+    texts = format_metrics(1234, {"loss": 2.0, "bits_per_byte": 0.8, **metrics})
+    assert texts[:4] == ["loss 2.000", "0.800 bits/byte", "500 tokens/s", "MFU 50 %"]
+    assert texts[-1] == "step 1,234"

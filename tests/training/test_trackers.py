@@ -1,4 +1,4 @@
-"""Trackers, each for real where it is installed."""
+"""Trackers, each run for real where its package is installed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from smalltale.errors import MissingExtra, RecipeError
 from smalltale.training.trackers import open_trackers
 
 
-def test_an_unknown_tracker_is_named_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="known: tensorboard, trackio, wandb"):
+def test_an_unknown_tracker_is_refused_with_the_possible_names(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="choose from tensorboard, trackio, wandb"):
         open_trackers(["mlflow"], tmp_path, {})
 
 
-def test_a_missing_package_says_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_package_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MissingExtra, match=r"smalltale\[track\]"):
         open_trackers(["wandb"], tmp_path, {})
@@ -24,7 +26,7 @@ def test_a_missing_package_says_what_installs_it(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.all
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_reads_the_figures_back(tmp_path: Path) -> None:
+def test_tensorboard_reads_the_metrics_back(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra `track` is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -34,16 +36,16 @@ def test_tensorboard_reads_the_figures_back(tmp_path: Path) -> None:
     tracker.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert [(each.step, each.value) for each in events.Scalars("loss")] == [(1, 4.0), (2, 2.0)]
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 4.0), (2, 2.0)]
 
 
 @pytest.mark.all
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_wandb_keeps_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_records_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="the extra `track` is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     (tracker,) = open_trackers(["wandb"], tmp_path, {"seed": 0})
     tracker.log(1, {"loss": 4.0})
     tracker.close()
-    (kept,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    assert kept.stat().st_size > 0
+    (recording,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert recording.stat().st_size > 0

@@ -1,6 +1,6 @@
-"""Runs side by side, in words: a table of their figures, and the settings in which they differ.
+"""Formats runs for comparison: a table of their figures, and the settings in which they differ.
 
-In: runs as `training/runs.py` reads them. Out: short texts for a terminal and for a page.
+Input: runs as `runs.py` reads them. Output: short texts for a terminal and for the report page.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smalltale.experiments.runs import Run
+from smalltale.experiments.runs import TrainingRun
 
-NONE = "–"
-"""Stands for what a run does not tell."""
+MISSING = "–"
+"""Shown for a fact that a run's files do not contain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Column:
 
     heading: str
     importance: int
-    """A narrow display leaves out the least important ones, the largest numbers; 0 always stays."""
+    """A narrow display drops the columns with the largest numbers first; 0 always stays."""
     number: bool = False
 
 
@@ -45,68 +45,68 @@ COLUMNS = (
 )
 
 
-def cells(run: Run) -> dict[str, str]:
-    """A run's row, by the headings of COLUMNS."""
-    share = run.progress if run.state in {"running", "stopped"} else None
+def format_cells(run: TrainingRun) -> dict[str, str]:
+    """A run's row of the table, by the headings of COLUMNS."""
+    progress = run.progress if run.state in {"running", "stopped"} else None
     return {
         "run": run.name,
-        "state": run.state if share is None else f"{run.state} {100 * share:.0f} %",
-        "recipe": run.recipe or NONE,
-        "class": run.weight_class or NONE,
-        "counted": amount(run.counted_parameters),
-        "device": short_device(run.device),
-        "steps": NONE if (steps := run.reached("step")) is None else f"{steps:,.0f}",
-        "tokens": amount(run.reached("tokens")),
-        "time": span(run.reached("seconds")),
-        "loss": decimals(run.loss, 3),
-        "last bits/byte": decimals(run.last_bits, 4),
-        "best bits/byte": decimals(run.best_bits, 4),
-        "commit": (run.commit or NONE)[:8],
-        "age": span(run.age_seconds),
+        "state": run.state if progress is None else f"{run.state} {100 * progress:.0f} %",
+        "recipe": run.recipe or MISSING,
+        "class": run.weight_class or MISSING,
+        "counted": format_count(run.counted_parameters),
+        "device": shorten_device_name(run.device),
+        "steps": format_decimals(run.latest("step"), 0),
+        "tokens": format_count(run.latest("tokens")),
+        "time": format_duration(run.latest("seconds")),
+        "loss": format_decimals(run.loss, 3),
+        "last bits/byte": format_decimals(run.last_bits_per_byte, 4),
+        "best bits/byte": format_decimals(run.best_bits_per_byte, 4),
+        "commit": (run.commit or MISSING)[:8],
+        "age": format_duration(run.age_seconds),
     }
 
 
-def short_device(name: str | None) -> str:
-    """A device's name without its maker's marks."""
+def shorten_device_name(name: str | None) -> str:
+    """A device's name without trademark signs, vendor and clock rate."""
     words = re.sub(r"\((R|TM|C)\)|\bCPU\b|\bProcessor\b|\bNVIDIA\b|@.*", " ", name or "", flags=re.IGNORECASE)
-    return " ".join(words.split()) or name or NONE
+    return " ".join(words.split()) or name or MISSING
 
 
-def decimals(value: float | None, places: int) -> str:
-    return NONE if value is None else f"{value:.{places}f}"
+def format_decimals(number: float | None, decimals: int) -> str:
+    return MISSING if number is None else f"{number:,.{decimals}f}"
 
 
-def amount(value: float | None) -> str:
-    """A number with three figures: 5.77M."""
-    if value is None:
-        return NONE
+def format_count(number: float | None) -> str:
+    """A number with three significant figures: 5.77M."""
+    if number is None:
+        return MISSING
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:.{max(0, 3 - len(str(int(value / size + 0.0005))))}f}{letter}"
-    return f"{value:,.0f}"
+        if abs(number) >= 0.9995 * size:
+            return f"{number / size:.{max(0, 3 - len(str(int(number / size + 0.0005))))}f}{letter}"
+    return f"{number:,.0f}"
 
 
-def span(seconds: float | None) -> str:
-    """A length of time in one unit: 5.0 min."""
+def format_duration(seconds: float | None) -> str:
+    """A duration in one unit: 5.0 min."""
     if seconds is None:
-        return NONE
-    for least, size, unit in ((172_800, 86_400, "days"), (5_400, 3_600, "h"), (90, 60, "min")):
-        if seconds >= least:
+        return MISSING
+    for minimum, size, unit in ((172_800, 86_400, "days"), (5_400, 3_600, "h"), (90, 60, "min")):
+        if seconds >= minimum:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
 
 
-def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """The settings that are not the same in all runs, a value a run; None where a run does not tell it."""
-    telling = [run for run in runs if run.settings]
-    keys = dict.fromkeys(key for run in telling for key in run.settings)
+def differing_settings(runs: Sequence[TrainingRun]) -> dict[str, list[Any]]:
+    """The settings that are not the same in all runs, one value per run; None if a run's record lacks it."""
+    recorded = [run for run in runs if run.settings]
+    keys = dict.fromkeys(key for run in recorded for key in run.settings)
     return {
         key: [run.settings.get(key) for run in runs]
         for key in keys
-        if any(run.settings.get(key) != telling[0].settings.get(key) for run in telling)
+        if any(run.settings.get(key) != recorded[0].settings.get(key) for run in recorded)
     }
 
 
-def setting(value: Any) -> str:
-    """A setting's value as a recipe has it."""
-    return NONE if value is None else json.dumps(value, ensure_ascii=False)
+def format_setting(setting: Any) -> str:
+    """A setting as JSON, close to how a recipe writes it."""
+    return MISSING if setting is None else json.dumps(setting, ensure_ascii=False)

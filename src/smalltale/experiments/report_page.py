@@ -1,6 +1,6 @@
-"""The page of runs: table, differing settings and curves in one file, without outside assets or scripts.
+"""Renders runs as one HTML page: table, differing settings and curves, without scripts or external assets.
 
-In: runs. Out: an HTML page. Beware: names and settings are data; the template engine escapes everything but the plots.
+Input: runs. Output: an HTML file. Note: names and settings are untrusted; the template escapes everything except the plots.
 """
 
 from __future__ import annotations
@@ -11,30 +11,34 @@ from pathlib import Path
 
 import jinja2
 
-from smalltale.experiments.compare import COLUMNS, cells, differing, setting
-from smalltale.experiments.plots import notes, plots, styles
-from smalltale.experiments.runs import Run
-from smalltale.files import new_file
+from smalltale.experiments.compare import COLUMNS, differing_settings, format_cells, format_setting
+from smalltale.experiments.plots import line_styles, list_omissions, render_plots
+from smalltale.experiments.runs import TrainingRun
+from smalltale.files import atomic_file
 
 
-def write_page(runs: Sequence[Run], path: Path) -> None:
-    """Write the page, whole or not at all."""
+def write_page(runs: Sequence[TrainingRun], path: Path) -> None:
+    """Write the page atomically."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("smalltale", "pages"),
+        loader=jinja2.PackageLoader("smalltale", "experiments"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    measured = [run.best_bits for run in runs if run.best_bits is not None]
-    page = environment.get_template("runs.html").render(
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    page = environment.get_template("runs.html.jinja").render(
+        generated_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         columns=COLUMNS,
-        runs=[(run, style, cells(run)) for run, style in zip(runs, styles(len(runs)), strict=True)],
-        best=min(measured, default=None),
-        differing={key: [setting(value) for value in values] for key, values in differing(runs).items()},
-        plots=plots(runs),
-        notes=notes(runs),
+        runs=[
+            (run, style, format_cells(run)) for run, style in zip(runs, line_styles(len(runs)), strict=True)
+        ],
+        best=min((run.best_bits_per_byte for run in runs if run.bits_per_byte), default=None),
+        differing={
+            key: [format_setting(setting) for setting in settings]
+            for key, settings in differing_settings(runs).items()
+        },
+        plots=render_plots(runs),
+        omissions=list_omissions(runs),
     )
-    with new_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -1,8 +1,9 @@
-"""Runs, read back from their folders: what each was, and how far it came.
+"""Reads training runs from their folders: state, progress, settings and metrics.
 
-In: folders that `smalltale train` wrote, whole, half-written or broken. Out: a `Run` each; nothing is changed.
-Beware: a run that goes on is told from one that was stopped by its last sign of life alone, so a machine that
-sleeps looks stopped.
+Input: folders that `smalltale train` wrote, complete, unfinished or damaged. Output: a `TrainingRun` for each; no file is
+changed.
+Note: an unfinished run counts as running or stopped by the time of its last write only, so a run on a sleeping machine
+appears stopped.
 """
 
 from __future__ import annotations
@@ -18,26 +19,25 @@ from statistics import median
 from typing import Any
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained, read_json
-from smalltale.training.metrics_file import NAME as METRICS
-from smalltale.training.metrics_file import rows_of
+from smalltale.files import read_json, translate_os_errors
+from smalltale.training.metrics_file import METRICS_NAME, read_rows
 
-DEPTH = 4
-"""Folders are searched so deep."""
+SEARCH_DEPTH = 4
+"""Depth to which folders are searched."""
 SILENT_SECONDS = 120.0
-"""A run is taken for stopped when nothing was written for so long and 20 steps more."""
+"""An unfinished run counts as stopped when its last write is older than this plus the time of 20 steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run. What its files do not tell is None."""
+class TrainingRun:
+    """One run. Facts that its files do not contain are None."""
 
     folder: Path
     name: str
     state: str
-    """finished, running, stopped, or broken: its record cannot be read."""
-    trouble: tuple[str, ...] = ()
-    """What is wrong with its files, in words."""
+    """finished, running, stopped, or broken: its record is unreadable."""
+    problems: tuple[str, ...] = ()
+    """Descriptions of missing or damaged files."""
     recipe: str | None = None
     weight_class: str | None = None
     counted_parameters: int | None = None
@@ -46,33 +46,33 @@ class Run:
     version: str | None = None
     flops_per_token: float | None = None
     progress: float | None = None
-    """Share of its budget that is used, from 0 to 1."""
+    """Used share of its budget, from 0 to 1."""
     age_seconds: float | None = None
-    """Since its last sign of life."""
+    """Time since its last write."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Every setting by its dotted name: the recipe with the defaults that it did not name."""
+    """Every setting by its dotted name: the recipe, completed with defaults."""
     rows: list[dict[str, float]] = field(default_factory=list)
-    """One a step, finite numbers only."""
+    """Metrics, one row per step, finite numbers only."""
     counts: dict[str, float] = field(default_factory=dict)
-    """step, tokens, seconds as the record has them: at the last checkpoint."""
+    """step, tokens, seconds in its record: at the last checkpoint."""
 
-    def reached(self, key: str) -> float | None:
-        """The run's last step, tokens or seconds: by its metrics, else by its record."""
-        told = (row[key] for row in reversed(self.rows) if key in row)
-        return next(told, self.counts.get(key))
+    def latest(self, key: str) -> float | None:
+        """The run's last step, tokens or seconds, from its metrics, else from its record."""
+        values = (row[key] for row in reversed(self.rows) if key in row)
+        return next(values, self.counts.get(key))
 
     @property
-    def bits(self) -> list[float]:
-        """Bits per byte on held-out stories, in order."""
+    def bits_per_byte(self) -> list[float]:
+        """All evaluations on held-out stories, in order."""
         return [row["bits_per_byte"] for row in self.rows if "bits_per_byte" in row]
 
     @property
-    def last_bits(self) -> float | None:
-        return self.bits[-1] if self.bits else None
+    def last_bits_per_byte(self) -> float | None:
+        return self.bits_per_byte[-1] if self.bits_per_byte else None
 
     @property
-    def best_bits(self) -> float | None:
-        return min(self.bits, default=None)
+    def best_bits_per_byte(self) -> float | None:
+        return min(self.bits_per_byte, default=None)
 
     @property
     def loss(self) -> float | None:
@@ -82,11 +82,11 @@ class Run:
 
     @property
     def tokens_per_second(self) -> float | None:
-        tokens, seconds = self.reached("tokens"), self.reached("seconds")
+        tokens, seconds = self.latest("tokens"), self.latest("seconds")
         return tokens / seconds if tokens and seconds else None
 
     def as_dict(self) -> dict[str, Any]:
-        """What a program may want to know; the curves stay in metrics.jsonl."""
+        """The run as a JSON object, without its curves."""
         return {
             "name": self.name,
             "folder": str(self.folder),
@@ -96,214 +96,219 @@ class Run:
             "weight_class": self.weight_class,
             "counted_parameters": self.counted_parameters,
             "device": self.device,
-            "steps": self.reached("step"),
-            "tokens": self.reached("tokens"),
-            "seconds": self.reached("seconds"),
+            "steps": self.latest("step"),
+            "tokens": self.latest("tokens"),
+            "seconds": self.latest("seconds"),
             "tokens_per_second": self.tokens_per_second,
             "flops_per_token": self.flops_per_token,
             "loss": self.loss,
-            "last_bits_per_byte": self.last_bits,
-            "best_bits_per_byte": self.best_bits,
+            "last_bits_per_byte": self.last_bits_per_byte,
+            "best_bits_per_byte": self.best_bits_per_byte,
             "commit": self.commit,
             "version": self.version,
             "age_seconds": self.age_seconds,
-            "trouble": list(self.trouble),
+            "trouble": list(self.problems),
         }
 
 
-def find_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in and under folders, the newest first. Raises FileProblem where a folder is missing or none has a run."""
-    places: dict[Path, Path] = {}
+def find_runs(folders: Sequence[Path]) -> list[TrainingRun]:
+    """The runs in and under folders, newest first. Raises FileProblem if a folder is missing or there is no run."""
+    run_folders: dict[Path, Path] = {}
     for folder in folders:
-        with explained(folder):
+        with translate_os_errors(folder):
             if not folder.exists():
-                raise FileProblem(f"{folder} does not exist; name a folder with runs in it")
+                raise FileProblem(f"{folder} does not exist; name a folder that contains runs")
             if not folder.is_dir():
                 raise FileProblem(
                     f"{folder} is a file; name a folder that `smalltale train` wrote, or one above"
                 )
-            places.update((place.resolve(), place) for place in run_folders(folder))
-    if not places:
+            run_folders.update((path.resolve(), path) for path in walk_run_folders(folder))
+    if not run_folders:
         raise FileProblem(
-            f"no run in {', '.join(map(str, folders))}, {DEPTH} folders deep; a run is a folder that "
+            f"no run in {', '.join(map(str, folders))} down to a depth of {SEARCH_DEPTH} folders; a run is a folder that "
             "`smalltale train --out` wrote"
         )
-    above = Path(os.path.commonpath(place.parent for place in places))
-    runs = [replace(read_run(place), name=str(real.relative_to(above))) for real, place in places.items()]
+    root = Path(os.path.commonpath(path.parent for path in run_folders))
+    runs = [
+        replace(read_run(path), name=str(resolved.relative_to(root)))
+        for resolved, path in run_folders.items()
+    ]
     return sorted(runs, key=lambda run: math.inf if run.age_seconds is None else run.age_seconds)
 
 
-def run_folders(folder: Path) -> Iterator[Path]:
-    """The run folders in and under `folder`. A run's own folders, such as its best checkpoint, are no runs."""
-    for place, inside, files in os.walk(folder):
-        here = Path(place)
-        if is_run(here, files):
-            inside.clear()
-            yield here
-        elif len(here.relative_to(folder).parts) >= DEPTH:
-            inside.clear()
+def walk_run_folders(root: Path) -> Iterator[Path]:
+    """The run folders in and under `root`. Folders inside a run, such as its best checkpoint, are not runs."""
+    for path, subfolders, files in os.walk(root):
+        folder = Path(path)
+        if is_run_folder(folder, files):
+            subfolders.clear()
+            yield folder
+        elif len(folder.relative_to(root).parts) >= SEARCH_DEPTH:
+            subfolders.clear()
         else:
-            inside[:] = sorted(name for name in inside if not name.startswith("."))
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
 
 
-def is_run(place: Path, files: Sequence[str]) -> bool:
-    """Whether a folder is a run, also one that has no record yet or a broken one."""
+def is_run_folder(folder: Path, files: Sequence[str]) -> bool:
+    """Whether a folder is a run, including one whose record is missing or damaged."""
     if "meta.json" not in files:
-        return METRICS in files
+        return METRICS_NAME in files
     try:
-        meta = read_json(place / "meta.json")
+        meta = read_json(folder / "meta.json")
     except FileProblem:
-        return METRICS in files or "config.json" in files
+        return METRICS_NAME in files or "config.json" in files
     return isinstance(meta, dict) and meta.get("kind") == "checkpoint"
 
 
-def read_run(folder: Path) -> Run:
-    """A run folder, as far as its files can be read; what is wrong with them is told in `trouble`."""
-    trouble: list[str] = []
-    rows = metrics(folder, trouble)
-    meta = table(folder / "meta.json", trouble)
-    config = table(folder / "config.json", trouble)
+def read_run(folder: Path) -> TrainingRun:
+    """A run folder, as far as its files are readable; `problems` describes the others."""
+    problems: list[str] = []
+    rows = read_finite_rows(folder, problems)
+    meta = read_object(folder / "meta.json", problems)
+    config = read_object(folder / "config.json", problems)
     counts = {
-        ours: value
-        for ours, value in (
-            ("step", number(at(meta, "counts", "steps"))),
-            ("tokens", number(at(meta, "counts", "tokens"))),
-            ("seconds", number(at(meta, "seconds"))),
-        )
-        if value is not None
+        "step": as_number(get_nested(meta, "counts", "steps")),
+        "tokens": as_number(get_nested(meta, "counts", "tokens")),
+        "seconds": as_number(get_nested(meta, "seconds")),
     }
-    run = Run(
+    parameters = as_number(get_nested(config, "counted_parameters"))
+    run = TrainingRun(
         folder=folder,
         name=folder.name,
         state="broken",
-        recipe=text(at(meta, "recipe", "name")),
-        weight_class=text(at(config, "weight_class")) or text(at(meta, "recipe", "weight_class")),
-        counted_parameters=whole(at(config, "counted_parameters")),
-        device=text(at(meta, "hardware", "name")) or text(at(meta, "hardware", "device")),
-        commit=text(at(meta, "git_commit")),
-        version=text(at(meta, "smalltale_version")),
-        flops_per_token=number(at(meta, "flops_per_token")),
-        settings=settings(meta, config),
+        recipe=as_text(get_nested(meta, "recipe", "name")),
+        weight_class=as_text(get_nested(config, "weight_class"))
+        or as_text(get_nested(meta, "recipe", "weight_class")),
+        counted_parameters=None if parameters is None else int(parameters),
+        device=as_text(get_nested(meta, "hardware", "name"))
+        or as_text(get_nested(meta, "hardware", "device")),
+        commit=as_text(get_nested(meta, "git_commit")),
+        version=as_text(get_nested(meta, "smalltale_version")),
+        flops_per_token=as_number(get_nested(meta, "flops_per_token")),
+        settings=collect_settings(meta, config),
         rows=rows,
-        counts=counts,
+        counts={key: count for key, count in counts.items() if count is not None},
     )
-    sign = last_sign(folder, meta)
+    written_at = last_write_time(folder, meta)
     return replace(
         run,
-        state=state_of(run, meta, sign),
-        trouble=tuple(trouble),
-        progress=progress(run, meta),
-        age_seconds=None if sign is None else max(0.0, time.time() - sign),
+        state=find_state(run, meta, written_at),
+        problems=tuple(problems),
+        progress=budget_share(run, meta),
+        age_seconds=None if written_at is None else max(0.0, time.time() - written_at),
     )
 
 
-def metrics(folder: Path, trouble: list[str]) -> list[dict[str, float]]:
-    """A run's metrics, finite numbers only; what is wrong with them goes to `trouble`."""
+def read_finite_rows(folder: Path, problems: list[str]) -> list[dict[str, float]]:
+    """A run's metrics, finite numbers only; appends descriptions of unreadable ones to `problems`."""
     try:
-        rows, wrong = rows_of(folder / METRICS)
-    except FileProblem as problem:
-        trouble.append(f"{METRICS}: {problem}")
+        rows, problem = read_rows(folder / METRICS_NAME)
+    except FileProblem as error:
+        problems.append(f"{METRICS_NAME}: {error}")
         return []
-    if wrong:
-        trouble.append(f"{METRICS} has {wrong}")
-    finite = [{key: value for key in row if (value := number(row[key])) is not None} for row in rows]
-    lost = [
-        row["step"] for row, kept in zip(rows, finite, strict=True) if "loss" in row and "loss" not in kept
+    if problem:
+        problems.append(f"{METRICS_NAME} has {problem}")
+    finite_rows = [{key: row[key] for key in row if as_number(row[key]) is not None} for row in rows]
+    not_finite = [
+        row["step"]
+        for row, finite in zip(rows, finite_rows, strict=True)
+        if "loss" in row and "loss" not in finite
     ]
-    if lost:
-        trouble.append(f"the loss was not a number at step {lost[0]:,}")
+    if not_finite:
+        problems.append(f"the loss was not a number at step {not_finite[0]:,}")
     if not rows:
-        trouble.append("no step yet")
-    return finite
+        problems.append("no step yet")
+    return finite_rows
 
 
-def table(path: Path, trouble: list[str]) -> Mapping[str, Any]:
-    """The object in a JSON file; {} where there is none to read, which goes to `trouble`."""
+def read_object(path: Path, problems: list[str]) -> Mapping[str, Any]:
+    """The object in a JSON file; {} if it is unreadable, which is described in `problems`."""
     if not path.exists():
-        trouble.append(f"no {path.name} yet")
+        problems.append(f"no {path.name} yet")
         return {}
     try:
-        value = read_json(path)
+        content = read_json(path)
     except FileProblem:
-        trouble.append(f"{path.name} is cut short or no JSON")
+        problems.append(f"{path.name} is cut short or not JSON")
         return {}
-    if isinstance(value, dict):
-        return value
-    trouble.append(f"{path.name} holds no table")
+    if isinstance(content, dict):
+        return content
+    problems.append(f"{path.name} does not contain a JSON object")
     return {}
 
 
-def at(value: Any, *keys: str) -> Any:
-    """value[key][key]…, None where it does not go so deep."""
+def get_nested(table: Any, *keys: str) -> Any:
+    """table[key][key]…, None if a level is missing."""
     for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
 
 
-def text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """A non-empty string, None for everything else."""
     return value if isinstance(value, str) and value else None
 
 
-def number(value: Any) -> float | None:
-    """A finite number, None for all else."""
+def as_number(value: Any) -> float | None:
+    """A finite number, None for everything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return value
 
 
-def whole(value: Any) -> int | None:
-    return None if number(value) is None else int(value)
-
-
-def settings(meta: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def collect_settings(meta: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of a run by its dotted name."""
-    recipe = at(meta, "recipe")
-    tables = dict(recipe) if isinstance(recipe, dict) else {}
-    for name, complete in (("model", at(config, "model")), ("training", at(meta, "training"))):
-        if isinstance(complete, dict):
-            tables[name] = complete
-    if told := text(at(meta, "inputs", "val_tokens")):
-        tables["held_out"] = told
-    return flat(tables)
+    recipe = get_nested(meta, "recipe")
+    sections = dict(recipe) if isinstance(recipe, dict) else {}
+    for name, section in (
+        ("model", get_nested(config, "model")),
+        ("training", get_nested(meta, "training")),
+    ):
+        if isinstance(section, dict):
+            sections[name] = section
+    if val_tokens := as_text(get_nested(meta, "inputs", "val_tokens")):
+        sections["held_out"] = val_tokens
+    return flatten(sections)
 
 
-def flat(tables: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested tables as one, its keys joined by dots."""
-    out: dict[str, Any] = {}
+def flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with keys joined by dots."""
+    flat: dict[str, Any] = {}
     for key, value in tables.items():
-        out.update(flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value})
-    return out
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
 
 
-def last_sign(folder: Path, meta: Mapping[str, Any]) -> float | None:
-    """When a run last wrote something, in seconds of the Unix clock; a finished one tells it itself."""
-    if at(meta, "finished") is True:
+def last_write_time(folder: Path, meta: Mapping[str, Any]) -> float | None:
+    """Unix time of a run's last write: of a finished run from its record, else from its files."""
+    if get_nested(meta, "finished") is True:
         try:
-            made = datetime.fromisoformat(text(at(meta, "made_at")) or "")
-            return made.replace(tzinfo=made.tzinfo or UTC).timestamp()
+            made_at = datetime.fromisoformat(as_text(get_nested(meta, "made_at")) or "")
+            return made_at.replace(tzinfo=made_at.tzinfo or UTC).timestamp()
         except ValueError:
             pass
-    files = [path for path in (folder / METRICS, folder / "meta.json") if path.exists()]
+    files = [path for path in (folder / METRICS_NAME, folder / "meta.json") if path.exists()]
     return max((path.stat().st_mtime for path in files), default=None)
 
 
-def state_of(run: Run, meta: Mapping[str, Any], sign: float | None) -> str:
+def find_state(run: TrainingRun, meta: Mapping[str, Any], written_at: float | None) -> str:
     """finished, running, stopped or broken."""
     if not meta and (run.folder / "meta.json").exists():
         return "broken"
-    if at(meta, "finished") is True:
+    if get_nested(meta, "finished") is True:
         return "finished"
-    steps, seconds = run.reached("step"), run.reached("seconds")
-    patience = SILENT_SECONDS + (20 * seconds / steps if steps and seconds else 0.0)
-    return "running" if sign is not None and time.time() - sign < patience else "stopped"
+    steps, seconds = run.latest("step"), run.latest("seconds")
+    timeout = SILENT_SECONDS + (20 * seconds / steps if steps and seconds else 0.0)
+    return "running" if written_at is not None and time.time() - written_at < timeout else "stopped"
 
 
-def progress(run: Run, meta: Mapping[str, Any]) -> float | None:
-    """Share of the budget that a run has used."""
-    budget = at(meta, "training", "schedule")
-    minutes, steps = number(at(budget, "minutes")), number(at(budget, "steps"))
+def budget_share(run: TrainingRun, meta: Mapping[str, Any]) -> float | None:
+    """Share of the time or step budget that a run has used."""
+    schedule = get_nested(meta, "training", "schedule")
+    minutes, steps = as_number(get_nested(schedule, "minutes")), as_number(get_nested(schedule, "steps"))
     if minutes:
-        return min(1.0, (run.reached("seconds") or 0.0) / (60 * minutes))
+        return min(1.0, (run.latest("seconds") or 0.0) / (60 * minutes))
     if steps:
-        return min(1.0, (run.reached("step") or 0.0) / steps)
+        return min(1.0, (run.latest("step") or 0.0) / steps)
     return None

@@ -1,7 +1,7 @@
-"""Search for a recipe's best settings: Optuna's trials, each one training run, pruned on its bits per byte.
+"""Hyperparameter search with Optuna: each trial is one training run, pruned by its bits per byte.
 
-In: ranges for recipe keys, a study's storage, what runs a trial. Out: the study, with every trial in it.
-Beware: machines share a study through its storage alone; each trial's folder lies on the machine that ran it.
+Input: ranges for recipe keys, a study's storage, a function that runs a trial. Output: the study with all its trials.
+Note: machines share a study through its storage only; each trial's folder stays on the machine that ran it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from smalltale.errors import FileProblem, MissingExtra, RecipeError, SmalltaleError
+from smalltale.errors import FileProblem, MissingExtra, RecipeError, SmalltaleError, first_line
 
 if TYPE_CHECKING:
     import optuna
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Value = float | int | str
-FORMS = "log:LOW:HIGH, float:LOW:HIGH, int:LOW:HIGH or choice:A,B,C"
+Setting = float | int | str
+RANGE_FORMS = "log:LOW:HIGH, float:LOW:HIGH, int:LOW:HIGH or choice:A,B,C"
 TRIALS_BEFORE_PRUNING = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class SearchRange:
     """The values to try for one recipe key."""
 
     key: str
@@ -37,55 +37,55 @@ class Range:
     high: float = 0.0
     choices: tuple[str, ...] = ()
 
-    def draw(self, trial: optuna.Trial) -> Value:
-        """A trial's value."""
+    def suggest(self, trial: optuna.Trial) -> Setting:
+        """The value that the study suggests for a trial."""
         if self.kind == "choice":
             return str(trial.suggest_categorical(self.key, self.choices))
         if self.kind == "int":
             return trial.suggest_int(self.key, int(self.low), int(self.high))
         return trial.suggest_float(self.key, self.low, self.high, log=self.kind == "log")
 
-    def samples(self) -> tuple[Value, ...]:
-        """Values at the range's ends, to check against the recipe before anything is trained."""
+    def bounds(self) -> tuple[Setting, ...]:
+        """Both bounds or all choices, to validate against the recipe before training."""
         if self.kind == "choice":
             return self.choices
         return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
 
 
-def parse_range(text: str) -> Range:
-    """`section.key=log:0.005:0.05` as a Range. Raises RecipeError."""
-    key, equals, told = text.partition("=")
-    kind, _, values = told.partition(":")
+def parse_range(text: str) -> SearchRange:
+    """`section.key=log:0.005:0.05` as a SearchRange. Raises RecipeError."""
+    key, equals, range_text = text.partition("=")
+    kind, _, values = range_text.partition(":")
     if not equals or kind not in ("log", "float", "int", "choice"):
-        raise RecipeError(f"--search {text!r} is not of the form section.key=RANGE; a RANGE is {FORMS}")
+        raise RecipeError(f"--search {text!r} is not of the form section.key=RANGE; a RANGE is {RANGE_FORMS}")
     if kind == "choice":
-        choices = tuple(each.strip() for each in values.split(","))
+        choices = tuple(choice.strip() for choice in values.split(","))
         if not all(choices) or len(set(choices)) != len(choices):
             raise RecipeError(f"--search {text!r} has an empty or repeated choice; give each once")
-        return Range(key=key, kind="choice", choices=choices)
+        return SearchRange(key=key, kind="choice", choices=choices)
     low, _, high = values.partition(":")
     try:
-        ends = (float(int(low)), float(int(high))) if kind == "int" else (float(low), float(high))
+        bounds = (float(int(low)), float(int(high))) if kind == "int" else (float(low), float(high))
     except ValueError as error:
-        raise RecipeError(f"--search {text!r}: {error}; a RANGE is {FORMS}") from error
-    if not ends[0] < ends[1]:
+        raise RecipeError(f"--search {text!r}: {error}; a RANGE is {RANGE_FORMS}") from error
+    if not bounds[0] < bounds[1]:
         raise RecipeError(f"--search {text!r}: {low} is not below {high}; give the lower bound first")
-    if kind == "log" and ends[0] <= 0:
+    if kind == "log" and bounds[0] <= 0:
         raise RecipeError(f"--search {text!r}: a log range begins above 0; raise {low}, or use float")
-    return Range(key=key, kind=kind, low=ends[0], high=ends[1])  # type: ignore[arg-type]
+    return SearchRange(key=key, kind=kind, low=bounds[0], high=bounds[1])  # type: ignore[arg-type]
 
 
-def as_override(key: str, value: Value) -> str:
-    """A value as `--set` takes it, which is a line of TOML too, but for the quotes of a text."""
-    return f"{key}={value!r}" if not isinstance(value, str) else f"{key}={value}"
+def format_override(key: str, setting: Setting) -> str:
+    """A setting as `--set` takes it, which is also a line of TOML except for the quotes of a string."""
+    return f"{key}={setting!r}" if not isinstance(setting, str) else f"{key}={setting}"
 
 
-Trial = Callable[[int, Sequence[str], Callable[[object, "RunState"], None]], float | None]
-"""Runs one trial: its number, its overrides, a watcher. Returns bits per byte."""
+TrialRunner = Callable[[int, Sequence[str], Callable[[object, "RunState"], None]], float | None]
+"""Runs one trial: its number, its overrides, an evaluation callback. Returns bits per byte."""
 
 
 def open_study(name: str, storage: str) -> optuna.Study:
-    """The study of that name, made where it is new. `storage`: a database URL, or a journal file's path.
+    """Open the study of that name, or create it. `storage`: a database URL, or the path of a journal file.
 
     Raises MissingExtra, FileProblem.
     """
@@ -96,87 +96,89 @@ def open_study(name: str, storage: str) -> optuna.Study:
         raise MissingExtra("optuna", "tune", "smalltale tune") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        if "://" in storage:
-            place: optuna.storages.BaseStorage | str = storage
-        else:
+        backend: optuna.storages.BaseStorage | str = storage
+        if "://" not in storage:
             from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-            place = JournalStorage(JournalFileBackend(storage))
+            backend = JournalStorage(JournalFileBackend(storage))
         return optuna.create_study(
             study_name=name,
-            storage=place,
+            storage=backend,
             load_if_exists=True,
             direction="minimize",
             sampler=optuna.samplers.TPESampler(seed=os.getpid(), constant_liar=True),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=TRIALS_BEFORE_PRUNING),
         )
     except (OSError, ValueError, ImportError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        first = str(error).strip().splitlines()[0]
         raise FileProblem(
-            f"the study {name} cannot be opened at {storage} ({first}); give a journal file's path, "
+            f"the study {name} cannot be opened at {storage} ({first_line(error)}); give the path of a journal file, "
             "sqlite:///FILE or postgresql://…"
         ) from error
 
 
-def search(study: optuna.Study, ranges: Sequence[Range], trials: int, run: Trial) -> None:
-    """Run trials until the study has `trials` finished ones, those of other machines included."""
+def run_trials(
+    study: optuna.Study, ranges: Sequence[SearchRange], trials: int, run_trial: TrialRunner
+) -> None:
+    """Run trials until the study has `trials` finished ones, including those of other machines."""
     import optuna
 
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    take_up(study)
+    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    requeue_killed_trials(study)
 
-    def one(trial: optuna.Trial) -> float:
+    def objective(trial: optuna.Trial) -> float:
         trial.set_user_attr("worker", [socket.gethostname(), os.getpid()])
-        overrides = [as_override(each.key, each.draw(trial)) for each in ranges]
+        overrides = [
+            format_override(search_range.key, search_range.suggest(trial)) for search_range in ranges
+        ]
         log.info("trial %d: %s", trial.number, " ".join(overrides))
-        looks = 0
+        evaluations = 0
 
-        def watch(_model: object, state: RunState) -> None:
-            nonlocal looks
+        def on_evaluation(_model: object, state: RunState) -> None:
+            nonlocal evaluations
             if state.best_bits_per_byte is None:
                 return
-            looks += 1
-            trial.report(state.best_bits_per_byte, looks)
+            evaluations += 1
+            trial.report(state.best_bits_per_byte, evaluations)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
         try:
-            bits = run(trial.number, overrides, watch)
+            bits_per_byte = run_trial(trial.number, overrides, on_evaluation)
         except SmalltaleError as error:
-            log.warning("trial %d did not end: %s", trial.number, error)
+            log.warning("trial %d failed: %s", trial.number, error)
             trial.set_user_attr("trouble", str(error))
             raise optuna.TrialPruned from error
-        if bits is None:
+        if bits_per_byte is None:
             raise SmalltaleError(
                 "the token folder has no held-out story to measure bits per byte on; encode a corpus with a val split"
             )
-        return bits
+        return bits_per_byte
 
-    def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        done = len(study.get_trials(deepcopy=False, states=ended))
+    def on_trial_end(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        done = len(study.get_trials(deepcopy=False, states=finished))
         result = "pruned" if trial.value is None else f"{trial.value:.4f} bits per byte"
         log.info("trial %d: %s (%d of %d)", trial.number, result, done, trials)
         if done >= trials:
             study.stop()
 
-    if len(study.get_trials(deepcopy=False, states=ended)) < trials:
-        study.optimize(one, callbacks=[tell])
+    if len(study.get_trials(deepcopy=False, states=finished)) < trials:
+        study.optimize(objective, callbacks=[on_trial_end])
 
 
-def take_up(study: optuna.Study) -> None:
-    """Queue again the trials that a process of this machine left unfinished when it was killed."""
+def requeue_killed_trials(study: optuna.Study) -> None:
+    """Queue again the unfinished trials of processes on this machine that no longer run."""
     import optuna
 
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        host, process = trial.user_attrs.get("worker", ("", 0))
-        if host == socket.gethostname() and not alive(process):
+        host, process_id = trial.user_attrs.get("worker", ("", 0))
+        if host == socket.gethostname() and not is_running(process_id):
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             study.enqueue_trial(trial.params)
 
 
-def alive(process: int) -> bool:
+def is_running(process_id: int) -> bool:
     try:
-        os.kill(process, 0)
+        os.kill(process_id, 0)
     except ProcessLookupError:
         return False
     except PermissionError:

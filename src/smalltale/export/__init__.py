@@ -1,1 +1,1 @@
-"""Publish a checkpoint: model card, Hugging Face Hub upload, GGUF file."""
+"""Publishes a checkpoint: model card, Hugging Face Hub upload, GGUF file."""

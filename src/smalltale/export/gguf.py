@@ -1,9 +1,9 @@
-"""A checkpoint as a GGUF file for llama.cpp, where the shape is one that llama.cpp can compute.
+"""Exports a checkpoint as a GGUF file for llama.cpp, if llama.cpp can compute its shape.
 
-In: a loaded checkpoint. Out: a GGUF file of architecture "apertus": pre-norm, QK-norm before RoPE, and xIELU, which is a
-squared ReLU at alpha_p = 1, alpha_n = beta = 0.
-Beware: llama.cpp has neither our soft cap nor the embedding fed in again, so only shapes without them map, and its
-tokenizer cuts a text as GPT-2 does: few words may become other tokens than in training.
+Input: a loaded checkpoint. Output: a GGUF file of architecture "apertus": pre-norm, QK-norm before RoPE, and xIELU, which
+is a squared ReLU at alpha_p = 1, alpha_n = beta = 0.
+Note: llama.cpp has neither our soft cap nor residual scalars, so only shapes without them can be exported. Its tokenizer
+splits text as GPT-2 does, so a few words may get different tokens than in training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from smalltale.model.transformer import EPSILON, ModelConfig, Transformer, norm
 from smalltale.tokens.tokenizer import Tokenizer
 from smalltale.training.checkpoint import Checkpoint
 
-MAPPED = {
+SUPPORTED_FIELDS = {
     "vocabulary",
     "layers",
     "width",
@@ -35,34 +35,35 @@ MAPPED = {
     "soft_cap",
     "residual_scalars",
 }
+"""Fields of ModelConfig that this export handles."""
 SQUARED_RELU = {"alpha_p": math.log(math.e - 1), "alpha_n": -1e4, "beta": 0.0, "eps": -1e-6}
-"""xIELU's settings (arXiv 2411.13010), the two alphas before the softplus that llama.cpp applies."""
+"""xIELU's settings (arXiv 2411.13010); llama.cpp applies a softplus to both alphas."""
 CONTROL, NORMAL = 3, 1
 
 
-def find_unmapped_features(shape: ModelConfig) -> list[str]:
-    """The parts of a shape that no architecture of llama.cpp has."""
-    parts = []
+def find_unsupported_features(shape: ModelConfig) -> list[str]:
+    """The features of a shape that no architecture of llama.cpp has."""
+    features = []
     if shape.soft_cap:
-        parts.append(
+        features.append(
             f"model.soft_cap={shape.soft_cap:g} (x / sqrt(1 + (x / cap)²); llama.cpp has a tanh, in other models)"
         )
     if shape.residual_scalars:
-        parts.append("model.residual_scalars=true (the embedding fed in again at every layer)")
-    parts += [f"model.{each.name}" for each in fields(ModelConfig) if each.name not in MAPPED]
-    return parts
+        features.append("model.residual_scalars=true (the embedding added again at every layer)")
+    features += [f"model.{field.name}" for field in fields(ModelConfig) if field.name not in SUPPORTED_FIELDS]
+    return features
 
 
-def write_gguf(loaded: Checkpoint, path: Path, name: str) -> None:
-    """Write the file. Raises SmalltaleError where shape or tokenizer do not map, MissingExtra."""
+def write_gguf(checkpoint: Checkpoint, path: Path, name: str) -> None:
+    """Write the file. Raises SmalltaleError if shape or tokenizer are not supported, MissingExtra."""
     try:
         from gguf import GGUFWriter
     except ImportError as error:
         raise MissingExtra("gguf", "judge", "an export to GGUF") from error
-    shape = loaded.model.config
-    if parts := find_unmapped_features(shape):
+    shape = checkpoint.model.config
+    if features := find_unsupported_features(shape):
         raise SmalltaleError(
-            f"this model does not map to GGUF, because llama.cpp has no {' and no '.join(parts)}; "
+            f"this model cannot be exported to GGUF, because llama.cpp has no {' and no '.join(features)}; "
             "train with --set model.soft_cap=0 --set model.residual_scalars=false, or export --to transformers"
         )
     writer = GGUFWriter(path, "apertus")
@@ -81,8 +82,8 @@ def write_gguf(loaded: Checkpoint, path: Path, name: str) -> None:
     writer.add_xielu_alpha_n([SQUARED_RELU["alpha_n"]] * shape.layers)
     writer.add_xielu_beta([SQUARED_RELU["beta"]] * shape.layers)
     writer.add_xielu_eps([SQUARED_RELU["eps"]] * shape.layers)
-    add_tokenizer(writer, loaded.tokenizer, shape.vocabulary)
-    for tensor_name, tensor in gguf_tensors(loaded.model).items():
+    add_tokenizer(writer, checkpoint.tokenizer, shape.vocabulary)
+    for tensor_name, tensor in gguf_tensors(checkpoint.model).items():
         writer.add_tensor(tensor_name, np.ascontiguousarray(tensor.detach().float().numpy()))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -91,58 +92,65 @@ def write_gguf(loaded: Checkpoint, path: Path, name: str) -> None:
 
 
 def gguf_tensors(model: Transformer) -> dict[str, torch.Tensor]:
-    """The weights by llama.cpp's names. The norm of the embedding is taken into its rows, so the head stands apart."""
+    """The weights by llama.cpp's names. The embedding's norm is applied to its rows, so the tied head is stored separately."""
     shape = model.config
-    table = model.embedding.weight
-    one, head = torch.ones(shape.width), torch.ones(shape.head_width)
-    named = {"token_embd.weight": norm(table), "output.weight": table, "output_norm.weight": one}
-    for number, block in enumerate(model.blocks):
-        parts: Any = block
-        q, k, v = parts.attention.qkv.weight.chunk(3)
-        at = f"blk.{number}."
-        named |= {
-            f"{at}attn_norm.weight": one,
-            f"{at}attn_q.weight": q,
-            f"{at}attn_k.weight": k,
-            f"{at}attn_v.weight": v,
-            f"{at}attn_output.weight": parts.attention.out.weight,
-            f"{at}attn_q_norm.weight": head,
-            f"{at}attn_k_norm.weight": head,
-            f"{at}ffn_norm.weight": one,
-            f"{at}ffn_up.weight": parts.feed_forward.up.weight,
-            f"{at}ffn_down.weight": parts.feed_forward.down.weight,
+    embedding = model.embedding.weight
+    width_ones, head_ones = torch.ones(shape.width), torch.ones(shape.head_width)
+    tensors = {
+        "token_embd.weight": norm(embedding),
+        "output.weight": embedding,
+        "output_norm.weight": width_ones,
+    }
+    for number, module in enumerate(model.blocks):
+        block: Any = module
+        q, k, v = block.attention.qkv.weight.chunk(3)
+        prefix = f"blk.{number}."
+        tensors |= {
+            f"{prefix}attn_norm.weight": width_ones,
+            f"{prefix}attn_q.weight": q,
+            f"{prefix}attn_k.weight": k,
+            f"{prefix}attn_v.weight": v,
+            f"{prefix}attn_output.weight": block.attention.out.weight,
+            f"{prefix}attn_q_norm.weight": head_ones,
+            f"{prefix}attn_k_norm.weight": head_ones,
+            f"{prefix}ffn_norm.weight": width_ones,
+            f"{prefix}ffn_up.weight": block.feed_forward.up.weight,
+            f"{prefix}ffn_down.weight": block.feed_forward.down.weight,
         }
-    return named
+    return tensors
 
 
 def add_tokenizer(writer: Any, tokenizer: Tokenizer, rows: int) -> None:
-    """The vocabulary and merges of a byte-level BPE. Raises SmalltaleError for another kind."""
+    """Add vocabulary and merges of a byte-level BPE. Raises SmalltaleError for another kind of tokenizer."""
     model = json.loads(tokenizer.engine.to_str())["model"]
     if model["type"] != "BPE":
         raise SmalltaleError(
-            f"the tokenizer is a {model['type']}, which does not map to GGUF; train with --set tokenizer.kind=bpe"
+            f"a {model['type']} tokenizer cannot be exported to GGUF; train with --set tokenizer.kind=bpe"
         )
-    by_id = {number: token for token, number in tokenizer.engine.get_vocab(with_added_tokens=True).items()}
+    token_by_id = {
+        number: token for token, number in tokenizer.engine.get_vocab(with_added_tokens=True).items()
+    }
     special = {tokenizer.end_id, tokenizer.pad_id}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([by_id.get(number, f"<|unused {number}|>") for number in range(rows)])
+    writer.add_token_list([token_by_id.get(number, f"<|unused {number}|>") for number in range(rows)])
     writer.add_token_types(
-        [CONTROL if number in special or number not in by_id else NORMAL for number in range(rows)]
+        [CONTROL if number in special or number not in token_by_id else NORMAL for number in range(rows)]
     )
-    merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
-    writer.add_token_merges(merges)
+    writer.add_token_merges(
+        [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    )
     writer.add_bos_token_id(tokenizer.end_id)
     writer.add_eos_token_id(tokenizer.end_id)
     writer.add_pad_token_id(tokenizer.pad_id)
-    # A story is read from the end-of-story token on, as in training.
+    # A story starts after an end-of-story token, as in training.
     writer.add_add_bos_token(True)
 
 
 def largest_gguf_difference(path: Path, model: Transformer, prompts: list[list[int]]) -> float:
-    """Load the file in llama.cpp; the largest difference of log-probabilities after each prompt.
+    """Load the file in llama.cpp. Returns the largest difference of log-probabilities after each prompt.
 
-    Raises MissingExtra, FileProblem where llama.cpp does not open it.
+    Raises MissingExtra, and FileProblem if llama.cpp cannot open the file.
     """
     try:
         import xllamacpp
@@ -159,35 +167,36 @@ def largest_gguf_difference(path: Path, model: Transformer, prompts: list[list[i
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise FileProblem(
-            f"{path} does not open in llama.cpp ({error}); this is a bug of smalltale"
+            f"{path} does not open in llama.cpp ({error}); this is a bug in smalltale, please report it"
         ) from error
-    most, compared = 0.0, 0
+    largest, compared = 0.0, 0
     try:
         for ids in prompts:
-            told = request_logprobs(f"{server.listening_address}/completion", ids, model.config.vocabulary)
+            tokens = request_logprobs(f"{server.listening_address}/completion", ids, model.config.vocabulary)
             with torch.no_grad():
-                ours = model(torch.tensor([ids]))[0, -1].log_softmax(-1)
-            compared += len(told)
-            for each in told:
-                most = max(most, abs(float(ours[each["id"]]) - each["logprob"]))
+                logprobs = model(torch.tensor([ids]))[0, -1].log_softmax(-1)
+            compared += len(tokens)
+            for token in tokens:
+                largest = max(largest, abs(float(logprobs[token["id"]]) - token["logprob"]))
     finally:
         del server
     if not compared:
-        raise SmalltaleError(f"llama.cpp told no probabilities for {path}; the file is not proven, try again")
-    return most
+        raise SmalltaleError(f"llama.cpp returned no probabilities, so {path} is not verified; try again")
+    return largest
 
 
 def request_logprobs(url: str, ids: list[int], vocabulary: int) -> list[dict[str, Any]]:
-    """The log-probabilities of the next token that llama.cpp gives, one a token."""
+    """llama.cpp's log-probabilities of the next token: a table with `id` and `logprob` for each token."""
     body = {"prompt": ids, "n_predict": 1, "n_probs": vocabulary, "temperature": -1, "cache_prompt": False}
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
     )
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=120) as answer:
-            table = json.load(answer)
+        with opener.open(request, timeout=120) as response:
+            completion = json.load(response)
     except (urllib.error.URLError, TimeoutError) as error:
-        raise SmalltaleError(f"llama.cpp does not answer ({error}); try again on a free machine") from error
-    # Nothing is told where the story ends at once.
-    return [each for place in table.get("completion_probabilities", []) for each in place["top_logprobs"]]
+        raise SmalltaleError(f"llama.cpp does not answer ({error}); try again on an idle machine") from error
+    # The list is empty if the story ends at once.
+    positions = completion.get("completion_probabilities", [])
+    return [token for position in positions for token in position["top_logprobs"]]

@@ -1,61 +1,61 @@
-"""A model card from the run's own records, and the way to the Hub.
+"""Writes a model card from the run's own records, and uploads an export to the Hugging Face Hub.
 
-In: a checkpoint folder, an export folder. Out: README.md in it; a repository on the Hub.
-Beware: the card says nothing that the records do not; what a record lacks is named as not recorded.
+Input: a checkpoint folder, an export folder. Output: its README.md; a repository on the Hub.
+Note: the card contains only what the records contain; a missing fact is shown as not recorded.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import read_json, sha256_of
-from smalltale.training.checkpoint import LoadedModel
-from smalltale.training.metrics_file import rows_of
-from smalltale.training.run_record import without_folders
+from smalltale.errors import FileProblem, SmalltaleError, first_line
+from smalltale.files import read_json, sha256_file
+from smalltale.training.checkpoint import Checkpoint
+from smalltale.training.metrics_file import METRICS_NAME, read_rows
+from smalltale.training.run_record import strip_folders
 
 UNKNOWN = "not recorded"
 
 
-def write_card(checkpoint: Path, loaded: LoadedModel, folder: Path, name: str) -> None:
-    """Write README.md into the folder."""
-    (folder / "README.md").write_text(card(checkpoint, loaded, name), encoding="utf-8")
+def write_card(folder: Path, checkpoint: Checkpoint, out: Path, name: str) -> None:
+    """Write README.md into the export folder `out`; `folder` is the checkpoint's."""
+    (out / "README.md").write_text(render_card(folder, checkpoint, name), encoding="utf-8")
 
 
-def card(checkpoint: Path, loaded: LoadedModel, name: str) -> str:
-    """The model card in Markdown, with the Hub's table at its top."""
-    meta, told = without_folders(loaded.meta), read_json(checkpoint / "config.json")
-    hardware, counts, data = (
-        table_at(meta, *keys) for keys in (("hardware",), ("counts",), ("recipe", "corpus"))
+def render_card(folder: Path, checkpoint: Checkpoint, name: str) -> str:
+    """The model card in Markdown, with the Hub's metadata as front matter."""
+    meta, config = strip_folders(checkpoint.meta), read_json(folder / "config.json")
+    hardware, counts, sources, inputs = (
+        get_table(meta, key) for key in ("hardware", "counts", "sources", "inputs")
     )
-    sources, inputs, seconds = table_at(meta, "sources"), table_at(meta, "inputs"), meta.get("seconds")
-    rows = {
-        "Counted parameters": number(told.get("counted_parameters")),
-        "Weight class": told.get("weight_class"),
-        "Shape": ", ".join(f"{key} {value}" for key, value in asdict(loaded.model.config).items()),
-        "Data sources, by the recipe": ", ".join(data.get("sources", [])) or None,
-        "Data sources, as read (SHA-256)": ", ".join(f"{key} `{each}`" for key, each in sources.items())
-        or None,
+    corpus, seconds = get_table(get_table(meta, "recipe"), "corpus"), meta.get("seconds")
+    facts = {
+        "Counted parameters": format_integer(config.get("counted_parameters")),
+        "Weight class": config.get("weight_class"),
+        "Shape": ", ".join(f"{key} {value}" for key, value in asdict(checkpoint.model.config).items()),
+        "Data sources, by the recipe": ", ".join(corpus.get("sources", [])),
+        "Data sources, as read (SHA-256)": format_hashes(sources),
         "Weights before the first step (SHA-256)": f"`{meta['first_weights']}`"
         if "first_weights" in meta
         else None,
-        "Hashes of what went in": ", ".join(f"{key} `{each}`" for key, each in inputs.items()) or None,
-        "Tokenizer hash": f"`{loaded.tokenizer.hash}`",
-        "Weights (SHA-256 of the checkpoint's model.safetensors)": f"`{sha256_of(checkpoint / 'model.safetensors')}`",
-        "Hardware": ", ".join(str(each) for each in hardware.values()) or None,
-        "Steps": number(counts.get("steps")),
-        "Tokens trained on": number(counts.get("tokens")),
+        "Hashes of the inputs": format_hashes(inputs),
+        "Tokenizer hash": f"`{checkpoint.tokenizer.hash}`",
+        "Weights (SHA-256 of the checkpoint's model.safetensors)": f"`{sha256_file(folder / 'model.safetensors')}`",
+        "Hardware": ", ".join(str(value) for value in hardware.values()),
+        "Steps": format_integer(counts.get("steps")),
+        "Tokens trained on": format_integer(counts.get("tokens")),
         "Training time": f"{seconds / 60:.1f} minutes" if isinstance(seconds, int | float) else None,
-        "Bits per byte on held-out stories": bits_of(checkpoint),
+        "Bits per byte on held-out stories": last_bits_per_byte(folder),
         "Trained from scratch": "yes, as the run recorded" if meta.get("trained_from_scratch") else None,
         "Finished": {True: "yes", False: "no, the run was stopped"}.get(meta.get("finished")),  # type: ignore[arg-type]
         "Versions": f"smalltale {meta.get('smalltale_version', UNKNOWN)}, commit {meta.get('git_commit') or UNKNOWN}, "
         f"torch {meta.get('torch', UNKNOWN)}",
     }
-    table = "\n".join(f"| {key} | {value or UNKNOWN} |" for key, value in rows.items())
+    table = "\n".join(f"| {label} | {fact or UNKNOWN} |" for label, fact in facts.items())
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -65,7 +65,7 @@ tags: [smalltale, tinystories]
 
 # {name}
 
-A small storyteller, pretrained from scratch with smalltale. This card is written from the run's own records.
+A small story model, pretrained from scratch with smalltale. This card is generated from the records of its training run.
 
 | | |
 | --- | --- |
@@ -80,50 +80,52 @@ ids = tokenizer(tokenizer.bos_token + "Once upon a time", return_tensors="pt")["
 print(tokenizer.decode(model.generate(ids, max_new_tokens=200, do_sample=True)[0], skip_special_tokens=True))
 ```
 
-A story is read from the end-of-story token on, which is why it stands before the prompt.
+In training every story follows an end-of-story token, so the prompt must start with one.
 """
 
 
-def table_at(meta: Any, *keys: str) -> dict[str, Any]:
-    """meta[key][key]…, empty where the record has no such table."""
-    for key in keys:
-        meta = meta.get(key) if isinstance(meta, dict) else None
-    return meta if isinstance(meta, dict) else {}
+def get_table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """table[key], empty if it is not a table."""
+    value = table.get(key)
+    return value if isinstance(value, dict) else {}
 
 
-def number(value: Any) -> str | None:
+def format_integer(value: Any) -> str | None:
     return f"{value:,}" if isinstance(value, int) else None
 
 
-def bits_of(checkpoint: Path) -> str | None:
-    """The last measured bits per byte of the run."""
-    path = checkpoint / "metrics.jsonl"
+def format_hashes(hashes: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} `{file_hash}`" for name, file_hash in hashes.items())
+
+
+def last_bits_per_byte(folder: Path) -> str | None:
+    """The run's last evaluation."""
+    path = folder / METRICS_NAME
     if not path.exists():
         return None
-    measured = [row["bits_per_byte"] for row in rows_of(path)[0] if "bits_per_byte" in row]
-    return f"{measured[-1]:.4f}" if measured else None
+    bits_per_byte = [row["bits_per_byte"] for row in read_rows(path)[0] if "bits_per_byte" in row]
+    return f"{bits_per_byte[-1]:.4f}" if bits_per_byte else None
 
 
-def push(folder: Path, repository: str, *, private: bool) -> str:
-    """Put an export folder into a model repository, made where it is new. Returns its address. Raises SmalltaleError."""
+def push_to_hub(folder: Path, repository: str, *, private: bool) -> str:
+    """Upload an export folder to a model repository, created if it is new. Returns its URL. Raises SmalltaleError."""
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if get_token() is None:
         raise SmalltaleError(
-            f"there is no token of the Hub to push {repository} with; set HF_TOKEN, or log in with: hf auth login"
+            f"no Hub token to push {repository} with; set HF_TOKEN, or log in with: hf auth login"
         )
     try:
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
-        address = api.create_repo(repository, exist_ok=True, private=private)
+        url = api.create_repo(repository, exist_ok=True, private=private)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="A checkpoint of smalltale")
     except (HFValidationError, HfHubHTTPError) as error:
-        first = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise SmalltaleError(
-            f"{repository} cannot be pushed ({first}); check its name (OWNER/NAME) and the token's right to write"
+            f"{repository} cannot be pushed ({first_line(error)}); check its name (OWNER/NAME) and that the token may write"
         ) from error
     except (OSError, RuntimeError) as error:
         raise FileProblem(
-            f"the push to {repository} broke off ({error}); check the network, then push again"
+            f"the push to {repository} failed ({error}); check the network, then push again"
         ) from error
-    return str(address)
+    return str(url)

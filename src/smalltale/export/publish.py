@@ -1,7 +1,7 @@
-"""A checkpoint made ready for others: a clean folder for transformers, a GGUF file, a model card.
+"""Exports a checkpoint for publication: a clean folder for transformers or a GGUF file, with a model card.
 
-In: a checkpoint folder. Out: an export folder, proven by loading it back.
-Beware: the proof runs the modeling_smalltale.py that this smalltale wrote, never code that lay in the checkpoint.
+Input: a checkpoint folder. Output: an export folder, verified by loading it back.
+Note: verification runs the modeling_smalltale.py that this version writes, never code from the checkpoint folder.
 """
 
 from __future__ import annotations
@@ -17,91 +17,101 @@ import torch
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.export.gguf import largest_gguf_difference, write_gguf
 from smalltale.export.model_card import write_card
-from smalltale.files import explained, new_folder, provenance, read_json, sha256_of, write_json
+from smalltale.files import (
+    atomic_folder,
+    provenance_record,
+    read_json,
+    sha256_file,
+    translate_os_errors,
+    write_json,
+)
 from smalltale.model.serialization import write_model
 from smalltale.model.transformer import Transformer
-from smalltale.training.checkpoint import LoadedModel, load_model
-from smalltale.training.run_record import without_folders
+from smalltale.training.checkpoint import Checkpoint, load_checkpoint
+from smalltale.training.run_record import strip_folders
 
 log = logging.getLogger(__name__)
 
-FORMS = ("transformers", "gguf")
-BOUND = 1e-4
-"""The largest difference that passes, in float32: of logits, and of llama.cpp's log-probabilities."""
+FORMATS = ("transformers", "gguf")
+MAX_DIFFERENCE = 1e-4
+"""Tolerance in float32: of logits, and of llama.cpp's log-probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
-    """An export and its proof."""
+class ExportResult:
+    """The files of an export and its verified difference from the checkpoint."""
 
     files: list[str]
     difference: float
     bound: float
 
 
-def export_checkpoint(checkpoint: Path, to: str, out: Path) -> Exported:
-    """Write the export folder `out` and load it back. Raises SmalltaleError where it does not map or differs."""
-    began = time.monotonic()
-    if to not in FORMS:
-        raise SmalltaleError(f"--to {to!r} is unknown; choose one of: {', '.join(FORMS)}")
-    with explained(out):
+def export_checkpoint(folder: Path, to: str, out: Path) -> ExportResult:
+    """Write the export folder `out` and load it back. Raises SmalltaleError if it is not supported or differs."""
+    started = time.monotonic()
+    if to not in FORMATS:
+        raise SmalltaleError(f"--to {to!r} is unknown; choose one of: {', '.join(FORMATS)}")
+    with translate_os_errors(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileProblem(f"{out} exists and is not empty; choose a new folder")
-    loaded = load_model(checkpoint)
-    told = read_json(checkpoint / "config.json")
-    with new_folder(out) as folder:
+    checkpoint = load_checkpoint(folder)
+    config = read_json(folder / "config.json")
+    with atomic_folder(out) as temporary:
         if to == "gguf":
-            write_gguf(loaded, folder / "model.gguf", out.name)
+            write_gguf(checkpoint, temporary / "model.gguf", out.name)
         else:
-            write_for_transformers(loaded, told, folder)
-        write_card(checkpoint, loaded, folder, out.name)
-        difference = largest_difference(folder, to, loaded.model)
-        if not difference <= BOUND:
+            write_for_transformers(checkpoint, config, temporary)
+        write_card(folder, checkpoint, temporary, out.name)
+        difference = largest_difference(temporary, to, checkpoint.model)
+        if not difference <= MAX_DIFFERENCE:
             raise SmalltaleError(
-                f"the export's logits differ from the checkpoint's by {difference:.2e}, over the bound of {BOUND:g}; "
-                f"{out} was not written, please report this"
+                f"the export's logits differ from the checkpoint's by {difference:.2e}, over the bound of "
+                f"{MAX_DIFFERENCE:g}; {out} was not written, please report this"
             )
-        run = without_folders(loaded.meta)
-        record = provenance(
+        run = strip_folders(checkpoint.meta)
+        provenance = provenance_record(
             recipe=run.get("recipe"),
-            inputs={"model": sha256_of(checkpoint / "model.safetensors")},
-            seconds=time.monotonic() - began,
+            inputs={"model": sha256_file(folder / "model.safetensors")},
+            seconds=time.monotonic() - started,
         )
-        own = {"kind": "export", "format": 1, "to": to, "largest_difference": difference, "run": run}
-        write_json(folder / "meta.json", {**record, **own})
-    return Exported(files=sorted(each.name for each in out.iterdir()), difference=difference, bound=BOUND)
+        details = {"kind": "export", "format": 1, "to": to, "largest_difference": difference, "run": run}
+        write_json(temporary / "meta.json", {**provenance, **details})
+    return ExportResult(
+        files=sorted(path.name for path in out.iterdir()), difference=difference, bound=MAX_DIFFERENCE
+    )
 
 
-def write_for_transformers(loaded: LoadedModel, told: dict[str, Any], folder: Path) -> None:
-    """Model, its code, tokenizer, and how generate() begins and ends a story."""
-    ends = {
-        "bos_token_id": loaded.tokenizer.end_id,
-        "eos_token_id": loaded.tokenizer.end_id,
-        "pad_token_id": loaded.tokenizer.pad_id,
+def write_for_transformers(checkpoint: Checkpoint, config: dict[str, Any], out: Path) -> None:
+    """Write model, its code, tokenizer, and the start and end tokens of generate()."""
+    special_ids = {
+        "bos_token_id": checkpoint.tokenizer.end_id,
+        "eos_token_id": checkpoint.tokenizer.end_id,
+        "pad_token_id": checkpoint.tokenizer.pad_id,
     }
-    counted: dict[str, Any] = {
-        key: told[key] for key in ("counted_parameters", "weight_class") if key in told
-    }
-    write_model(folder, loaded.model.config, loaded.model.state_dict(), {**counted, **ends})
-    write_json(folder / "generation_config.json", ends)
-    loaded.tokenizer.save(folder)
+    class_fields = {key: config[key] for key in ("counted_parameters", "weight_class") if key in config}
+    model = checkpoint.model
+    write_model(out, model.config, model.state_dict(), {**class_fields, **special_ids})
+    write_json(out / "generation_config.json", special_ids)
+    checkpoint.tokenizer.save(out)
 
 
 @torch.no_grad()
 def largest_difference(folder: Path, to: str, model: Transformer) -> float:
     """The largest difference on random ids between the export, loaded back, and the model."""
     shape = model.config
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     if to == "gguf":
         lengths = sorted({1, 2, shape.context // 4 + 1, max(1, shape.context // 2)})
-        prompts = [torch.randint(shape.vocabulary, (n,), generator=chance).tolist() for n in lengths]
+        prompts = [torch.randint(shape.vocabulary, (n,), generator=generator).tolist() for n in lengths]
         return largest_gguf_difference(folder / "model.gguf", model, prompts)
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as their_logging
+    from transformers.utils import logging as transformers_logging
 
-    their_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    log.info("opening the export in transformers")
-    opened: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
-    opened.eval()
-    ids = torch.randint(shape.vocabulary, (2, shape.context), generator=chance)
-    return float((opened(ids).logits.float() - model(ids)).abs().max())
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    log.info("loading the export in transformers")
+    exported: Any = AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=True, local_files_only=True
+    )
+    exported.eval()
+    ids = torch.randint(shape.vocabulary, (2, shape.context), generator=generator)
+    return float((exported(ids).logits.float() - model(ids)).abs().max())

@@ -1,1 +1,1 @@
-"""Tokens in, a trained checkpoint out."""
+"""Trains a model on a token folder and writes its checkpoint."""

@@ -1,10 +1,10 @@
-"""Rows for training: whole stories packed into rows of one length, in an order that can be taken up anywhere.
+"""Packs complete stories into rows of one length, in an order that depends on seed and row number only.
 
-In: a token folder. Out: batches of input ids, targets, positions and story numbers, each (B, T).
-Beware: a story of n tokens takes n + 1 positions. Its inputs are [end, t0, … t_last], its targets
-[t0, … t_last, end]: the end token before it is its start, and every token of it, the first and its end included,
-is predicted once. A story longer than a row is cut into row-long pieces, and where whole stories fill less than 98 % of
-the rows, those of the emptiest rows are cut to fill the gaps; only a story's first piece sees its start.
+Input: a token folder. Output: micro-batches of input ids, targets, positions and story numbers, each (B, T).
+Note: a story of n tokens takes n + 1 positions. Its inputs are [end, t0, … t_last] and its targets [t0, … t_last, end]:
+the preceding end token marks its start, and every token is predicted once, the first and the end token included.
+Stories longer than a row are cut into row-long pieces. Where complete stories fill less than 98 % of the rows, the
+stories of the emptiest rows are cut to fill the gaps; only the first piece of a cut story begins with an end token.
 """
 
 from __future__ import annotations
@@ -19,50 +19,50 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smalltale.model.loss import NO_TARGET
-from smalltale.tokens.shards import TokenFolder
+from smalltale.model.loss import IGNORE_INDEX
+from smalltale.tokens.token_folder import TokenFolder
 
-LEAST_FILL = 0.98
-"""Whole stories of TinyStories, 207 tokens on average and much alike, fill 95 % of rows of 512 and 79 % of 256."""
+MIN_FILL = 0.98
+"""Complete TinyStories stories, similar in length at 207 tokens on average, fill 95 % of rows of 512 and 79 % of 256."""
 
-PIECES = 8
-"""Batches have a multiple of this many pieces a row, the same in an epoch, so that a new shape is seldom met."""
+PIECES_MULTIPLE = 8
+"""The number of pieces per row is padded to a multiple of this, constant within an epoch, so that new shapes are rare."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class MicroBatch:
     """One micro-batch, each (B, T), int64 on the training device."""
 
     ids: Tensor
     targets: Tensor
-    """NO_TARGET where there is nothing to predict."""
+    """IGNORE_INDEX where nothing is predicted."""
     positions: Tensor
     """0, 1, 2, … from the start of each story piece."""
-    story: Tensor
-    """The number of the story in its row; padding has a number of its own."""
+    story_ids: Tensor
+    """The number of the story within its row; padding has its own number."""
     spans: Tensor
-    """(2, B·T) int32: where the story of each of the batch's tokens, laid end to end, begins and ends; so does padding."""
+    """(2, B·T) int32: start and end of the story of each token, in the flattened batch; padding is one such span."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Where the tokens of a batch stand in the token stream, each (B, P), 0-padded; P is a multiple of PIECES."""
+class RowLayout:
+    """Where the pieces of each row are in the token stream, each (B, P), 0-padded; P is a multiple of PIECES_MULTIPLE."""
 
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
     @property
     def targets(self) -> int:
-        """Tokens to be predicted."""
+        """Number of tokens to predict."""
         return int(self.lengths.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """Which pieces of stories stand in which row: row r holds pieces bounds[r] to bounds[r + 1]."""
+    """Assignment of story pieces to rows: row r holds pieces bounds[r] to bounds[r + 1]."""
 
     starts: NDArray[np.int64]
-    """Where a piece begins in the token stream."""
+    """Index of each piece's first token in the token stream."""
     lengths: NDArray[np.int64]
     bounds: NDArray[np.int64]
 
@@ -70,26 +70,26 @@ class Packing:
         return len(self.bounds) - 1
 
     @cached_property
-    def widest(self) -> int:
-        """Pieces of the fullest row, rounded up to a multiple of PIECES."""
-        return -(-int(np.diff(self.bounds).max()) // PIECES) * PIECES
+    def width(self) -> int:
+        """Pieces of the fullest row, rounded up to a multiple of PIECES_MULTIPLE."""
+        return -(-int(np.diff(self.bounds).max()) // PIECES_MULTIPLE) * PIECES_MULTIPLE
 
-    def plan(self, rows: NDArray[np.int64]) -> Plan:
-        """The pieces of these rows, as wide as the widest of all rows."""
+    def layout(self, rows: NDArray[np.int64]) -> RowLayout:
+        """The pieces of these rows, padded to the width of the fullest of all rows."""
         first, count = self.bounds[rows], self.bounds[rows + 1] - self.bounds[rows]
-        column = np.arange(self.widest)
-        held = column < count[:, None]
-        piece = np.where(held, first[:, None] + column, 0)
-        return Plan(
-            starts=np.where(held, self.starts[piece], 0), lengths=np.where(held, self.lengths[piece], 0)
+        column = np.arange(self.width)
+        used = column < count[:, None]
+        piece = np.where(used, first[:, None] + column, 0)
+        return RowLayout(
+            starts=np.where(used, self.starts[piece], 0), lengths=np.where(used, self.lengths[piece], 0)
         )
 
 
-class Rows:
-    """An endless stream of packed rows; epoch e is packed and shuffled by (seed, e), the ranks take turns.
+class PackedRows:
+    """An endless stream of packed rows; epoch e is packed and shuffled by (seed, e) and dealt to the ranks in turn.
 
-    Row i of rank r of w is row i·w + r of the whole stream, which depends on (tokens, row_length, seed) alone: a run
-    resumes by its row count, and the first n·w rows are the same ones for any number of ranks.
+    Row i of rank r of w is row i·w + r of the global stream, which depends only on (tokens, row_length, seed): a run
+    resumes by its row count, and the first n·w rows are the same for any number of ranks.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class Rows:
         self.tokens = token_tensor(tokens, device)
         self.end_id, self.row_length, self.seed = end_id, row_length, seed
         self.rank, self.world_size = rank, world_size
-        self.starts, self.lengths = cut(offsets.astype(np.int64), row_length)
+        self.starts, self.lengths = cut_stories(offsets.astype(np.int64), row_length)
         self.epoch = -1
         self.packing: Packing
         self.order: NDArray[np.int64]
         self.load_epoch(0)
         self.per_epoch = len(self.packing)
-        """Rows in an epoch, of all ranks together."""
+        """Rows per epoch, over all ranks."""
 
     @classmethod
     def from_tokens(
@@ -125,8 +125,8 @@ class Rows:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
-    ) -> Rows:
-        """The rows of a token folder's training split. On a GPU its tokens lie there whole, 2 or 4 bytes each."""
+    ) -> PackedRows:
+        """The rows of a token folder's training split. A GPU holds all its tokens in memory, 2 or 4 bytes each."""
         return cls(
             data.train,
             data.train_offsets,
@@ -144,84 +144,88 @@ class Rows:
         return float(self.lengths.sum() / (len(self.packing) * self.row_length))
 
     def load_epoch(self, epoch: int) -> None:
-        """Pack and shuffle an epoch; the number of rows is the same in each."""
+        """Pack and shuffle an epoch; every epoch has the same number of rows."""
         if epoch != self.epoch:
             random = np.random.default_rng((self.seed, epoch))
-            self.packing = pack(self.starts, self.lengths, self.row_length, random)
+            self.packing = pack_rows(self.starts, self.lengths, self.row_length, random)
             self.order = random.permutation(len(self.packing))
             self.epoch = epoch
 
-    def plan(self, index: int, count: int) -> Plan:
-        """Where the tokens of rows index·count to (index + 1)·count of this rank's stream stand.
+    def layout(self, index: int, count: int) -> RowLayout:
+        """The layout of rows index·count to (index + 1)·count of this rank's stream.
 
-        Equally wide on all ranks: a shape that is new to one is new to all of them, so that they record it together.
+        All ranks get the same width: a shape that is new to one rank is new to all, so that they record its CUDA graph
+        together.
         """
-        mine = np.arange(index * count, (index + 1) * count) * self.world_size + self.rank
-        epochs, places = np.divmod(mine, self.per_epoch)
-        parts = []
+        numbers = np.arange(index * count, (index + 1) * count) * self.world_size + self.rank
+        epochs, offsets = np.divmod(numbers, self.per_epoch)
+        layouts = []
         first, last = index * count * self.world_size, (index + 1) * count * self.world_size - 1
         for epoch in range(first // self.per_epoch, last // self.per_epoch + 1):
             self.load_epoch(epoch)
-            parts.append(self.packing.plan(self.order[places[epochs == epoch]]))
-        widest = max(each.starts.shape[1] for each in parts)
+            layouts.append(self.packing.layout(self.order[offsets[epochs == epoch]]))
+        width = max(layout.starts.shape[1] for layout in layouts)
         starts, lengths = (
-            np.concatenate([np.pad(held, ((0, 0), (0, widest - held.shape[1]))) for held in each])
-            for each in ([part.starts for part in parts], [part.lengths for part in parts])
+            np.concatenate([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays])
+            for arrays in (
+                [layout.starts for layout in layouts],
+                [layout.lengths for layout in layouts],
+            )
         )
-        return Plan(starts=starts, lengths=lengths)
+        return RowLayout(starts=starts, lengths=lengths)
 
-    def batch(self, index: int, count: int) -> Batch:
+    def batch(self, index: int, count: int) -> MicroBatch:
         """Rows index·count to (index + 1)·count of this rank's stream."""
-        plan = self.plan(index, count)
+        layout = self.layout(index, count)
         starts, lengths = (
-            torch.from_numpy(each).to(self.tokens.device) for each in (plan.starts, plan.lengths)
+            torch.from_numpy(array).to(self.tokens.device) for array in (layout.starts, layout.lengths)
         )
-        return gather(self.tokens, starts, lengths, self.row_length, self.end_id)
+        return gather_batch(self.tokens, starts, lengths, self.row_length, self.end_id)
 
 
 def token_tensor(tokens: NDArray[Any], device: torch.device | str) -> Tensor:
-    """Tokens as a tensor in as few bytes; uint16 goes as the int16 of the same bits, which every device gathers."""
+    """Tokens as a tensor of the same width; uint16 becomes int16 with the same bits, which every device can index."""
     narrow = tokens.view({2: np.int16, 4: np.int32, 8: np.int64}[tokens.dtype.itemsize])
     if not narrow.flags.writeable:
         narrow = narrow.copy()
     return torch.from_numpy(narrow).to(device)
 
 
-def gather(tokens: Tensor, starts: Tensor, lengths: Tensor, row_length: int, end_id: int) -> Batch:
-    """The batch of a plan, built where the tokens lie; nothing waits for the device.
+def gather_batch(tokens: Tensor, starts: Tensor, lengths: Tensor, row_length: int, end_id: int) -> MicroBatch:
+    """The micro-batch of a layout, built on the tokens' device without waiting for it.
 
     tokens: (N,), from token_tensor, story 0 at 0 and each story followed by its end token. starts, lengths: (B, P).
     """
     device = tokens.device
     ends = lengths.cumsum(1)
-    place = torch.arange(row_length, device=device).repeat(len(starts), 1)
-    story = torch.searchsorted(ends, place, right=True)
-    padding = place >= ends[:, -1:]
+    column = torch.arange(row_length, device=device).repeat(len(starts), 1)
+    story = torch.searchsorted(ends, column, right=True)
+    padding = column >= ends[:, -1:]
     piece = story.clamp_max(starts.shape[1] - 1)
-    begins = (ends - lengths).gather(1, piece)
-    begins = torch.where(padding, ends[:, -1:], begins)
-    positions = place - begins
+    piece_starts = (ends - lengths).gather(1, piece)
+    piece_starts = torch.where(padding, ends[:, -1:], piece_starts)
+    positions = column - piece_starts
     source = (starts.gather(1, piece) + positions).masked_fill(padding, 0)
-    inputs = wide(tokens[(source - 1).clamp_min(0)])
-    lines = torch.arange(len(starts), device=device)[:, None] * row_length
-    over = torch.where(padding, row_length, ends.gather(1, piece))
-    return Batch(
-        # The token before a story is the end of the one before it; the first story has none before it.
+    inputs = to_int64(tokens[(source - 1).clamp_min(0)])
+    row_starts = torch.arange(len(starts), device=device)[:, None] * row_length
+    piece_ends = torch.where(padding, row_length, ends.gather(1, piece))
+    return MicroBatch(
+        # The token before a story is the end token of the previous story, except for the first story.
         ids=inputs.masked_fill(source == 0, end_id),
-        targets=wide(tokens[source]).masked_fill(padding, NO_TARGET),
+        targets=to_int64(tokens[source]).masked_fill(padding, IGNORE_INDEX),
         positions=positions,
-        story=torch.minimum(story, (lengths > 0).sum(1, keepdim=True)),
-        spans=torch.stack([(lines + begins).flatten(), (lines + over).flatten()]).int(),
+        story_ids=torch.minimum(story, (lengths > 0).sum(1, keepdim=True)),
+        spans=torch.stack([(row_starts + piece_starts).flatten(), (row_starts + piece_ends).flatten()]).int(),
     )
 
 
-def wide(tokens: Tensor) -> Tensor:
-    """Token ids as int64, whatever sign their narrow form gave them."""
+def to_int64(tokens: Tensor) -> Tensor:
+    """Token ids as int64, undoing the sign that int16 gives to ids above 32,767."""
     return tokens.long() & 0xFFFF if tokens.dtype == torch.int16 else tokens.long()
 
 
-def cut(offsets: NDArray[np.int64], row_length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts in the stream and lengths of the stories, those longer than a row cut into row-long pieces."""
+def cut_stories(offsets: NDArray[np.int64], row_length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Start in the stream and length of each story piece; stories longer than a row become row-long pieces."""
     sizes = np.diff(offsets)
     counts = -(-sizes // row_length)
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -229,18 +233,18 @@ def cut(offsets: NDArray[np.int64], row_length: int) -> tuple[NDArray[np.int64],
     return starts, np.minimum(row_length, np.repeat(offsets[1:], counts) - starts)
 
 
-def pack(
+def pack_rows(
     starts: NDArray[np.int64], lengths: NDArray[np.int64], row_length: int, random: np.random.Generator
 ) -> Packing:
-    """Pieces in rows that are at least LEAST_FILL full, as many of them whole as may be."""
-    order, row_of = best_fit(lengths, row_length, random)
+    """Pack pieces into rows that are at least MIN_FILL full, cutting as few pieces as possible."""
+    order, row_of = pack_best_fit(lengths, row_length, random)
     starts, lengths = starts[order], lengths[order]
     rows = int(row_of.max()) + 1
     tokens = int(lengths.sum())
-    fewer = max(math.ceil(tokens / row_length), math.floor(tokens / (LEAST_FILL * row_length)))
-    if fewer < rows:
-        starts, lengths, row_of = fill_gaps(starts, lengths, row_of, row_length, fewer)
-        rows = fewer
+    target_rows = max(math.ceil(tokens / row_length), math.floor(tokens / (MIN_FILL * row_length)))
+    if target_rows < rows:
+        starts, lengths, row_of = fill_gaps(starts, lengths, row_of, row_length, target_rows)
+        rows = target_rows
     by_row = np.argsort(row_of, kind="stable")
     return Packing(
         starts=starts[by_row],
@@ -256,18 +260,18 @@ def fill_gaps(
     row_length: int,
     rows: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The same tokens in the fullest `rows` rows: the pieces of the others are laid over the gaps, largest first.
+    """Keep the fullest `rows` rows; cut the pieces of the other rows to fill the gaps, largest gap first.
 
-    Returns starts, lengths and row of each piece.
+    Returns start, length and row of each piece.
     """
     used = np.bincount(row_of, weights=lengths).astype(np.int64)
     fullest = np.argsort(-used, kind="stable")
-    place = np.empty(len(used), dtype=np.int64)
-    place[fullest] = np.arange(len(used))
-    row_of = place[row_of]
+    rank_of_row = np.empty(len(used), dtype=np.int64)
+    rank_of_row[fullest] = np.arange(len(used))
+    row_of = rank_of_row[row_of]
     stays = row_of < rows
     loose, loose_lengths = starts[~stays], lengths[~stays]
-    # Row numbers now go from full to empty, so the largest gaps are the last rows'.
+    # Rows are now numbered from full to empty, so the last rows have the largest gaps.
     gap_ends = np.cumsum((row_length - used[fullest[:rows]])[::-1])
     piece_ends = np.cumsum(loose_lengths)
     ends = np.unique(np.concatenate([piece_ends, gap_ends[(gap_ends > 0) & (gap_ends < piece_ends[-1])]]))
@@ -281,37 +285,37 @@ def fill_gaps(
     )
 
 
-def best_fit(
+def pack_best_fit(
     lengths: NDArray[np.int64], row_length: int, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Best-fit decreasing: the longest piece first, into the fullest row that still takes it.
+    """Best-fit decreasing: the longest piece first, into the fullest row that still has space for it.
 
-    lengths: of each piece, 1 to row_length; pieces of one length are placed in random order, all at once.
-    Returns the pieces in the order they were placed, and the row of each. 2.7 million stories take 0.4 s.
+    lengths: 1 to row_length each; pieces of equal length are placed together, in random order.
+    Returns the pieces in the order of placement, and the row of each. 2.7 million stories take 0.4 s.
     """
     shuffled = random.permutation(len(lengths))
     order = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
     counts = np.bincount(lengths, minlength=row_length + 1)
-    by_space: list[list[NDArray[np.int64]]] = [[] for _ in range(row_length + 1)]
-    placed: list[NDArray[np.int64]] = []
-    total, space = 0, np.zeros(row_length + 1, dtype=bool)
+    rows_by_space: list[list[NDArray[np.int64]]] = [[] for _ in range(row_length + 1)]
+    placements: list[NDArray[np.int64]] = []
+    total, has_space = 0, np.zeros(row_length + 1, dtype=bool)
     for length in range(row_length, 0, -1):
-        left = int(counts[length])
-        while left:
-            fitting = np.flatnonzero(space[length:])
+        remaining = int(counts[length])
+        while remaining:
+            fitting = np.flatnonzero(has_space[length:])
             if fitting.size:
-                found = length + int(fitting[0])
-                rows = by_space[found].pop()
-                if len(rows) > left:
-                    by_space[found].append(rows[left:])
-                    rows = rows[:left]
-                space[found] = bool(by_space[found])
+                space = length + int(fitting[0])
+                rows = rows_by_space[space].pop()
+                if len(rows) > remaining:
+                    rows_by_space[space].append(rows[remaining:])
+                    rows = rows[:remaining]
+                has_space[space] = bool(rows_by_space[space])
             else:
-                found = row_length
-                rows = np.arange(total, total + -(-left // (row_length // length)))
+                space = row_length
+                rows = np.arange(total, total + -(-remaining // (row_length // length)))
                 total += len(rows)
-            placed.append(rows)
-            left -= len(rows)
-            by_space[found - length].append(rows)
-            space[found - length] = found > length
-    return order, np.concatenate(placed)
+            placements.append(rows)
+            remaining -= len(rows)
+            rows_by_space[space - length].append(rows)
+            has_space[space - length] = space > length
+    return order, np.concatenate(placements)

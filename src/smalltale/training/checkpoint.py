@@ -1,8 +1,8 @@
-"""Checkpoints: what a run keeps, so that it resumes and others can use it.
+"""Checkpoints: the state from which a run resumes, and the model as other stages load it.
 
-In: a model, optimizers, where the run is. Out: a checkpoint folder (docs/formats.md), read back whole.
-Beware: the state to resume from is a folder of its own, renamed into place; the newest whole one counts. Files are
-written beside the training, from a copy of the weights.
+Input: a model, its optimizers, the run's state. Output: a checkpoint folder (docs/formats.md), and its content read back.
+Note: each saved state is its own folder, renamed into place when complete; the latest complete one is used. A background
+thread writes the files from a copy of the weights while training continues.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained, new_folder, read_json, write_json
+from smalltale.files import atomic_folder, read_json, translate_os_errors, write_json
 from smalltale.model.serialization import read_model, save_tensors, write_model
 from smalltale.model.transformer import Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 from smalltale.training.optim import Optimizers
 
-SAID = 200
-"""Characters at most of what torch says of a damaged file."""
+MAX_ERROR_CHARACTERS = 200
+"""Length limit for torch's description of a damaged file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """Where a run is."""
+    """Progress of a run."""
 
     step: int
     tokens: int
@@ -42,20 +42,20 @@ class RunState:
     seconds: float
     """Seconds spent in training steps."""
     fingerprint: str
-    """Hash of everything that must be the same to go on: data, shape, recipe, seed."""
+    """Hash of everything that must be the same to resume: data, shape, recipe, seed."""
     batch_tokens: int
-    """Tokens a step, as fitted to the machine that began the run."""
+    """Tokens per step, as chosen for the machine that started the run."""
     rate_factor: float = 1.0
-    """Share of the recipe's learning rates in use: less than 1 after a recovery."""
+    """Factor on the recipe's learning rates, less than 1 after a recovery."""
     recoveries: int = 0
-    """How often the run went back to an earlier state."""
+    """How often the run returned to an earlier state."""
     best_bits_per_byte: float | None = None
     first_weights: str = ""
-    """Hash of the weights before the first step, which the recipe's seed and shape give."""
+    """Hash of the weights before the first step, determined by the recipe's seed and shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel:
+class Checkpoint:
     """A checkpoint as other stages use it."""
 
     model: Transformer
@@ -63,114 +63,115 @@ class LoadedModel:
     meta: dict[str, Any]
 
 
-class Saver:
-    """Writes checkpoints of one run, one at a time, in a thread; `wait` raises what went wrong there."""
+class CheckpointWriter:
+    """Writes the checkpoints of one run in a background thread, one at a time; `wait` raises the thread's error."""
 
-    def __init__(self, folder: Path, extra: dict[str, Any]) -> None:
-        self.folder, self.extra = folder, extra
+    def __init__(self, folder: Path, extra_config: dict[str, Any]) -> None:
+        self.folder, self.extra_config = folder, extra_config
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self.under_way: Future[None] | None = None
+        self.pending: Future[None] | None = None
 
-    def last(self, model: Transformer, optimizers: Optimizers, state: RunState) -> None:
-        """Keep the run's state, then the model as others read it, then drop older states."""
-        weights, momenta = copied(model.state_dict()), copied(optimizers.tensors())
+    def write_state(self, model: Transformer, optimizers: Optimizers, state: RunState) -> None:
+        """Write the run's state, then the model as other stages load it, then delete older states."""
+        weights, momenta = copy_to_cpu(model.state_dict()), copy_to_cpu(optimizers.state_tensors())
 
         def write() -> None:
-            place = self.folder / "training_state" / f"step-{state.step:08d}"
-            with new_folder(place) as temporary:
+            state_folder = self.folder / "training_state" / f"step-{state.step:08d}"
+            with atomic_folder(state_folder) as temporary:
                 save_tensors(temporary / "model.safetensors", weights)
                 save_tensors(temporary / "optimizer.safetensors", momenta)
                 write_json(temporary / "meta.json", {"kind": "training state", "format": 1, **asdict(state)})
-            write_model(self.folder, model.config, weights, self.extra)
+            write_model(self.folder, model.config, weights, self.extra_config)
             for older in (self.folder / "training_state").glob("step-*"):
-                if older != place:
+                if older != state_folder:
                     shutil.rmtree(older)
 
-        self.begin(write)
+        self.submit(write)
 
-    def best(self, model: Transformer, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
-        """Keep the model as the folder's `best`, a checkpoint folder of its own."""
-        weights = copied(model.state_dict())
+    def write_best(self, model: Transformer, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
+        """Write the model to the subfolder `best`, which is a checkpoint folder itself."""
+        weights = copy_to_cpu(model.state_dict())
 
         def write() -> None:
-            with new_folder(self.folder / "best") as temporary:
-                write_model(temporary, model.config, weights, self.extra)
+            with atomic_folder(self.folder / "best") as temporary:
+                write_model(temporary, model.config, weights, self.extra_config)
                 tokenizer.save(temporary, {})
                 write_json(temporary / "meta.json", meta)
 
-        self.begin(write)
+        self.submit(write)
 
-    def begin(self, write: Callable[[], None]) -> None:
+    def submit(self, write: Callable[[], None]) -> None:
         self.wait()
-        self.under_way = self.thread.submit(write)
+        self.pending = self.thread.submit(write)
 
     def wait(self) -> None:
-        """Until the files are written. Raises FileProblem where they could not be."""
-        if self.under_way is not None:
-            under_way, self.under_way = self.under_way, None
-            with explained(self.folder):
-                under_way.result()
+        """Wait until the files are written. Raises FileProblem if writing failed."""
+        if self.pending is not None:
+            pending, self.pending = self.pending, None
+            with translate_os_errors(self.folder):
+                pending.result()
 
     def close(self) -> None:
-        """End the thread, after what it is writing."""
+        """End the thread after its current write."""
         self.thread.shutdown()
 
 
-def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as they are now, in main memory."""
-    return {name: each.detach().to("cpu", copy=True) for name, each in tensors.items()}
+def copy_to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
-def newest_state(folder: Path) -> Path | None:
-    """The last whole training state of a checkpoint folder."""
+def find_latest_state(folder: Path) -> Path | None:
+    """The latest complete training state in a checkpoint folder."""
     states = sorted((folder / "training_state").glob("step-*/meta.json"))
     return states[-1].parent if states else None
 
 
-def read_state(place: Path, fingerprint: str) -> RunState:
-    """Where a saved run was. Raises FileProblem where it is of another run."""
-    table = read_json(place / "meta.json")
+def read_state(state_folder: Path, fingerprint: str) -> RunState:
+    """The progress of a saved run. Raises FileProblem if the state is damaged or of a different run."""
+    meta = read_json(state_folder / "meta.json")
     try:
-        told = {each.name: table[each.name] for each in fields(RunState)}
-        state = TypeAdapter(RunState).validate_json(json.dumps(told), strict=True)
+        values = {field.name: meta[field.name] for field in fields(RunState)}
+        state = TypeAdapter(RunState).validate_json(json.dumps(values), strict=True)
     except (KeyError, TypeError, ValidationError) as error:
         raise FileProblem(
-            f"{place} is damaged or of another version; remove {place.parent} to start over"
+            f"{state_folder} is damaged or of another version; remove {state_folder.parent} to start over"
         ) from error
     if state.fingerprint != fingerprint:
         raise FileProblem(
-            f"{place.parent.parent} holds a run with another recipe, data or seed; "
+            f"{state_folder.parent.parent} was trained with a different recipe, data or seed; "
             "choose another --out, or remove that folder to start over"
         )
     return state
 
 
-def load_state(place: Path, model: Transformer, optimizers: Optimizers) -> None:
-    """Put a saved state's weights and momenta where the model and the optimizers have theirs. Raises FileProblem."""
+def load_state(state_folder: Path, model: Transformer, optimizers: Optimizers) -> None:
+    """Copy a saved state's weights and momenta into the model and the optimizers. Raises FileProblem."""
     try:
-        model.load_state_dict(load_file(place / "model.safetensors"))
-        optimizers.load_tensors(load_file(place / "optimizer.safetensors"))
+        model.load_state_dict(load_file(state_folder / "model.safetensors"))
+        optimizers.load_state_tensors(load_file(state_folder / "optimizer.safetensors"))
     except torch.OutOfMemoryError:
         raise
     except (SafetensorError, RuntimeError, KeyError, OSError) as error:
-        why = " ".join(str(error).split())[:SAID]
-        raise FileProblem(f"{place} is damaged ({why}); remove {place.parent} to start over") from error
+        reason = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
+        raise FileProblem(
+            f"{state_folder} is damaged ({reason}); remove {state_folder.parent} to start over"
+        ) from error
 
 
-def load_model(folder: Path, device: str | torch.device = "cpu") -> LoadedModel:
-    """A checkpoint folder's model, tokenizer and record. Raises FileProblem where something is missing."""
-    with explained(folder):
+def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """A checkpoint folder's model, tokenizer and record. Raises FileProblem if a file is missing or damaged."""
+    with translate_os_errors(folder):
         if not folder.is_dir():
             raise FileProblem(f"{folder} is not a checkpoint folder; give one that `smalltale train` wrote")
     model = read_model(folder).to(device)
     tokenizer = Tokenizer.load(folder)
-    if tokenizer.vocabulary > model.config.vocabulary:
+    if tokenizer.vocabulary_size > model.config.vocabulary:
         raise FileProblem(
-            f"{folder}: the tokenizer has {tokenizer.vocabulary} tokens, the model {model.config.vocabulary}; "
+            f"{folder}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {model.config.vocabulary}; "
             "the files are not of one checkpoint"
         )
     path = folder / "meta.json"
     meta = read_json(path) if path.exists() else {}
     if not isinstance(meta, dict):
-        raise FileProblem(f"{path} holds no record of a run; copy the checkpoint again")
-    return LoadedModel(model=model, tokenizer=tokenizer, meta=meta)
+        raise FileProblem(f"{path} is not the record of a run; copy the checkpoint again")
+    return Checkpoint(model=model, tokenizer=tokenizer, meta=meta)

@@ -1,7 +1,7 @@
-"""The `[training]` section of a recipe, checked once.
+"""The `[training]` section of a recipe, validated when it is built.
 
-In: a recipe's table. Out: a TrainingConfig.
-Beware: what a run may change when it goes on is named in record.py; every other field is part of its fingerprint.
+Input: a recipe's table. Output: a TrainingConfig.
+Note: run_record.py names the fields that may change when a run resumes; all others are part of its fingerprint.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ class TrainingConfig:
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(minutes=3))
     optim: OptimConfig = field(default_factory=OptimConfig)
     row_length: int = 256
-    """Tokens a row; stories are packed whole into rows."""
+    """Tokens per row; complete stories are packed into rows."""
     batch_tokens: int = 8192
-    """Tokens an optimizer step, a multiple of `row_length`; halved where a time budget leaves too few steps."""
+    """Tokens per optimizer step, a multiple of `row_length`; halved if a time budget allows too few steps."""
     micro_batch_tokens: int = 0
-    """The most tokens a rank sends through the model at once; 0: as many as its memory takes."""
+    """Upper limit of tokens per forward pass on one rank; 0: as many as fit in memory."""
     dropout: float = 0.0
-    """Share of features dropped where a layer adds to the stream; for texts that are read many times."""
+    """Share of features dropped where a layer adds to the residual stream; for texts that are read many times."""
     head_rows: int = 512
-    """Rows of logits the loss holds at once."""
+    """Rows of logits that the loss keeps in memory at once."""
     device: str = "auto"
     compile: bool = True
-    """Compile the model where the device profits."""
+    """Compile the model on devices where this is faster."""
     seed: int = 0
     validation_stories: int = 100
-    """Held-out stories that the running bits per byte are measured on."""
+    """Held-out stories for the bits per byte measured during training."""
     evaluations: int = 4
-    """How often in the run, evenly spread; the last at its end."""
+    """Number of evaluations, evenly spread over the run; the last is at its end."""
     checkpoint_seconds: float = 60.0
-    """Keep the run's state this often."""
+    """Seconds between two saves of the run's state."""
     track: tuple[str, ...] = ()
-    """Trackers beside metrics.jsonl: tensorboard, trackio, wandb (extra `track`)."""
+    """Trackers in addition to metrics.jsonl: tensorboard, trackio, wandb (extra `track`)."""
 
     def __post_init__(self) -> None:
         for name in ("row_length", "batch_tokens", "head_rows"):

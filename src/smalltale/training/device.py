@@ -1,8 +1,8 @@
-"""What this machine trains on, and how: device, number type, compilation.
+"""Chooses the device, its number type for matrix products, and whether to compile.
 
-In: a wish ("auto", "cpu", "cuda", "mps"). Out: a Device.
-Beware: bfloat16 is chosen only where the processor multiplies in it; emulated it is slower than float32. NVIDIA's Volta
-and Turing cards (a T4) multiply in float16 alone, which needs a scaled loss (step.py).
+Input: a device name ("auto", "cpu", "cuda", "mps"). Output: a Device.
+Note: bfloat16 is chosen only where the hardware multiplies it; emulated bfloat16 is slower than float32. NVIDIA's Volta and
+Turing cards (for example the T4) multiply only float16, which needs a scaled loss (gradients.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Device:
     dtype: torch.dtype
     """The type of matrix products; weights stay in float32."""
     compiles: bool
-    """Whether torch.compile is at hand and pays here."""
+    """Whether torch.compile works and is faster here."""
     memory_bytes: int
 
     @property
@@ -38,102 +38,102 @@ class Device:
         return torch.device(self.kind)
 
     def synchronize(self) -> None:
-        """Wait for queued work, so that a clock read afterwards is true."""
+        """Wait for queued work, so that a clock read afterwards includes it."""
         if self.kind == "cuda":
             torch.cuda.synchronize()
         elif self.kind == "mps":
             torch.mps.synchronize()
 
 
-def choose_device(wish: str = "auto", number: int = 0) -> Device:
-    """The wished device, or the fastest at hand; of several GPUs the one with this number.
+def choose_device(name: str = "auto", gpu_index: int = 0) -> Device:
+    """The named device, or for "auto" the fastest available; gpu_index selects one of several GPUs.
 
-    Raises SmalltaleError where the wished one is missing.
+    Raises SmalltaleError if the device is missing.
     """
-    if wish not in {"auto", "cpu", "cuda", "mps"}:
-        raise SmalltaleError(f"there is no device {wish!r}; choose auto, cpu, cuda or mps")
-    if wish in {"auto", "cuda"} and torch.cuda.is_available():
-        if number >= torch.cuda.device_count():
+    if name not in {"auto", "cpu", "cuda", "mps"}:
+        raise SmalltaleError(f"unknown device {name!r}; choose auto, cpu, cuda or mps")
+    if name in {"auto", "cuda"} and torch.cuda.is_available():
+        if gpu_index >= torch.cuda.device_count():
             raise SmalltaleError(
-                f"there is no GPU {number}, this machine has {torch.cuda.device_count()}; "
-                "start at most one process a GPU (torchrun --nproc-per-node)"
+                f"there is no GPU {gpu_index}, this machine has {torch.cuda.device_count()}; "
+                "start at most one process per GPU (torchrun --nproc-per-node)"
             )
-        properties = torch.cuda.get_device_properties(number)
+        properties = torch.cuda.get_device_properties(gpu_index)
         return Device(
             kind="cuda",
             name=properties.name,
-            dtype=card_type(properties.major),
-            compiles=properties.major >= 7 and can_compile(),  # Triton knows no older card.
+            dtype=cuda_dtype(properties.major),
+            compiles=properties.major >= 7 and can_compile(),  # Triton supports no older card.
             memory_bytes=properties.total_memory,
         )
-    if wish in {"auto", "mps"} and torch.backends.mps.is_available():
+    if name in {"auto", "mps"} and torch.backends.mps.is_available():
         return Device(
             kind="mps",
-            name=apple_chip(),
-            dtype=torch.bfloat16 if apple_multiplies_bfloat16(apple_chip()) else torch.float32,
+            name=apple_chip_name(),
+            dtype=torch.bfloat16 if apple_has_bfloat16(apple_chip_name()) else torch.float32,
             compiles=False,
             memory_bytes=torch.mps.recommended_max_memory(),
         )
-    if wish in {"cuda", "mps"}:
+    if name in {"cuda", "mps"}:
         raise SmalltaleError(
-            f"this machine has no {wish} device that torch can use; leave --device out or choose cpu"
+            f"this machine has no {name} device that torch can use; leave --device out or choose cpu"
         )
     return Device(
         kind="cpu",
         name=processor_name(),
-        dtype=torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32,
+        dtype=torch.bfloat16 if cpu_has_bfloat16() else torch.float32,
         compiles=can_compile(),
-        memory_bytes=main_memory(),
+        memory_bytes=main_memory_bytes(),
     )
 
 
-def card_type(major: int) -> torch.dtype:
-    """What an NVIDIA card of a compute capability multiplies fastest: bfloat16 from Ampere on, float16 on Volta and Turing."""
+def cuda_dtype(major: int) -> torch.dtype:
+    """The fastest type of an NVIDIA card by major compute capability: bfloat16 from Ampere on, float16 on Volta and Turing."""
     if major >= 8:
         return torch.bfloat16
     return torch.float16 if major == 7 else torch.float32
 
 
-def apple_chip() -> str:
-    """The chip's own name, such as "Apple M3 Max"."""
-    asked = subprocess.run(
+def apple_chip_name() -> str:
+    """The name that the chip reports, such as "Apple M3 Max"."""
+    process = subprocess.run(
         ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
     )
-    return asked.stdout.strip() or f"Apple {platform.machine()}"
+    return process.stdout.strip() or f"Apple {platform.machine()}"
 
 
-def apple_multiplies_bfloat16(chip: str) -> bool:
-    """Whether a chip of this name is an M3 or newer."""
-    found = re.search(r"\bM(\d+)\b", chip)
-    return found is not None and int(found[1]) >= 3
+def apple_has_bfloat16(chip_name: str) -> bool:
+    """Whether the chip is an M3 or newer."""
+    generation = re.search(r"\bM(\d+)\b", chip_name)
+    return generation is not None and int(generation[1]) >= 3
 
 
-def cpu_multiplies_bfloat16() -> bool:
+def cpu_has_bfloat16() -> bool:
     """Whether the processor has AVX512-BF16 or AMX."""
-    flags = Path("/proc/cpuinfo")
-    if not flags.exists():
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
         return False
-    words = set(flags.read_text(encoding="utf-8", errors="replace").split())
+    words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
     return bool({"avx512_bf16", "amx_bf16"} & words)
 
 
 def can_compile() -> bool:
-    """torch.compile builds C++ on a CPU; without a compiler the model runs eagerly."""
+    """Whether torch.compile can run: it builds C++ on a CPU, so it needs Linux and a compiler."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None and platform.system() == "Linux"
 
 
 def processor_name() -> str:
-    """The processor's own name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+    """The processor's model name, else its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
-def main_memory() -> int:
-    """Bytes of main memory, 0 where the system does not tell."""
+def main_memory_bytes() -> int:
+    """Bytes of main memory, 0 on systems that do not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

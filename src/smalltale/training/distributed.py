@@ -1,7 +1,7 @@
-"""The processes that train together: one on its own, or as many as `torchrun` started.
+"""The group of processes that train together: a single process, or all that `torchrun` started.
 
-In: the environment torchrun sets. Out: a Ranks, with the few things that ranks do together.
-Beware: every rank must make the same calls in the same order, else all of them wait.
+Input: torchrun's environment variables. Output: a Distributed, with the collective operations that training needs.
+Note: all ranks must make the same calls in the same order, otherwise they block each other.
 """
 
 from __future__ import annotations
@@ -20,115 +20,116 @@ from torch import Tensor
 from torch import distributed as dist
 
 from smalltale.errors import SmalltaleError
-from smalltale.training.rendezvous import meet
+from smalltale.training.rendezvous import join_process_group
 
-PATIENCE = timedelta(minutes=10)
-"""How long a rank waits for another one; torchrun ends them all at once where one dies."""
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits in a collective operation; torchrun ends all ranks at once when one dies."""
 
-GRAPHS: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
-"""Recordings, perhaps of sums over the ranks: NCCL takes no leave while one of them is left (seen on two H100s)."""
+CUDA_GRAPHS: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+"""Recorded graphs that may contain collectives: destroying an NCCL group hangs while one of them exists (seen on two H100s)."""
 
-# torch 2.13 renamed it.
-gather_into: Callable[[Tensor, Tensor], Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+# torch 2.13 renamed all_gather_into_tensor.
+all_gather_single: Callable[[Tensor, Tensor], Any] = getattr(
+    dist, "all_gather_single", dist.all_gather_into_tensor
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranks:
-    """This process among those that train together; alone by default."""
+class Distributed:
+    """This process's rank in the group; a group of one by default."""
 
     rank: int = 0
-    size: int = 1
-    local: int = 0
-    """The process's number on its own machine: which of the GPUs there is its own."""
-    under_way: list[Any] = field(default_factory=list, repr=False, compare=False)
-    """Sums that were begun and have not arrived."""
+    world_size: int = 1
+    local_rank: int = 0
+    """The rank within this machine, which selects the GPU."""
+    pending: list[Any] = field(default_factory=list, repr=False, compare=False)
+    """Asynchronous reductions that have not been waited for."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this rank writes files and shows progress."""
         return self.rank == 0
 
-    def begin_adding(self, tensor: Tensor) -> None:
-        """Begin to sum a tensor over the ranks, in place; equal to the bit on all of them once `arrived`."""
-        under_way = dist.all_reduce(tensor, async_op=True)
-        self.under_way.append(under_way)
+    def all_reduce_async(self, tensor: Tensor) -> None:
+        """Start to sum a tensor over the ranks, in place; bit-identical on all ranks after `wait_all`."""
+        self.pending.append(dist.all_reduce(tensor, async_op=True))
 
-    def arrived(self) -> None:
-        """Wait for every sum that was begun."""
-        while self.under_way:
-            self.under_way.pop().wait()
+    def wait_all(self) -> None:
+        """Wait for every reduction that was started."""
+        while self.pending:
+            self.pending.pop().wait()
 
-    def least(self, figure: int) -> int:
-        """The smallest of the ranks' figures."""
-        if self.size == 1:
-            return figure
-        held = torch.tensor(figure)
-        dist.all_reduce(held, op=dist.ReduceOp.MIN)
-        return int(held)
+    def all_reduce_min(self, value: int) -> int:
+        """The smallest value of all ranks."""
+        if self.world_size == 1:
+            return value
+        tensor = torch.tensor(value)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+        return int(tensor)
 
-    def sums(self, *figures: float) -> list[float]:
-        """The figures, each summed over the ranks, through the processors."""
-        if self.size == 1:
-            return list(figures)
-        held = torch.tensor(figures, dtype=torch.float64)
-        dist.all_reduce(held)
-        return [float(each) for each in held]
+    def all_reduce_sum(self, *values: float) -> list[float]:
+        """Each value summed over the ranks, on the CPU."""
+        if self.world_size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return list(tensor.tolist())
 
-    def shared_out(self, work: Callable[[Tensor], Tensor], stack: Tensor) -> Tensor:
-        """work(stack) for a stack (n, …), each rank working on its share of the n."""
-        if self.size == 1:
-            return work(stack)
-        share = -(-len(stack) // self.size)
-        mine = stack[self.rank * share : (self.rank + 1) * share]
-        missing = share - len(mine)
-        if missing:
-            mine = torch.cat([mine, stack.new_ones(missing, *stack.shape[1:])])
-        done = work(mine).contiguous()
-        whole = done.new_empty(self.size * share, *done.shape[1:])
-        gather_into(whole, done)
-        return whole[: len(stack)]
+    def shard_map(self, function: Callable[[Tensor], Tensor], stack: Tensor) -> Tensor:
+        """function(stack) for a stack (n, …), computed in shards along the first axis, one per rank."""
+        if self.world_size == 1:
+            return function(stack)
+        size = -(-len(stack) // self.world_size)
+        shard = stack[self.rank * size : (self.rank + 1) * size]
+        padding = size - len(shard)
+        if padding:
+            shard = torch.cat([shard, stack.new_ones(padding, *stack.shape[1:])])
+        output = function(shard).contiguous()
+        gathered = output.new_empty(self.world_size * size, *output.shape[1:])
+        all_gather_single(gathered, output)
+        return gathered[: len(stack)]
 
-    def agree(self, told: dict[str, Any]) -> None:
-        """Raise SmalltaleError on every rank where one tells something else than rank 0, or tells an `error`."""
-        if self.size == 1:
-            if told.get("error"):
-                raise SmalltaleError(told["error"])
+    def check_consistent(self, facts: dict[str, Any]) -> None:
+        """Raise SmalltaleError on every rank if a rank's facts differ from those of rank 0 or contain an `error`."""
+        if self.world_size == 1:
+            if facts.get("error"):
+                raise SmalltaleError(facts["error"])
             return
-        all_told: list[dict[str, Any]] = [{} for _ in range(self.size)]
-        dist.all_gather_object(all_told, told)
-        for rank, each in enumerate(all_told):
-            if each.get("error"):
-                raise SmalltaleError(f"rank {rank}: {each['error']}")
-        for rank, each in enumerate(all_told):
-            differs = [key for key in all_told[0] if each.get(key) != all_told[0][key]]
-            if differs:
+        facts_by_rank: list[dict[str, Any]] = [{} for _ in range(self.world_size)]
+        dist.all_gather_object(facts_by_rank, facts)
+        for rank, rank_facts in enumerate(facts_by_rank):
+            if rank_facts.get("error"):
+                raise SmalltaleError(f"rank {rank}: {rank_facts['error']}")
+        for rank, rank_facts in enumerate(facts_by_rank):
+            differing = [key for key, fact in facts_by_rank[0].items() if rank_facts.get(key) != fact]
+            if differing:
                 raise SmalltaleError(
-                    f"rank {rank} has another {' and '.join(differs)} than rank 0; give every rank the same"
+                    f"rank {rank} differs from rank 0 in {' and '.join(differing)}; start every rank with the same"
                 )
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """The ranks of this run, from torchrun's environment; left again at the end. Raises SmalltaleError."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield Ranks()
+def init_distributed() -> Iterator[Distributed]:
+    """Join the process group that torchrun's environment describes, and leave it at the end. Raises SmalltaleError."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield Distributed()
         return
-    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    on_gpus = torch.cuda.is_available()
-    if on_gpus and local < torch.cuda.device_count():
-        torch.cuda.set_device(local)
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    has_gpus = torch.cuda.is_available()
+    if has_gpus and local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(local_rank)
     try:
-        meet("cpu:gloo,cuda:nccl" if on_gpus else "gloo", PATIENCE)
+        join_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", COLLECTIVE_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise SmalltaleError(
-            f"rank {rank} could not meet the other {size - 1} ranks ({error}); "
-            "start them all with one torchrun command a machine, with the same --rdzv-endpoint"
+            f"rank {rank} could not connect to the other {world_size - 1} ranks ({error}); "
+            "start one torchrun command per machine, all with the same --rdzv-endpoint"
         ) from error
     if rank:
         logging.getLogger("smalltale").setLevel(logging.WARNING)
-    yield Ranks(rank=rank, size=size, local=local)
-    # Not after an error: taking leave waits for ranks that may be gone.
-    for graph in list(GRAPHS):
+    yield Distributed(rank=rank, world_size=world_size, local_rank=local_rank)
+    # Skipped after an error: destroying the group waits for ranks that may have died.
+    for graph in list(CUDA_GRAPHS):
         graph.reset()
     dist.destroy_process_group()

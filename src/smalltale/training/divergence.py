@@ -1,7 +1,7 @@
-"""Whether a run is still learning: losses that are not finite, and losses that jump.
+"""Detects a run that has stopped learning: a loss that is not finite, or a loss that jumps.
 
-In: the loss of each step. Out: what is wrong, in words, or nothing.
-Beware: a small batch's loss is noisy; only a rise that several steps share, well above the noise seen before, counts.
+Input: the loss of each step. Output: a description of the problem, or None.
+Note: the loss of a small batch is noisy, so only a rise shared by several steps and well above the earlier noise counts.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ import math
 from collections import deque
 from statistics import median
 
-SEEN = 100
-"""Steps that tell what is usual."""
-FRESH = 5
-"""Steps in a row that must all be above it."""
-LEAST_RISE = 0.75
-"""Nats per token above the usual loss that count as a spike, if they are also 8 times the usual spread."""
+HISTORY_STEPS = 100
+"""Steps that define the usual loss and its spread."""
+SPIKE_STEPS = 5
+"""Consecutive steps that must all exceed the usual loss."""
+MIN_RISE = 0.75
+"""A spike rises at least this many nats per token above the usual loss, and at least 8 times the usual spread."""
 
 
-class LossWatch:
-    """Looks at the losses of a run as they come."""
+class DivergenceGuard:
+    """Compares each loss of a run with the losses before it."""
 
     def __init__(self) -> None:
-        self.usual: deque[float] = deque(maxlen=SEEN)
-        self.fresh: deque[float] = deque(maxlen=FRESH)
+        self.history: deque[float] = deque(maxlen=HISTORY_STEPS)
+        self.recent: deque[float] = deque(maxlen=SPIKE_STEPS)
 
-    def trouble(self, loss: float) -> str | None:
-        """What is wrong with the run after this loss, if anything."""
+    def check(self, loss: float) -> str | None:
+        """Record a loss. Returns the problem it shows, or None."""
         if not math.isfinite(loss):
             return f"the loss is {loss}"
-        if len(self.fresh) == FRESH:
-            self.usual.append(self.fresh[0])
-        self.fresh.append(loss)
-        if len(self.usual) < SEEN // 2:
+        if len(self.recent) == SPIKE_STEPS:
+            self.history.append(self.recent[0])
+        self.recent.append(loss)
+        if len(self.history) < HISTORY_STEPS // 2:
             return None
-        level = median(self.usual)
-        spread = median(abs(each - level) for each in self.usual)
-        if min(self.fresh) > level + max(LEAST_RISE, 8 * spread):
-            return f"the loss jumped from {level:.2f} to {min(self.fresh):.2f}"
+        level = median(self.history)
+        spread = median(abs(past_loss - level) for past_loss in self.history)
+        if min(self.recent) > level + max(MIN_RISE, 8 * spread):
+            return f"the loss jumped from {level:.2f} to {min(self.recent):.2f}"
         return None
 
     @property
-    def calm(self) -> bool:
-        """Whether the last loss is no higher than a spike's beginning."""
-        return not self.usual or self.fresh[-1] <= median(self.usual) + LEAST_RISE
+    def is_stable(self) -> bool:
+        """Whether the last loss is below the level at which a spike begins."""
+        return not self.history or self.recent[-1] <= median(self.history) + MIN_RISE

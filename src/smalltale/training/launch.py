@@ -1,7 +1,7 @@
-"""Train a model: check that the parts fit, join the other ranks, run the loop.
+"""Trains a model: checks that the inputs match, joins the other ranks, runs the trainer.
 
-In: a token folder, its tokenizer, a model shape, a TrainingConfig. Out: a checkpoint folder.
-Beware: what one rank finds wrong is raised on all of them, so that none waits for the others.
+Input: a token folder, its tokenizer, a model shape, a TrainingConfig. Output: a checkpoint folder.
+Note: an error found on one rank is raised on all ranks, so that none waits for the others.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from smalltale.errors import FileProblem, RecipeError, SmalltaleError
-from smalltale.files import explained, read_json, refuse_foreign_folder
+from smalltale.errors import FileProblem, RecipeError, SmalltaleError, first_line
+from smalltale.files import read_json, refuse_foreign_folder, translate_os_errors
 from smalltale.model.transformer import ModelConfig
-from smalltale.tokens.shards import TokenFolder, read_tokens
+from smalltale.tokens.token_folder import TokenFolder, read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
-from smalltale.training.batch_size import refuse_uneven
+from smalltale.training.batch_size import check_batch_divides
 from smalltale.training.config import TrainingConfig
 from smalltale.training.device import Device, choose_device
-from smalltale.training.distributed import Ranks, joined
-from smalltale.training.metrics_file import NAME as METRICS
+from smalltale.training.distributed import Distributed, init_distributed
+from smalltale.training.metrics_file import METRICS_NAME
 from smalltale.training.run_record import fingerprint
-from smalltale.training.trackers import refuse_unknown
-from smalltale.training.trainer import About, Trainer, TrainingSummary, Watcher
+from smalltale.training.trackers import check_trackers
+from smalltale.training.trainer import EvaluationCallback, RunInputs, Trainer, TrainingSummary
 
 log = logging.getLogger(__name__)
 
-CARD = re.compile(r"(CUDA|HIP|Triton) error|CUBLAS_STATUS|MPS backend", re.IGNORECASE)
-"""What torch says where a card is gone, has crashed or hangs."""
-OTHER_RANK = re.compile(r"Connection (closed|reset) by peer|gloo/transport", re.IGNORECASE)
-"""What Gloo says where another rank is gone."""
+DEVICE_ERROR = re.compile(r"(CUDA|HIP|Triton) error|CUBLAS_STATUS|MPS backend", re.IGNORECASE)
+"""Torch's messages when a GPU has disappeared, crashed or hangs."""
+PEER_ERROR = re.compile(r"Connection (closed|reset) by peer|gloo/transport", re.IGNORECASE)
+"""Gloo's messages when another rank has died."""
 
 
 def train(
@@ -49,81 +49,78 @@ def train(
     *,
     recipe: dict[str, Any] | None = None,
     record: dict[str, Any] | None = None,
-    watch: Watcher | None = None,
+    on_evaluation: EvaluationCallback | None = None,
 ) -> TrainingSummary:
-    """Train a model from scratch, or go on where an earlier run into `out` stopped; with torchrun, on all its ranks.
+    """Train a model from scratch, or resume an earlier run in `out`; under torchrun, on all its ranks.
 
-    `record` (weight class, counted parameters) goes into config.json. Raises SmalltaleError where the parts do not
-    fit, or where the run stops learning for a second time.
+    `record` (weight class, counted parameters) goes into config.json. Raises SmalltaleError when the inputs do not
+    match, or when the run diverges for the second time.
     """
-    with joined() as ranks, ExitStack() as held:
-        told: dict[str, Any] = {}
+    with init_distributed() as distributed, ExitStack() as stack:
+        facts: dict[str, Any] = {}
         try:
             data = read_tokens(tokens)
-            check_fit(shape, data, tokenizer, config)
-            told["recipe, tokens or options"] = mark = fingerprint(asdict(config), shape, data)
-            refuse_uneven(config, ranks)
-            refuse_other_folder(out)
-            refuse_unknown(config.track)
-            with explained(out):
+            check_inputs_match(shape, data, tokenizer, config)
+            facts["recipe, tokens or options"] = run_fingerprint = fingerprint(asdict(config), shape, data)
+            check_batch_divides(config, distributed)
+            check_run_folder(out)
+            check_trackers(config.track)
+            with translate_os_errors(out):
                 out.mkdir(parents=True, exist_ok=True)
-            if ranks.leads:
-                held.enter_context(claimed(out))
-            device = choose_device(config.device, ranks.local)
-            told["kind of device or number type"] = f"{device.kind} {device.dtype}"
+            if distributed.is_main:
+                stack.enter_context(lock_run_folder(out))
+            device = choose_device(config.device, distributed.local_rank)
+            facts["kind of device or number type"] = f"{device.kind} {device.dtype}"
         except SmalltaleError as error:
-            told["error"] = str(error)
-        ranks.agree(told)
-        about = About(recipe=recipe, record=record or {}, tokens=data.meta, fingerprint=mark)
-        held.enter_context(lost_devices(device, ranks, out))
-        run = Trainer(config, shape, data, tokenizer, out, device, ranks, about)
-        validation = list(validation_stories(data, tokenizer, config.validation_stories))
+            facts["error"] = str(error)
+        distributed.check_consistent(facts)
+        inputs = RunInputs(recipe=recipe, record=record or {}, tokens=data.meta, fingerprint=run_fingerprint)
+        stack.enter_context(explain_lost_device(device, distributed, out))
+        trainer = Trainer(config, shape, data, tokenizer, out, device, distributed, inputs)
+        stories = list(read_validation_stories(data, tokenizer, config.validation_stories))
         try:
-            return run.fit(validation[ranks.rank :: ranks.size], watch)
+            return trainer.fit(stories[distributed.rank :: distributed.world_size], on_evaluation)
         finally:
-            run.close()
+            trainer.close()
 
 
 @contextmanager
-def lost_devices(device: Device, ranks: Ranks, out: Path) -> Iterator[None]:
-    """Say in words what a card or a rank that is gone leaves behind: the last good state, to go on from."""
-    kept = f"the last good state is kept in {out}, and the same command goes on from there"
+def explain_lost_device(device: Device, distributed: Distributed, out: Path) -> Iterator[None]:
+    """Turn torch's error about a lost device or rank into a SmalltaleError that says how to resume."""
+    how_to_resume = f"the last good state is kept in {out}, and the same command resumes from it"
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise SmalltaleError(
-            f"{device.name} has run out of memory ({first_line(error)}); {kept}: set training.micro_batch_tokens lower"
+            f"{device.name} has run out of memory ({first_line(error)}); {how_to_resume}: "
+            "set training.micro_batch_tokens lower"
         ) from error
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or OTHER_RANK.search(str(error)):
+        if isinstance(error, dist.DistError) or PEER_ERROR.search(str(error)):
             raise SmalltaleError(
-                f"rank {ranks.rank} lost another rank ({first_line(error)}); {kept}: "
-                "torchrun --max-restarts=3 does it by itself"
+                f"rank {distributed.rank} lost another rank ({first_line(error)}); {how_to_resume}: "
+                "torchrun --max-restarts=3 does this automatically"
             ) from error
-        if not CARD.search(str(error)):
+        if not DEVICE_ERROR.search(str(error)):
             raise
         raise SmalltaleError(
-            f"{device.name} stopped answering ({first_line(error)}); {kept} once it is back"
+            f"{device.name} stopped responding ({first_line(error)}); {how_to_resume} once it is available again"
         ) from error
 
 
-def first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def refuse_other_folder(out: Path) -> None:
-    """Raise FileProblem where `out` holds something that is no run, so that nothing is written into it."""
-    if not (out / METRICS).is_file():
+def check_run_folder(out: Path) -> None:
+    """Raise FileProblem if `out` has files that are not from a run, before anything is written to it."""
+    if not (out / METRICS_NAME).is_file():
         refuse_foreign_folder(out)
     meta = out / "meta.json"
     kind = read_json(meta).get("kind") if meta.is_file() else "checkpoint"
     if kind != "checkpoint":
-        raise FileProblem(f"{out} holds {kind!r}, not a run; choose another --out")
+        raise FileProblem(f"{out} is the folder of a {kind}, not of a run; choose another --out")
 
 
 @contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """Hold a run's folder, so that no second process trains into it; the system lets go of it however this one ends."""
+def lock_run_folder(out: Path) -> Iterator[None]:
+    """Lock a run's folder against a second process that trains into it; the system releases the lock if this one dies."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -138,32 +135,34 @@ def claimed(out: Path) -> Iterator[None]:
                 f"another process is training into {out}; wait for it, or choose another --out"
             ) from error
         except OSError as error:
-            log.debug("%s cannot be locked here: %s", out, error)
+            log.debug("%s cannot be locked: %s", out, error)
         yield
     finally:
         os.close(folder)
 
 
-def check_fit(shape: ModelConfig, data: TokenFolder, tokenizer: Tokenizer, config: TrainingConfig) -> None:
-    """Refuse parts that do not belong together."""
+def check_inputs_match(
+    shape: ModelConfig, data: TokenFolder, tokenizer: Tokenizer, config: TrainingConfig
+) -> None:
+    """Raise SmalltaleError if tokens, tokenizer, model shape and row length do not match."""
     if data.meta["tokenizer_hash"] != tokenizer.hash:
         raise SmalltaleError(
-            f"the tokens were encoded with tokenizer {data.meta['tokenizer_hash'][:12]}, the one given is "
+            f"the tokens were encoded with tokenizer {data.meta['tokenizer_hash'][:12]}, but this tokenizer is "
             f"{tokenizer.hash[:12]}; encode the corpus again with `smalltale tokens encode`"
         )
-    if tokenizer.vocabulary > shape.vocabulary:
+    if tokenizer.vocabulary_size > shape.vocabulary:
         raise RecipeError(
-            f"model.vocabulary = {shape.vocabulary} is smaller than the tokenizer's {tokenizer.vocabulary}; "
-            f"set model.vocabulary={tokenizer.vocabulary}"
+            f"model.vocabulary = {shape.vocabulary} is smaller than the tokenizer's {tokenizer.vocabulary_size}; "
+            f"set model.vocabulary={tokenizer.vocabulary_size}"
         )
     if config.row_length > shape.context:
         raise RecipeError(
             f"training.row_length = {config.row_length} is longer than model.context = {shape.context}; "
-            "lower the one or raise the other"
+            "lower the first or raise the second"
         )
 
 
-def validation_stories(data: TokenFolder, tokenizer: Tokenizer, count: int) -> Iterator[str]:
-    """The first held-out stories of a token folder, as text."""
+def read_validation_stories(data: TokenFolder, tokenizer: Tokenizer, count: int) -> Iterator[str]:
+    """The first `count` held-out stories of a token folder, as text."""
     for start, end in list(zip(data.val_offsets[:-1], data.val_offsets[1:], strict=True))[:count]:
-        yield tokenizer.decode([int(each) for each in data.val[int(start) : int(end) - 1]])
+        yield tokenizer.decode([int(token) for token in data.val[int(start) : int(end) - 1]])

@@ -1,7 +1,8 @@
-"""metrics.jsonl: a line a step, written as it happens.
+"""metrics.jsonl: append-only metrics of a run, one line per step.
 
-In: rows with a `step`. Out: a file that a killed run leaves whole up to its last step, and that a resumed one goes on in.
-Beware: a step may have several lines (its loss, later its bits per byte); readers see them as one row.
+Input: rows with a `step`. Output: a file that stays readable up to the last step after a kill, and that a resumed run
+continues.
+Note: a step may have several lines (its loss, later its bits per byte); readers merge them into one row.
 """
 
 from __future__ import annotations
@@ -13,48 +14,48 @@ from pathlib import Path
 from typing import Any, Self
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained, new_file
+from smalltale.files import atomic_file, translate_os_errors
 
-NAME = "metrics.jsonl"
+METRICS_NAME = "metrics.jsonl"
 
 
 class MetricsFile:
-    """Appends rows to a run's metrics.jsonl, one write a row, so that a kill leaves whole lines."""
+    """Appends rows to a run's metrics.jsonl, one write per row, so that a kill leaves complete lines."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`, made where it is missing. A last line cut short by a crash is removed. Raises FileProblem."""
+        """Open or create `path`. A last line cut short by a crash is removed. Raises FileProblem."""
         self.path = path
-        cut_torn_line(path)
-        with explained(path):
+        remove_torn_line(path)
+        with translate_os_errors(path):
             self.file = path.open("ab", buffering=0)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row, which has a `step`. Raises FileProblem where the disk does not take it whole."""
+        """Write one row, which has a `step`. Raises FileProblem, with nothing written, when the disk is full."""
         line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
-        with explained(self.path):
+        with translate_os_errors(self.path):
             before = self.file.tell()
             written = self.file.write(line)
             if written != len(line):
                 self.file.truncate(before)
                 raise FileProblem(
-                    f"{self.path}: no space left on the disk; free some space or choose another place"
+                    f"{self.path}: no space left on the disk; free some space or choose another folder"
                 )
 
     def truncate_after(self, step: int) -> None:
-        """Drop the rows after `step`: what a resumed run does again. Raises FileProblem."""
+        """Drop the rows after `step`, which a resumed run computes again. Raises FileProblem."""
         lines = self.path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if step_of(line) <= step]
-        if len(kept) == len(lines):
+        remaining = [line for line in lines if parse_step(line) <= step]
+        if len(remaining) == len(lines):
             return
         self.file.close()
-        with new_file(self.path) as temporary:
-            temporary.write_bytes(b"".join(kept))
-        with explained(self.path):
+        with atomic_file(self.path) as temporary:
+            temporary.write_bytes(b"".join(remaining))
+        with translate_os_errors(self.path):
             self.file = self.path.open("ab", buffering=0)
 
     def sync(self) -> None:
-        """Ask the disk to hold what was written, against a loss of power; a checkpoint is the time for it."""
-        with explained(self.path):
+        """Flush the file to disk against a power loss; called with each checkpoint."""
+        with translate_os_errors(self.path):
             os.fsync(self.file.fileno())
 
     def close(self) -> None:
@@ -67,19 +68,19 @@ class MetricsFile:
         self.close()
 
 
-def cut_torn_line(path: Path) -> None:
-    """Remove what stands after the last line break."""
+def remove_torn_line(path: Path) -> None:
+    """Remove everything after the last line break."""
     if not path.exists():
         return
-    with explained(path), path.open("r+b") as opened:
-        raw = opened.read()
-        whole = raw.rfind(b"\n") + 1
-        if whole < len(raw):
-            opened.truncate(whole)
+    with translate_os_errors(path), path.open("r+b") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            file.truncate(end)
 
 
-def step_of(line: bytes) -> float:
-    """The step of a line; a line that tells none belongs to no step that is kept."""
+def parse_step(line: bytes) -> float:
+    """The step of a line; infinity if the line has none."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -88,38 +89,38 @@ def step_of(line: bytes) -> float:
     return step if isinstance(step, (int, float)) else float("inf")
 
 
-def rows_of(path: Path) -> tuple[list[dict[str, Any]], str]:
-    """The rows of a metrics.jsonl that can be read, one a step in order, and what is wrong with it, or "".
+def read_rows(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The readable rows of a metrics.jsonl, one per step in order, and a description of its unreadable lines, or "".
 
-    A torn last line is what a kill leaves and nothing wrong. Raises FileProblem where the file cannot be opened.
+    A torn last line is normal after a kill and not reported. Raises FileProblem when the file cannot be opened.
     """
-    with explained(path):
-        raw = path.read_bytes()
-    lines = raw.split(b"\n")
-    if raw and not raw.endswith(b"\n"):
+    with translate_os_errors(path):
+        content = path.read_bytes()
+    lines = content.split(b"\n")
+    if content and not content.endswith(b"\n"):
         lines.pop()
-    rows: dict[float, dict[str, Any]] = {}
-    broken: list[int] = []
+    row_by_step: dict[float, dict[str, Any]] = {}
+    broken_lines: list[int] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        step = step_of(line)
+        step = parse_step(line)
         if step == float("inf"):
-            broken.append(number)
+            broken_lines.append(number)
         else:
-            rows.setdefault(step, {}).update(json.loads(line))
-    ordered = [rows[step] for step in sorted(rows)]
-    if not broken:
-        return ordered, ""
-    return ordered, f"{len(broken)} unreadable lines, the first is line {broken[0]}"
+            row_by_step.setdefault(step, {}).update(json.loads(line))
+    rows = [row_by_step[step] for step in sorted(row_by_step)]
+    if not broken_lines:
+        return rows, ""
+    return rows, f"{len(broken_lines)} unreadable lines, the first is line {broken_lines[0]}"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics, one row a step. Raises FileProblem where there is none or a line is broken."""
-    path = folder / NAME
-    rows, wrong = rows_of(path)
-    if wrong:
-        raise FileProblem(f"{path} has {wrong}; remove the broken lines")
+    """A run's metrics, one row per step. Raises FileProblem if the file is missing, empty or has a broken line."""
+    path = folder / METRICS_NAME
+    rows, problem = read_rows(path)
+    if problem:
+        raise FileProblem(f"{path} has {problem}; remove the broken lines")
     if not rows:
-        raise FileProblem(f"{path} is empty; the run has made no step yet")
+        raise FileProblem(f"{path} is empty; the run has not finished a step yet")
     return rows

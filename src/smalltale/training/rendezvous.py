@@ -1,9 +1,9 @@
-"""How ranks find each other, also after one of them died and all were started again.
+"""Rendezvous of the ranks that torchrun starts, also after one of them died and all were started again.
 
-In: the environment torchrun sets. Out: torch's process group.
-Beware: torchrun (2.13) starts a run's ranks again on the store they had before, which still tells where the dead ones
-listened; who reads that too early is refused. So the ranks first agree in the store on who is alive and what
-they send through, and then meet under a name that no earlier start has used.
+Input: torchrun's environment variables. Output: torch's process group.
+Note: torchrun (2.13) restarts the ranks of a run on the same store, which still has the addresses of the dead ranks; a
+rank that reads them too early is refused a connection. So the ranks first agree through the store on which processes
+are alive and which backend they use, and then connect under a key prefix that no earlier start has used.
 """
 
 from __future__ import annotations
@@ -19,71 +19,80 @@ from torch.distributed.rendezvous import rendezvous
 
 from smalltale.errors import SmalltaleError
 
-MEETING = timedelta(minutes=2)
+RENDEZVOUS_TIMEOUT = timedelta(minutes=2)
 """How long ranks wait for each other at the start."""
-LOOK_AGAIN = timedelta(seconds=0.5)
+POLL_INTERVAL = timedelta(seconds=0.5)
 
 
-def meet(backend: str, patience: timedelta) -> None:
+def join_process_group(backend: str, collective_timeout: timedelta) -> None:
     """Start torch's process group of all ranks.
 
-    Raises RuntimeError (dist.DistError) or ValueError where one is missing, SmalltaleError where backends differ.
-    patience: how long a rank waits for another one later on.
+    Raises RuntimeError (dist.DistError) or ValueError when a rank is missing, SmalltaleError when backends differ.
+    collective_timeout: how long a rank waits in a later collective operation.
     """
-    store, rank, size = next(rendezvous("env://", timeout=MEETING))
-    name = lead(store, size, backend) if rank == 0 else follow(store, rank, backend)
-    fresh = PrefixStore(name, store)
-    dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=patience)
+    store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
+    if rank == 0:
+        prefix = host_rendezvous(store, world_size, backend)
+    else:
+        prefix = join_rendezvous(store, rank, backend)
+    dist.init_process_group(
+        backend,
+        store=PrefixStore(prefix, store),
+        rank=rank,
+        world_size=world_size,
+        timeout=collective_timeout,
+    )
 
 
-def lead(store: Store, size: int, backend: str) -> str:
-    """Name this start, and say who takes part until all have answered. Returns the name."""
-    name, until = uuid.uuid4().hex, time.monotonic() + MEETING.total_seconds()
-    others = range(1, size)
-    answers = [f"{name}/answer/{rank}" for rank in others]
+def host_rendezvous(store: Store, world_size: int, backend: str) -> str:
+    """Rank 0: publish the list of processes until all of them have confirmed it. Returns the key prefix of this start."""
+    prefix, deadline = uuid.uuid4().hex, time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
+    ranks = range(1, world_size)
+    confirmations = [f"{prefix}/backend/{rank}" for rank in ranks]
     while True:
-        came = {rank: store.get(f"came/{rank}").decode() for rank in others}
-        store.set("roll", json.dumps({"name": name, "came": came}))
+        processes = {rank: store.get(f"process/{rank}").decode() for rank in ranks}
+        store.set("members", json.dumps({"prefix": prefix, "processes": processes}))
         try:
-            store.wait(answers, LOOK_AGAIN)
+            store.wait(confirmations, POLL_INTERVAL)
             break
         except dist.DistStoreError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise
-    found = [backend, *(store.get(each).decode() for each in answers)]
-    wrong = difference(found)
-    store.set(f"{name}/wrong", wrong)
-    if wrong:
-        raise SmalltaleError(wrong)
-    return name
+    problem = find_backend_mismatch([backend, *(store.get(key).decode() for key in confirmations)])
+    store.set(f"{prefix}/problem", problem)
+    if problem:
+        raise SmalltaleError(problem)
+    return prefix
 
 
-def follow(store: Store, rank: int, backend: str) -> str:
-    """Come, and answer the first roll that has this very process on it. Returns the start's name."""
-    mine, until = uuid.uuid4().hex, time.monotonic() + MEETING.total_seconds()
-    store.set(f"came/{rank}", mine)
+def join_rendezvous(store: Store, rank: int, backend: str) -> str:
+    """Other ranks: register, and confirm the first list that contains this process. Returns the key prefix of this start."""
+    process, deadline = uuid.uuid4().hex, time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
+    store.set(f"process/{rank}", process)
     while True:
-        roll = json.loads(store.get("roll"))
-        if roll["came"].get(str(rank)) == mine:
+        members = json.loads(store.get("members"))
+        if members["processes"].get(str(rank)) == process:
             break
-        if time.monotonic() > until:
-            raise dist.DistStoreError(f"rank 0 did not come within {MEETING.total_seconds():.0f} s")
-        time.sleep(LOOK_AGAIN.total_seconds() / 5)
-    name: str = roll["name"]
-    store.set(f"{name}/answer/{rank}", backend)
-    wrong = store.get(f"{name}/wrong").decode()
-    if wrong:
-        raise SmalltaleError(wrong)
-    return name
+        if time.monotonic() > deadline:
+            raise dist.DistStoreError(
+                f"rank 0 did not register within {RENDEZVOUS_TIMEOUT.total_seconds():.0f} s"
+            )
+        time.sleep(POLL_INTERVAL.total_seconds() / 5)
+    prefix: str = members["prefix"]
+    store.set(f"{prefix}/backend/{rank}", backend)
+    problem = store.get(f"{prefix}/problem").decode()
+    if problem:
+        raise SmalltaleError(problem)
+    return prefix
 
 
-def difference(backends: list[str]) -> str:
-    """What is wrong with the ranks' backends, or ""."""
-    for rank, each in enumerate(backends):
-        if each != backends[0]:
-            without = rank if "nccl" in backends[0] else 0
+def find_backend_mismatch(backends: list[str]) -> str:
+    """The error message for ranks with different backends, or ""."""
+    for rank, backend in enumerate(backends):
+        if backend != backends[0]:
+            without_gpu = rank if "nccl" in backends[0] else 0
             return (
-                f"rank {without} sees no GPU and rank {rank - without} does; start ranks only where there are GPUs, "
-                "or hide them from all with CUDA_VISIBLE_DEVICES="
+                f"rank {without_gpu} sees no GPU and rank {rank - without_gpu} does; start ranks only on GPUs, "
+                "or hide the GPUs from all ranks with CUDA_VISIBLE_DEVICES="
             )
     return ""

@@ -1,7 +1,7 @@
-"""What a run tells of itself while it goes: metrics.jsonl, trackers, the display.
+"""Logs the metrics of a run to metrics.jsonl, to trackers and to the progress display.
 
-In: the figures of each step. Out: a line a step, and a bar that moves.
-Beware: only the leading rank keeps one; the others' journal is silent.
+Input: the metrics of each step. Output: one line per step, and a progress bar.
+Note: only rank 0 logs; the loggers of other ranks are silent.
 """
 
 from __future__ import annotations
@@ -12,64 +12,64 @@ from pathlib import Path
 from typing import Any
 
 from smalltale.training.device import Device
-from smalltale.training.metrics_file import NAME, MetricsFile, rows_of
-from smalltale.training.throughput import Yardstick, step_figures, told
+from smalltale.training.metrics_file import METRICS_NAME, MetricsFile, read_rows
+from smalltale.training.throughput import MfuBaseline, format_metrics, step_metrics
 from smalltale.training.trackers import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
 
 
-class Journal:
-    """The figures of one run."""
+class RunLogger:
+    """Logger of one run."""
 
     def __init__(
         self,
         out: Path,
         device: Device,
-        stick: Yardstick,
+        baseline: MfuBaseline,
         track: Sequence[str],
         config: Mapping[str, Any],
         *,
         silent: bool,
     ) -> None:
-        self.device, self.stick, self.silent = device, stick, silent
+        self.device, self.baseline, self.silent = device, baseline, silent
         self.file: MetricsFile | None = None
         self.trackers: list[Tracker] = []
-        self.path = out / NAME
-        self.last: dict[str, Any] = {}
-        self.measured: dict[str, float] = {}
-        """What the last evaluation found, shown until the next one."""
+        self.path = out / METRICS_NAME
+        self.last_row: dict[str, Any] = {}
+        self.last_evaluation: dict[str, float] = {}
+        """Metrics of the last evaluation, displayed until the next."""
         if not silent:
             self.file = MetricsFile(self.path)
             self.trackers = open_trackers(track, out, config)
 
-    def step(self, row: dict[str, Any], *, tokens: int, seconds: float, progress: float) -> None:
-        """Keep a step's figures. row: step, tokens, seconds of the whole run, loss; tokens, seconds: of this step."""
-        self.last = {**row, **step_figures(self.stick, self.device, tokens=tokens, seconds=seconds)}
-        self.keep(self.last)
+    def log_step(self, row: dict[str, Any], *, tokens: int, seconds: float, progress: float) -> None:
+        """Log one step. row: step, tokens, seconds of the run, loss; tokens, seconds: of this step."""
+        self.last_row = {**row, **step_metrics(self.baseline, self.device, tokens=tokens, seconds=seconds)}
+        self.write(self.last_row)
         if not self.silent:
-            words = told(row["step"], {**self.measured, **self.last})
-            log.info("training", extra={"done": progress, "total": 1.0, "figures": words})
+            figures = format_metrics(row["step"], {**self.last_evaluation, **self.last_row})
+            log.info("training", extra={"done": progress, "total": 1.0, "figures": figures})
 
-    def bits(self, step: int, bits_per_byte: float) -> None:
-        """Keep what an evaluation after a step found."""
-        self.last["bits_per_byte"] = self.measured["bits_per_byte"] = bits_per_byte
-        self.keep({"step": step, "bits_per_byte": bits_per_byte})
+    def log_bits_per_byte(self, step: int, bits_per_byte: float) -> None:
+        """Log the evaluation after a step."""
+        self.last_row["bits_per_byte"] = self.last_evaluation["bits_per_byte"] = bits_per_byte
+        self.write({"step": step, "bits_per_byte": bits_per_byte})
         if not self.silent:
             log.info("step %d: %.4f bits per byte on held-out stories", step, bits_per_byte)
 
-    def keep(self, row: dict[str, Any]) -> None:
+    def write(self, row: dict[str, Any]) -> None:
         if self.file is not None:
             self.file.append(row)
-        for each in self.trackers:
-            each.log(row["step"], {key: value for key, value in row.items() if key != "step"})
+        for tracker in self.trackers:
+            tracker.log(row["step"], {key: value for key, value in row.items() if key != "step"})
 
-    def back_to(self, step: int) -> None:
-        """Drop what came after a step; it is done again."""
+    def rewind(self, step: int) -> None:
+        """Drop the rows after a step, which will be trained again."""
         if self.file is not None:
             self.file.truncate_after(step)
-            rows, _ = rows_of(self.path)
-            self.last = rows[-1] if rows else {}
+            rows, _ = read_rows(self.path)
+            self.last_row = rows[-1] if rows else {}
 
     def sync(self) -> None:
         if self.file is not None:
@@ -78,5 +78,5 @@ class Journal:
     def close(self) -> None:
         if self.file is not None:
             self.file.close()
-        for each in self.trackers:
-            each.close()
+        for tracker in self.trackers:
+            tracker.close()

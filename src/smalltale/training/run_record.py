@@ -1,8 +1,8 @@
-"""The record of a run: what it was made of, what shows that it was trained from scratch, and its metrics.
+"""The record of a run: its inputs, its hardware, and the evidence that it was trained from scratch.
 
-In: a run's config, data and state. Out: the checkpoint's meta.json and metrics.jsonl.
-Beware: the fingerprint holds all that must be the same for a run to go on; where it runs is not part of it. The record
-leaves this machine with the model: files have their names and hashes in it, never their folders.
+Input: a run's config, data and state. Output: the checkpoint's meta.json.
+Note: the fingerprint covers everything that must not change when a run resumes, but not where it runs. The record is
+published with the model, so it names files by name and hash, never by folder.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from typing import Any
 
 import torch
 
-from smalltale.files import provenance
+from smalltale.files import provenance_record
 from smalltale.model.transformer import ModelConfig, Transformer
-from smalltale.tokens.shards import TokenFolder
+from smalltale.tokens.token_folder import TokenFolder
 from smalltale.training.checkpoint import RunState
 from smalltale.training.device import Device
-from smalltale.training.distributed import Ranks
+from smalltale.training.distributed import Distributed
 
-WHERE = {"device", "compile", "checkpoint_seconds", "micro_batch_tokens", "track"}
-"""Settings that may differ when a run goes on."""
-FILES = {"sources", "validation", "keep_out", "vocabulary"}
-"""Settings of a recipe's corpus that may be paths."""
+CHANGEABLE_SETTINGS = {"device", "compile", "checkpoint_seconds", "micro_batch_tokens", "track"}
+"""Settings that may differ when a run resumes."""
+PATH_SETTINGS = {"sources", "validation", "keep_out", "vocabulary"}
+"""Settings in a recipe's corpus section that may be paths."""
 
 
 def fingerprint(training: dict[str, Any], shape: ModelConfig, data: TokenFolder) -> str:
-    """Hash of what must be the same for a run to go on."""
-    same = {key: value for key, value in training.items() if key not in WHERE}
-    told = json.dumps([same, asdict(shape), data.meta["hashes"]], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
+    """Hash of everything that must be the same for a run to resume."""
+    settings = {key: value for key, value in training.items() if key not in CHANGEABLE_SETTINGS}
+    serialized = json.dumps([settings, asdict(shape), data.meta["hashes"]], sort_keys=True)
+    return hashlib.sha256(serialized.encode()).hexdigest()
 
 
 def run_record(
     training: dict[str, Any],
     state: RunState,
     device: Device,
-    ranks: Ranks,
+    distributed: Distributed,
     tokens: dict[str, Any],
     recipe: dict[str, Any] | None,
     *,
     finished: bool,
 ) -> dict[str, Any]:
-    """The run's meta.json: what shows how the model came to be. tokens: the token folder's own meta.json."""
-    record = provenance(
+    """The content of the run's meta.json. tokens: the token folder's own meta.json."""
+    provenance = provenance_record(
         recipe=recipe,
         inputs={
             "train_tokens": tokens["hashes"]["train"],
@@ -59,8 +59,8 @@ def run_record(
         counts={"steps": state.step, "tokens": state.tokens},
         seconds=state.seconds,
     )
-    told = {
-        **record,
+    record = {
+        **provenance,
         "kind": "checkpoint",
         "format": 1,
         "finished": finished,
@@ -71,7 +71,7 @@ def run_record(
             "device": device.kind,
             "name": device.name,
             "dtype": str(device.dtype),
-            "ranks": ranks.size,
+            "ranks": distributed.world_size,
             "system": platform.platform(),
         },
         "torch": torch.__version__,
@@ -79,50 +79,53 @@ def run_record(
         "fingerprint": state.fingerprint,
         "training": training,
     }
-    return without_folders(told)
+    return strip_folders(record)
 
 
-def without_folders(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """A record whose sources are named by their files alone."""
+def strip_folders(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its source paths reduced to file names."""
     recipe, sources = meta.get("recipe"), meta.get("sources")
-    told = dict(meta)
+    record = dict(meta)
     if isinstance(sources, dict):
-        told["sources"] = by_name(sources)
+        record["sources"] = hash_by_file_name(sources)
     if isinstance(recipe, dict) and isinstance(recipe.get("corpus"), dict):
-        corpus = {key: file_name(value) if key in FILES else value for key, value in recipe["corpus"].items()}
-        told["recipe"] = {**recipe, "corpus": corpus}
-    return told
+        corpus = {
+            key: strip_folder(setting) if key in PATH_SETTINGS else setting
+            for key, setting in recipe["corpus"].items()
+        }
+        record["recipe"] = {**recipe, "corpus": corpus}
+    return record
 
 
-def by_name(hashes: Mapping[str, str]) -> dict[str, str]:
-    """Hashes by file name; a second file of a name has a number behind it."""
-    told: dict[str, str] = {}
-    for path, each in hashes.items():
-        name = free = file_name(path)
+def hash_by_file_name(hash_by_path: Mapping[str, str]) -> dict[str, str]:
+    """Hashes by file name; a second file with the same name gets a number."""
+    hashes: dict[str, str] = {}
+    for path, file_hash in hash_by_path.items():
+        name = unique_name = strip_folder(path)
         number = 1
-        while free in told:
+        while unique_name in hashes:
             number += 1
-            free = f"{name} ({number})"
-        told[free] = each
-    return told
+            unique_name = f"{name} ({number})"
+        hashes[unique_name] = file_hash
+    return hashes
 
 
-def file_name(value: Any) -> Any:
-    """A path's last part, of NAME=PATH too, whichever system wrote it; of a list each one's."""
-    if isinstance(value, (list, tuple)):
-        return [file_name(each) for each in value]
-    if not isinstance(value, str):
-        return value
-    short, equals, place = value.rpartition("=")
-    if equals and PureWindowsPath(short).name != short:
-        short, equals, place = "", "", value
-    return short + equals + (PureWindowsPath(place).name or place)
+def strip_folder(setting: Any) -> Any:
+    """The last part of a path or of the path in NAME=PATH, for POSIX and Windows paths; applied to each path of a list."""
+    if isinstance(setting, (list, tuple)):
+        return [strip_folder(path) for path in setting]
+    if not isinstance(setting, str):
+        return setting
+    name, equals, path = setting.rpartition("=")
+    if equals and PureWindowsPath(name).name != name:
+        name, equals, path = "", "", setting
+    return name + equals + (PureWindowsPath(path).name or path)
 
 
-def hash_of_weights(model: Transformer) -> str:
-    """Hex SHA-256 of the weights' bytes in order of their names: what the seed gives before the first step."""
-    told = hashlib.sha256()
-    for name, each in sorted(model.state_dict().items()):
-        told.update(name.encode())
-        told.update(each.detach().cpu().numpy().tobytes())
-    return told.hexdigest()
+def hash_weights(model: Transformer) -> str:
+    """Hex SHA-256 of the weights' bytes in order of their names; before the first step it is determined by the seed."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""How far a run is, and what share of the full learning rate that means.
+"""Learning rate schedule: progress of a run and the multiplier of the full learning rates at that progress.
 
-In: steps done and seconds spent training. Out: progress from 0 to 1, and a multiplier.
-Beware: with a time budget the schedule follows the clock, so the run ends on time and decayed on any machine.
+Input: steps done and seconds spent training. Output: progress from 0 to 1, and a multiplier.
+Note: with a time budget the schedule follows the clock, so a run ends on time and fully decayed on any machine.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from smalltale.errors import RecipeError
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Warm-up, a constant stretch, a long linear decay (arXiv 2405.18392)."""
+    """Warm-up, constant rate, long linear decay (arXiv 2405.18392)."""
 
     minutes: float = 0.0
-    """Time budget: the sum of the training steps, start-up, evaluation and saving apart. 0: none."""
+    """Time budget: total time of the training steps, without start-up, evaluation and saving. 0: no limit."""
     steps: int = 0
-    """Step budget. 0: none. With both budgets the run ends at the first to be spent."""
+    """Step budget. 0: no limit. With both budgets the run ends when the first is spent."""
     warmup_fraction: float = 0.02
     """Share of the run spent warming up, 0 <= f < 1."""
     decay_fraction: float = 0.6
@@ -38,7 +38,7 @@ class ScheduleConfig:
             )
 
     def progress(self, step: int, seconds: float) -> float:
-        """The larger share of the two budgets that is spent, at most 1."""
+        """Spent share of the budget, the larger of the two, at most 1."""
         by_step = step / self.steps if self.steps else 0.0
         by_clock = seconds / (60 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(by_step, by_clock))
@@ -47,5 +47,5 @@ class ScheduleConfig:
         """Share of the full learning rate at `progress`."""
         if progress < self.warmup_fraction:
             return max(progress, 0.1 * self.warmup_fraction) / self.warmup_fraction
-        left = (1 - progress) / self.decay_fraction if self.decay_fraction else 1.0
-        return self.final_fraction + (1 - self.final_fraction) * min(1.0, left)
+        remaining = (1 - progress) / self.decay_fraction if self.decay_fraction else 1.0
+        return self.final_fraction + (1 - self.final_fraction) * min(1.0, remaining)

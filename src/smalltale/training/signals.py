@@ -1,7 +1,7 @@
-"""Ctrl-C and pre-emption wait for the end of a step, so that what is saved is whole.
+"""Delays Ctrl-C and pre-emption to the end of a training step, so that the saved state is complete.
 
-In: SIGINT or SIGTERM. Out: a flag that the loop looks at after each step.
-Beware: a second signal does not wait.
+Input: SIGINT or SIGTERM. Output: a flag that the training loop reads after each step.
+Note: a second signal stops at once.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequests:
-    """While entered, the first signal sets `asked`; outside the main thread signals are left alone."""
+    """Context in which the first signal only sets `requested`; outside the main thread signals keep their handlers."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self.former: dict[signal.Signals, object] = {}
+        self.requested = False
+        self.previous_handlers: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
-            self.former = {each: signal.signal(each, self.take) for each in SIGNALS}
+            self.previous_handlers = {number: signal.signal(number, self.handle) for number in SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for each, handler in self.former.items():
-            signal.signal(each, handler)  # type: ignore[arg-type]
+        for number, handler in self.previous_handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def take(self, _number: int, _frame: FrameType | None) -> None:
-        if self.asked:
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
-        log.info("stopping after this step; once more stops at once")
+        self.requested = True
+        log.info("stopping after this step; a second signal stops at once")

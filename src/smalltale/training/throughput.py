@@ -1,8 +1,8 @@
-"""The figures of a step that are not the model's: how fast, how much of the machine, how much memory.
+"""Speed, model FLOPs utilisation (MFU) and memory of a training step.
 
-In: a device, the work of a token, tokens and seconds. Out: figures for metrics.jsonl, trackers and the display.
-Beware: MFU counts the work by the project's definition, 6·N + 6·L·T·d a token as if attention were full and causal,
-whatever the run really computes; the peak it is a share of is named beside it.
+Input: a device, FLOPs per token, tokens and seconds. Output: metrics for metrics.jsonl, trackers and the display.
+Note: MFU uses the project's definition of FLOPs, 6·N + 6·L·T·d per token as for full causal attention, independent of
+what the run really computes. Its peak is named with it.
 """
 
 from __future__ import annotations
@@ -52,110 +52,123 @@ PEAKS: tuple[tuple[str, float, str], ...] = (
     ("3070", 41, WHITE_PAPER),
     ("mi300x", 1307, "AMD's data sheet"),
 )
-"""Words of a card's name, its dense bfloat16 TFLOP/s with sums in float32 (sparsity is no speed for us), the source."""
-OTHER_CARD = {"laptop", "max", "mobile", "mig", "ti", "super", "d", "nvl", "pcie", "ada", "blackwell", "pro"}
-"""Words that make another card of a name; a row without them does not speak for it."""
+"""Words of a card's name, its dense bfloat16 TFLOP/s with float32 accumulation (without sparsity), the source."""
+VARIANT_WORDS = {
+    "laptop",
+    "max",
+    "mobile",
+    "mig",
+    "ti",
+    "super",
+    "d",
+    "nvl",
+    "pcie",
+    "ada",
+    "blackwell",
+    "pro",
+}
+"""Words that make a card a different model; a row of PEAKS without them does not apply to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yardstick:
-    """What a run's speed is measured against; made once a run."""
+class MfuBaseline:
+    """What model FLOPs utilisation (MFU) is computed from, fixed for a run."""
 
     flops_per_token: int
-    peak: float
-    """FLOP/s of all the run's devices together."""
+    peak_flops: float
+    """FLOP/s of all devices of the run together."""
     peak_name: str
 
     def mfu(self, tokens_per_second: float) -> float:
-        """Share of the peak, from 0 to 1, that so many tokens a second are."""
-        return self.flops_per_token * tokens_per_second / self.peak if self.peak else 0.0
+        """Share of the peak, from 0 to 1, at a speed."""
+        return self.flops_per_token * tokens_per_second / self.peak_flops if self.peak_flops else 0.0
 
 
-def yardstick(flops_per_token: int, device: Device, devices: int = 1) -> Yardstick:
-    """The yardstick of a run on so many devices of one kind."""
-    peak, name = peak_flops(device)
-    return Yardstick(
+def mfu_baseline(flops_per_token: int, device: Device, device_count: int = 1) -> MfuBaseline:
+    """The baseline of a run on `device_count` devices of one kind."""
+    peak_flops, name = find_peak_flops(device)
+    return MfuBaseline(
         flops_per_token=flops_per_token,
-        peak=devices * peak,
-        peak_name=f"{devices} × {name}" if devices > 1 else name,
+        peak_flops=device_count * peak_flops,
+        peak_name=f"{device_count} × {name}" if device_count > 1 else name,
     )
 
 
-def step_figures(yardstick: Yardstick, device: Device, *, tokens: int, seconds: float) -> dict[str, float]:
-    """The figures of the last `seconds`, in which all devices together trained on `tokens`."""
+def step_metrics(baseline: MfuBaseline, device: Device, *, tokens: int, seconds: float) -> dict[str, float]:
+    """Speed and memory metrics of a step in which all devices together trained on `tokens` in `seconds`."""
     speed = tokens / seconds if seconds else 0.0
-    used, peak = memory(device)
+    used_bytes, peak_bytes = memory_usage(device)
     return {
         "tokens_per_second": round(speed, 1),
-        "mfu": round(yardstick.mfu(speed), 4),
-        "memory_bytes": used,
-        "memory_peak_bytes": peak,
+        "mfu": round(baseline.mfu(speed), 4),
+        "memory_bytes": used_bytes,
+        "memory_peak_bytes": peak_bytes,
     }
 
 
-def told(step: int, figures: Mapping[str, float]) -> list[str]:
-    """A step's figures as short words, the most important first: a narrow display leaves out the last ones."""
-    words = []
-    if "loss" in figures:
-        words.append(f"loss {figures['loss']:.3f}")
-    if "bits_per_byte" in figures:
-        words.append(f"{figures['bits_per_byte']:.3f} bits/byte")
-    if "tokens_per_second" in figures:
-        words.append(f"{figures['tokens_per_second']:,.0f} tokens/s")
-    if "mfu" in figures:
-        words.append(f"MFU {100 * figures['mfu']:.0f} %")
-    if figures.get("memory_peak_bytes"):
-        words.append(f"{figures['memory_peak_bytes'] / 2**30:.1f} GiB")
-    return [*words, f"step {step:,}"]
+def format_metrics(step: int, metrics: Mapping[str, float]) -> list[str]:
+    """A step's metrics as short texts, the most important first: a narrow display omits the last ones."""
+    texts = []
+    if "loss" in metrics:
+        texts.append(f"loss {metrics['loss']:.3f}")
+    if "bits_per_byte" in metrics:
+        texts.append(f"{metrics['bits_per_byte']:.3f} bits/byte")
+    if "tokens_per_second" in metrics:
+        texts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    if "mfu" in metrics:
+        texts.append(f"MFU {100 * metrics['mfu']:.0f} %")
+    if metrics.get("memory_peak_bytes"):
+        texts.append(f"{metrics['memory_peak_bytes'] / 2**30:.1f} GiB")
+    return [*texts, f"step {step:,}"]
 
 
-def peak_flops(device: Device) -> tuple[float, str]:
-    """A device's peak in FLOP/s and where the figure is from: a data sheet, else a measured matrix product."""
+def find_peak_flops(device: Device) -> tuple[float, str]:
+    """A device's peak in FLOP/s and its source: a data sheet, else a measured matrix product."""
     if device.kind == "cuda" and device.dtype in {torch.bfloat16, torch.float16}:
-        listed = listed_peak(device.name)
-        if listed is not None:
-            return listed
-    return measured_peak(device), f"{device.name}, measured matrix product in {str(device.dtype)[6:]}"
+        data_sheet = data_sheet_peak(device.name)
+        if data_sheet is not None:
+            return data_sheet
+    return measure_peak(device), f"{device.name}, measured matrix product in {str(device.dtype)[6:]}"
 
 
-def listed_peak(name: str) -> tuple[float, str] | None:
-    """The peak of a card that PEAKS knows by its whole name."""
+def data_sheet_peak(name: str) -> tuple[float, str] | None:
+    """The peak of a card in PEAKS whose words, including variant words, match the name exactly."""
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
     for card, teraflops, source in PEAKS:
-        wanted = set(card.split())
-        if wanted <= words and words & OTHER_CARD == wanted & OTHER_CARD:
+        card_words = set(card.split())
+        if card_words <= words and words & VARIANT_WORDS == card_words & VARIANT_WORDS:
             return teraflops * 1e12, f"{name}, {teraflops:,.0f} TFLOP/s dense bfloat16 ({source})"
     return None
 
 
 @cache
-def measured_peak(device: Device) -> float:
-    """FLOP/s of the fastest of many matrix products in the training type, measured once in a process."""
+def measure_peak(device: Device) -> float:
+    """FLOP/s of the fastest of many matrix products in the training type, measured once per process."""
     n = 1024 if device.kind == "cpu" else 4096
     left = torch.randn(n, n, device=device.torch_device, dtype=device.dtype)
     right = torch.randn(n, n, device=device.torch_device, dtype=device.dtype)
     left @ right
     device.synchronize()
-    fastest, until = float("inf"), time.perf_counter() + PROBE_SECONDS
-    while (began := time.perf_counter()) < until:
+    fastest, deadline = float("inf"), time.perf_counter() + PROBE_SECONDS
+    while (started := time.perf_counter()) < deadline:
         for _ in range(4):
             left @ right
         device.synchronize()
-        fastest = min(fastest, time.perf_counter() - began)
+        fastest = min(fastest, time.perf_counter() - started)
     return 4 * 2 * n**3 / fastest
 
 
-def memory(device: Device) -> tuple[int, int]:
-    """Bytes in use now, and at most so far: the device's own memory, on a CPU this process's."""
+def memory_usage(device: Device) -> tuple[int, int]:
+    """Bytes in use now and at peak: of the device's own memory, or of this process on a CPU."""
     if device.kind == "cuda":
         return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
     if device.kind == "mps":
         return torch.mps.current_allocated_memory(), torch.mps.driver_allocated_memory()
-    return process_memory()
+    return process_memory_usage()
 
 
-def process_memory() -> tuple[int, int]:
-    """Resident bytes of this process, now and at most; 0 where the system does not tell."""
+def process_memory_usage() -> tuple[int, int]:
+    """Resident bytes of this process, now and at peak; 0 on systems that do not report them."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,7 +1,7 @@
-"""The training loop: one run from its start, or from where it stopped, to its end.
+"""The training loop: runs from the start, or from the last saved state, to the end of the budget.
 
-In: a token folder, a model shape, a TrainingConfig. Out: a checkpoint folder that resumes, with metrics.jsonl.
-Beware: the clock of the time budget counts training steps alone; compiling, evaluating and saving stand apart.
+Input: a token folder, a model shape, a TrainingConfig. Output: a checkpoint folder that can be resumed, with metrics.jsonl.
+Note: the time budget counts training steps only, not compilation, evaluation and saving.
 """
 
 from __future__ import annotations
@@ -19,29 +19,35 @@ import torch
 from smalltale.errors import SmalltaleError
 from smalltale.files import write_json
 from smalltale.model.transformer import ModelConfig, Transformer
-from smalltale.tokens.shards import TokenFolder
+from smalltale.tokens.token_folder import TokenFolder
 from smalltale.tokens.tokenizer import Tokenizer
-from smalltale.training.batch_size import batch_for, fitting_tokens
-from smalltale.training.batches import Rows
-from smalltale.training.checkpoint import RunState, Saver, load_state, newest_state, read_state
+from smalltale.training.batch_size import choose_batch_tokens, max_tokens_in_memory
+from smalltale.training.batches import PackedRows
+from smalltale.training.checkpoint import (
+    CheckpointWriter,
+    RunState,
+    find_latest_state,
+    load_state,
+    read_state,
+)
 from smalltale.training.config import TrainingConfig
 from smalltale.training.device import Device
-from smalltale.training.distributed import Ranks
-from smalltale.training.divergence import LossWatch
+from smalltale.training.distributed import Distributed
+from smalltale.training.divergence import DivergenceGuard
 from smalltale.training.evaluate import evaluate
-from smalltale.training.gradients import Gradients, Recorded
+from smalltale.training.gradients import CudaGraphFunction, GradientAccumulator
 from smalltale.training.optim import Optimizers
-from smalltale.training.run_logger import Journal
-from smalltale.training.run_record import hash_of_weights, run_record
+from smalltale.training.run_logger import RunLogger
+from smalltale.training.run_record import hash_weights, run_record
 from smalltale.training.signals import StopRequests
-from smalltale.training.throughput import yardstick
+from smalltale.training.throughput import mfu_baseline
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
-    """A finished run."""
+    """Result of a finished run."""
 
     steps: int
     tokens: int
@@ -49,31 +55,32 @@ class TrainingSummary:
     """Seconds spent in training steps."""
     compile_seconds: float
     tokens_per_second: float
-    """Over this process's steps."""
+    """Over the steps of this process."""
     final_loss: float
     bits_per_byte: float | None
-    """On the running validation stories."""
-    leads: bool
-    """Whether this process speaks for the run: of several ranks the first."""
+    """On the validation stories used during training."""
+    is_main: bool
+    """Whether this process is rank 0, the only one that reports the run."""
 
 
-Watcher = Callable[[Transformer, RunState], None]
-"""Called after each evaluation, for a look at the model: a sample story, say."""
+EvaluationCallback = Callable[[Transformer, RunState], None]
+"""Called after each evaluation, for example to print a sample story."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
-    """What a run's record says besides its own figures."""
+class RunInputs:
+    """Facts for the run's record that the trainer itself does not know."""
 
     recipe: dict[str, Any] | None
     record: dict[str, Any]
+    """Fields added to config.json: weight class, counted parameters."""
     tokens: dict[str, Any]
     """The token folder's meta.json."""
     fingerprint: str
 
 
 class Trainer:
-    """One run, as this rank sees it: model, optimizers, rows, clock."""
+    """Model, optimizers, data, clock and logger of one run on one rank."""
 
     def __init__(
         self,
@@ -83,146 +90,155 @@ class Trainer:
         tokenizer: Tokenizer,
         out: Path,
         device: Device,
-        ranks: Ranks,
-        about: About,
+        distributed: Distributed,
+        inputs: RunInputs,
     ) -> None:
         self.config, self.shape, self.tokenizer, self.out = config, shape, tokenizer, out
-        self.device, self.ranks, self.about = device, ranks, about
+        self.device, self.distributed, self.inputs = device, distributed, inputs
         torch.manual_seed(config.seed)
         self.model = Transformer(shape, dropout=config.dropout).to(device.torch_device)
         self.compiled = config.compile and device.compiles
         self.optimizers = Optimizers(
-            self.model, config.optim, ranks, dtype=device.dtype, compiled=self.compiled
+            self.model, config.optim, distributed, dtype=device.dtype, compiled=self.compiled
         )
-        self.rows = Rows.from_tokens(
+        self.rows = PackedRows.from_tokens(
             data,
             config.row_length,
             seed=config.seed,
-            rank=ranks.rank,
-            world_size=ranks.size,
+            rank=distributed.rank,
+            world_size=distributed.world_size,
             device=device.torch_device,
         )
         self.state = RunState(
             step=0,
             tokens=0,
             seconds=0.0,
-            fingerprint=about.fingerprint,
+            fingerprint=inputs.fingerprint,
             batch_tokens=config.batch_tokens,
-            first_weights=hash_of_weights(self.model),
+            first_weights=hash_weights(self.model),
         )
-        self.gradients = Gradients(
+        self.gradients = GradientAccumulator(
             self.model,
             self.rows,
             device,
-            ranks,
+            distributed,
             head_rows=config.head_rows,
             compiled=self.compiled,
-            most=config.micro_batch_tokens or fitting_tokens(shape, device),
+            max_micro_tokens=config.micro_batch_tokens or max_tokens_in_memory(shape, device),
             seed=config.seed,
         )
-        self.update: Callable[[], None] = self.optimizers.step
-        self.saver = Saver(out, about.record)
-        self.health = LossWatch()
-        self.journal = Journal(
+        self.apply_update: Callable[[], None] = self.optimizers.step
+        self.checkpoints = CheckpointWriter(out, inputs.record)
+        self.divergence_guard = DivergenceGuard()
+        self.logger = RunLogger(
             out,
             device,
-            yardstick(shape.flops_per_token(config.row_length), device, ranks.size),
+            mfu_baseline(shape.flops_per_token(config.row_length), device, distributed.world_size),
             config.track,
             asdict(config),
-            silent=not ranks.leads,
+            silent=not distributed.is_main,
         )
 
-    def fit(self, validation: list[str], watch: Watcher | None) -> TrainingSummary:
+    def fit(self, validation_stories: list[str], on_evaluation: EvaluationCallback | None) -> TrainingSummary:
         """Train to the end of the budget."""
-        place = newest_state(self.out)
-        if place is not None:
-            self.state = read_state(place, self.about.fingerprint)
-        compile_seconds = self.warm_up(fresh=place is None)
-        if place is not None:
-            self.go_back_to(place, self.state)
-            log.info("going on from step %d, after %.0f s", self.state.step, self.state.seconds)
+        state_folder = find_latest_state(self.out)
+        if state_folder is not None:
+            self.state = read_state(state_folder, self.inputs.fingerprint)
+        compile_seconds = self.warm_up(fresh=state_folder is None)
+        if state_folder is not None:
+            self.restore(state_folder, self.state)
+            log.info("resuming from step %d, after %.0f s", self.state.step, self.state.seconds)
         first, schedule = self.state, self.config.schedule
         self.save(finished=False)
-        saved = time.monotonic()
-        next_look = self.look_after(schedule.progress(first.step, first.seconds))
+        saved_at = time.monotonic()
+        evaluate_at = self.next_evaluation(schedule.progress(first.step, first.seconds))
         with StopRequests() as stop:
             while (progress := schedule.progress(self.state.step, self.state.seconds)) < 1:
-                loss, asked = self.step(progress, stop_asked=stop.asked)
-                if trouble := self.health.trouble(loss):
-                    self.recover(trouble)
+                loss, stop_requested = self.train_step(progress, stop_requested=stop.requested)
+                if problem := self.divergence_guard.check(loss):
+                    self.recover(problem)
                     continue
                 progress = schedule.progress(self.state.step, self.state.seconds)
-                if progress >= next_look:
-                    next_look = self.look_after(progress)
-                    if progress == 1:  # Whatever an evaluation meets, a finished run is kept.
+                if progress >= evaluate_at:
+                    evaluate_at = self.next_evaluation(progress)
+                    if progress == 1:  # A failing evaluation must not lose a finished run.
                         self.save(finished=False)
-                    self.look(validation, watch)
-                if asked:
+                    self.evaluate(validation_stories, on_evaluation)
+                if stop_requested:
                     self.save(finished=False)
-                    self.saver.wait()
+                    self.checkpoints.wait()
                     raise KeyboardInterrupt
-                if time.monotonic() - saved > self.config.checkpoint_seconds and self.health.calm:
+                if (
+                    time.monotonic() - saved_at > self.config.checkpoint_seconds
+                    and self.divergence_guard.is_stable
+                ):
                     self.save(finished=False)
-                    saved = time.monotonic()
+                    saved_at = time.monotonic()
         self.save(finished=True)
-        self.saver.wait()
-        seconds, trained = self.state.seconds - first.seconds, self.state.tokens - first.tokens
-        last = self.journal.last
+        self.checkpoints.wait()
+        return self.summarize(first, compile_seconds)
+
+    def summarize(self, first: RunState, compile_seconds: float) -> TrainingSummary:
+        """The summary of a run that this process continued from the state `first`."""
+        seconds, tokens = self.state.seconds - first.seconds, self.state.tokens - first.tokens
+        last_row = self.logger.last_row
         return TrainingSummary(
             steps=self.state.step,
             tokens=self.state.tokens,
             seconds=self.state.seconds,
             compile_seconds=compile_seconds,
-            tokens_per_second=trained / seconds if seconds else 0.0,
-            final_loss=last.get("loss", math.nan),
-            bits_per_byte=last.get("bits_per_byte"),
-            leads=self.ranks.leads,
+            tokens_per_second=tokens / seconds if seconds else 0.0,
+            final_loss=last_row.get("loss", math.nan),
+            bits_per_byte=last_row.get("bits_per_byte"),
+            is_main=self.distributed.is_main,
         )
 
     def close(self) -> None:
-        """Finish writing, whatever ended the run."""
-        self.journal.close()
-        self.saver.close()
+        """Finish writing files; called however the run ended."""
+        self.logger.close()
+        self.checkpoints.close()
 
     def warm_up(self, *, fresh: bool) -> float:
-        """Compile and fit the batches to the machine before the clock starts; nothing is learned. Returns seconds."""
-        began = time.monotonic()
+        """Compile and choose the batch sizes before the clock starts, without changing weights. Returns the seconds compiled."""
+        started = time.monotonic()
         if self.compiled:
-            log.info("compiling the model (once for a shape; later runs are faster)")
+            log.info("compiling the model (cached by shape; later runs start faster)")
         self.optimizers.set_multiplier(0.0)
-        self.gradients.fit(self.state.batch_tokens)
+        self.gradients.fit_micro_batch(self.state.batch_tokens)
         if fresh and self.config.schedule.minutes:
-            batch = batch_for(self.config, self.gradients.speed(), self.ranks)
-            if batch < self.config.batch_tokens:
-                log.info("steps of %d tokens: the time is short for this machine", batch)
-                self.state = replace(self.state, batch_tokens=batch)
-                self.gradients.fit(batch)
+            batch_tokens = choose_batch_tokens(self.config, self.gradients.measure_speed(), self.distributed)
+            if batch_tokens < self.config.batch_tokens:
+                log.info("batch reduced to %s tokens to fit the time limit", f"{batch_tokens:,}")
+                self.state = replace(self.state, batch_tokens=batch_tokens)
+                self.gradients.fit_micro_batch(batch_tokens)
         if self.compiled and self.device.kind == "cuda":
-            self.update = Recorded(self.optimizers.step, (), self.device.torch_device)
+            self.apply_update = CudaGraphFunction(self.optimizers.step, (), self.device.torch_device)
         elif self.compiled:
-            self.update()
+            self.apply_update()
         self.optimizers.reset()
         self.device.synchronize()
-        return time.monotonic() - began if self.compiled else 0.0
+        return time.monotonic() - started if self.compiled else 0.0
 
-    def step(self, progress: float, *, stop_asked: bool) -> tuple[float, bool]:
-        """One optimizer step. Returns the loss before it, and whether to stop."""
-        began = time.monotonic()
+    def train_step(self, progress: float, *, stop_requested: bool) -> tuple[float, bool]:
+        """One optimizer step. Returns the loss before it, and whether any rank has been asked to stop."""
+        started = time.monotonic()
         self.optimizers.set_multiplier(self.config.schedule.multiplier(progress) * self.state.rate_factor)
-        share = self.gradients.of_step(self.state.step, self.state.batch_tokens)
-        self.update()
-        # Read after the update has been sent to the device: one whose loss is not finite goes back to a saved state anyway.
-        loss = float(share)
-        # The leader's clock counts for all, and a signal to one stops all.
-        seconds = time.monotonic() - began
-        loss, seconds, asked = self.ranks.sums(loss, seconds * self.ranks.leads, stop_asked)
+        loss_share = self.gradients.accumulate(self.state.step, self.state.batch_tokens)
+        self.apply_update()
+        # Reading the loss waits for the device, so the update is queued first. A loss that is not finite restores a saved state.
+        loss = float(loss_share)
+        # All ranks use the clock of rank 0, and a signal to one rank stops all.
+        seconds = time.monotonic() - started
+        loss, seconds, stopping = self.distributed.all_reduce_sum(
+            loss, seconds * self.distributed.is_main, stop_requested
+        )
         self.state = replace(
             self.state,
             step=self.state.step + 1,
             tokens=self.state.tokens + self.state.batch_tokens,
             seconds=self.state.seconds + seconds,
         )
-        self.journal.step(
+        self.logger.log_step(
             {
                 "step": self.state.step,
                 "tokens": self.state.tokens,
@@ -233,77 +249,81 @@ class Trainer:
             seconds=seconds,
             progress=self.config.schedule.progress(self.state.step, self.state.seconds),
         )
-        return loss, asked > 0
+        return loss, stopping > 0
 
-    def recover(self, trouble: str) -> None:
-        """Go back to the last good state, once, with half the learning rates. Raises SmalltaleError for a second time."""
-        self.saver.wait()
-        place = newest_state(self.out)
-        if place is None or self.state.recoveries:
+    def recover(self, problem: str) -> None:
+        """Return to the last saved state with half the learning rates. Raises SmalltaleError the second time."""
+        self.checkpoints.wait()
+        state_folder = find_latest_state(self.out)
+        if state_folder is None or self.state.recoveries:
             raise SmalltaleError(
-                f"{trouble} at step {self.state.step}, {'once more, ' * self.state.recoveries}and the run stopped; "
-                f"the last good state is kept in {self.out}: lower training.optim.matrix_rate and "
+                f"{problem} at step {self.state.step}{', after one recovery' if self.state.recoveries else ''}; "
+                f"the run stopped, the last good state is kept in {self.out}: lower training.optim.matrix_rate and "
                 "training.optim.embedding_rate, and train into a new folder"
             )
         log.warning(
-            "%s at step %d; going back to the last good state, with half the rates", trouble, self.state.step
+            "%s at step %d; returning to the last good state with half the learning rates",
+            problem,
+            self.state.step,
         )
-        good = read_state(place, self.about.fingerprint)
-        self.go_back_to(
-            place,
-            replace(good, recoveries=good.recoveries + 1, rate_factor=good.rate_factor / 2),
+        state = read_state(state_folder, self.inputs.fingerprint)
+        self.restore(
+            state_folder,
+            replace(state, recoveries=state.recoveries + 1, rate_factor=state.rate_factor / 2),
         )
-        self.health = LossWatch()
+        self.divergence_guard = DivergenceGuard()
         self.save(finished=False)
 
-    def go_back_to(self, place: Path, state: RunState) -> None:
-        """Take up a saved state's weights and momenta, as `state`."""
-        load_state(place, self.model, self.optimizers)
+    def restore(self, state_folder: Path, state: RunState) -> None:
+        """Load the weights and momenta of a saved state and continue as `state`."""
+        load_state(state_folder, self.model, self.optimizers)
         self.state = state
-        self.journal.back_to(state.step)
+        self.logger.rewind(state.step)
 
-    def look_after(self, progress: float) -> float:
+    def next_evaluation(self, progress: float) -> float:
         """The progress at which the next evaluation is due."""
         count = max(1, self.config.evaluations)
         return (math.floor(progress * count + 1e-9) + 1) / count
 
-    def look(self, validation: list[str], watch: Watcher | None) -> None:
-        """Measure bits per byte, each rank on its share of the stories; keep the best model; let the watcher see it."""
-        found = evaluate(self.model, self.tokenizer, validation) if validation else None
-        nats, size = self.ranks.sums(found.nats if found else 0.0, found.bytes if found else 0)
+    def evaluate(self, stories: list[str], on_evaluation: EvaluationCallback | None) -> None:
+        """Measure bits per byte on this rank's share of the stories, summed over the ranks; keep the best model."""
+        evaluation = evaluate(self.model, self.tokenizer, stories) if stories else None
+        nats, size = self.distributed.all_reduce_sum(
+            evaluation.nats if evaluation else 0.0, evaluation.bytes if evaluation else 0
+        )
         if size:
-            bits = nats / math.log(2) / size
-            self.journal.bits(self.state.step, bits)
-            if self.state.best_bits_per_byte is None or bits < self.state.best_bits_per_byte:
-                self.state = replace(self.state, best_bits_per_byte=bits)
-                if self.ranks.leads:
-                    self.saver.best(self.model, self.tokenizer, self.meta(finished=False))
-        if watch is not None and self.ranks.leads:
-            watch(self.model, self.state)
+            bits_per_byte = nats / math.log(2) / size
+            self.logger.log_bits_per_byte(self.state.step, bits_per_byte)
+            best = self.state.best_bits_per_byte
+            if best is None or bits_per_byte < best:
+                self.state = replace(self.state, best_bits_per_byte=bits_per_byte)
+                if self.distributed.is_main:
+                    self.checkpoints.write_best(self.model, self.tokenizer, self.meta(finished=False))
+        if on_evaluation is not None and self.distributed.is_main:
+            on_evaluation(self.model, self.state)
 
     def save(self, *, finished: bool) -> None:
-        """Keep the state, the record and the metrics."""
-        if self.ranks.leads:
+        """Save state, record and metrics."""
+        if self.distributed.is_main:
             self.tokenizer.save(self.out, {})
-            self.saver.last(self.model, self.optimizers, self.state)
+            self.checkpoints.write_state(self.model, self.optimizers, self.state)
             write_json(self.out / "meta.json", self.meta(finished=finished))
-            self.journal.sync()
+            self.logger.sync()
 
     def meta(self, *, finished: bool) -> dict[str, Any]:
-        """The record of the run so far."""
-        about = self.about
-        stick = self.journal.stick
+        """The content of meta.json at this point of the run."""
+        baseline = self.logger.baseline
         return {
             **run_record(
                 asdict(self.config),
                 self.state,
                 self.device,
-                self.ranks,
-                about.tokens,
-                about.recipe,
+                self.distributed,
+                self.inputs.tokens,
+                self.inputs.recipe,
                 finished=finished,
             ),
-            "flops_per_token": stick.flops_per_token,
-            "peak_flops": stick.peak,
-            "peak_name": stick.peak_name,
+            "flops_per_token": baseline.flops_per_token,
+            "peak_flops": baseline.peak_flops,
+            "peak_name": baseline.peak_name,
         }
