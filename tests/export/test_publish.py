@@ -104,7 +104,7 @@ def test_an_export_that_differs_is_not_left_behind(
     code = serialization.MODELING_FILE
     wrong = tmp_path / code.name
     wrong.write_text(code.read_text(encoding="utf-8").replace(".square())", ".abs())"), encoding="utf-8")
-    monkeypatch.setattr("smalltale.model.serialization.CODE", wrong)
+    monkeypatch.setattr("smalltale.model.serialization.MODELING_FILE", wrong)
     with pytest.raises(SmalltaleError, match="over the bound"):
         export_checkpoint(checkpoint, "transformers", tmp_path / "out")
     assert not (tmp_path / "out").exists()
