@@ -30,7 +30,7 @@ class Model(nn.Module):
 
 
 class WithBody(Model):
-    """The same around any module."""
+    """The same with any module as its body, repeated with residuals."""
 
     def __init__(self, inner: nn.Module, *, tied: bool = False, times: int = 1) -> None:
         super().__init__(tied=tied)
@@ -72,8 +72,8 @@ class Attention(nn.Module):
         if self.repeat == "weights":
             weight = layer.weight.view(self.groups, 4, D).repeat_interleave(times, 0).reshape(D, D)
             return (x @ weight.t()).unflatten(-1, (2, 4)).transpose(1, 2)
-        made = layer(x).unflatten(-1, (self.groups, 4)).transpose(1, 2)
-        return made.expand(-1, 2, -1, -1) if self.repeat == "expand" else made.repeat_interleave(times, 1)
+        heads = layer(x).unflatten(-1, (self.groups, 4)).transpose(1, 2)
+        return heads.expand(-1, 2, -1, -1) if self.repeat == "expand" else heads.repeat_interleave(times, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         q = self.q(x).unflatten(-1, (2, 4)).transpose(1, 2)
@@ -82,7 +82,7 @@ class Attention(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """One 3D × D matrix, cut in three as `how` says, and D × D out."""
+    """One 3D × D matrix, split in three in the way `how` names, and D × D out."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -94,11 +94,11 @@ class FusedAttention(nn.Module):
             weight = weight.to(torch.bfloat16).to(torch.float32)
         if self.how == "chunk":
             q, k, v = (x @ part.t() for part in weight.chunk(3))
-        elif self.how == "whole":
+        elif self.how == "one product":
             q, k, v = (x @ weight.t()).chunk(3, -1)
         else:
             q, k, v = x @ weight[:D].t(), x @ weight[D : 2 * D].t(), F.linear(x, weight[2 * D :])
-        heads = [each.unflatten(-1, (2, 4)).transpose(1, 2) for each in (q, k, v)]
+        heads = [part.unflatten(-1, (2, 4)).transpose(1, 2) for part in (q, k, v)]
         return attend(*heads).transpose(1, 2).flatten(2) @ self.out.t()
 
 
@@ -132,7 +132,7 @@ class GPT2Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (
-            each.unflatten(-1, (2, 4)).transpose(1, 2) for each in self.qkv(self.norm1(x)).chunk(3, -1)
+            part.unflatten(-1, (2, 4)).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1)
         )
         x = x + self.out(attend(q, k, v).transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
@@ -153,8 +153,8 @@ class LlamaLayer(nn.Module):
         return x + self.down(F.silu(self.gate(y)) * self.up(y))
 
 
-class Calls(Model):
-    """A body given as a function of the model and x, over the weights given by name."""
+class FunctionBody(Model):
+    """A model whose body is a function of the model and x; its weights are keyword arguments."""
 
     def __init__(self, function: Any, *, tied: bool = False, **weights: Any) -> None:
         super().__init__(tied=tied)
@@ -166,8 +166,8 @@ class Calls(Model):
         return self.function(self, x)
 
 
-class Whole(nn.Module):
-    """A model whose forward is a function of it and the ids."""
+class FunctionModel(nn.Module):
+    """A model whose forward is a function of the model and the ids; its parts are keyword arguments."""
 
     def __init__(self, function: Any, **parts: Any) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Whole(nn.Module):
 
 
 class SlowMamba(nn.Module):
-    """A selective state-space layer, its scan a loop over time; inner 8, state 4, step rank 2, kernel 3.
+    """A selective state-space layer with its scan as a loop over time; inner 8, state 4, step rank 2, kernel 3.
 
     in 2·8·8 = 128, conv 8·3 + 8 = 32, x_proj (2 + 4 + 4)·8 = 80, dt 8·2 + 8 = 24, A 8·4 = 32, D 8, out 64: 368.
     """
@@ -199,17 +199,17 @@ class SlowMamba(nn.Module):
         step, B, C = self.select(x).split([2, 4, 4], -1)
         step = F.softplus(self.step(step))
         A = -torch.exp(self.A_log)
-        decay, into = torch.exp(step[..., None] * A), step[..., None] * B[:, :, None] * x[..., None]
+        decay, update = torch.exp(step[..., None] * A), step[..., None] * B[:, :, None] * x[..., None]
         state, out = torch.zeros_like(decay[:, 0]), []
         for t in range(T):
-            state = decay[:, t] * state + into[:, t]
+            state = decay[:, t] * state + update[:, t]
             out.append((state * C[:, t, None]).sum(-1))
         y = torch.stack(out, 1) + x * self.D
         return self.leave(y * F.silu(gate))
 
 
 class Experts(nn.Module):
-    """A router D × 4 and four experts D → 16 → D; `how` they are reached."""
+    """A router D × 4 and four experts D → 16 → D; `how` is gathered or looped."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -221,18 +221,18 @@ class Experts(nn.Module):
         weights, chosen = self.router(flat).softmax(-1).topk(2)
         if self.how == "gathered":
             up, down = self.up[chosen], self.down[chosen]
-            made = torch.einsum("nkh,nkhd->nkd", torch.einsum("nd,nkdh->nkh", flat, up).relu(), down)
-            return (made * weights[..., None]).sum(1).view_as(x)
+            expert_out = torch.einsum("nkh,nkhd->nkd", torch.einsum("nd,nkdh->nkh", flat, up).relu(), down)
+            return (expert_out * weights[..., None]).sum(1).view_as(x)
         out = torch.zeros_like(flat)
         for expert in range(4):
             token, slot = torch.where(chosen == expert)
-            made = (flat[token] @ self.up[expert]).relu() @ self.down[expert]
-            out.index_add_(0, token, made * weights[token, slot, None])
+            expert_out = (flat[token] @ self.up[expert]).relu() @ self.down[expert]
+            out.index_add_(0, token, expert_out * weights[token, slot, None])
         return out.view_as(x)
 
 
 class SharedBias(nn.Module):
-    """T5's: one table of 4 distances × 2 heads, made once, added to the scores of every layer."""
+    """T5's bias: one table of 4 distances × 2 heads, looked up once, added to the scores of every layer."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -242,11 +242,11 @@ class SharedBias(nn.Module):
         self.block_size = P
 
     def forward(self, ids: Tensor) -> Tensor:
-        x, place = self.embedding(ids), torch.arange(ids.shape[1])
-        bias = self.bias((place[:, None] - place).clamp(0, 3)).permute(2, 0, 1)
-        mask = place[:, None] < place
+        x, position = self.embedding(ids), torch.arange(ids.shape[1])
+        bias = self.bias((position[:, None] - position).clamp(0, 3)).permute(2, 0, 1)
+        mask = position[:, None] < position
         for layer in self.layers:
-            q, k, v = (each.unflatten(-1, (2, 4)).transpose(1, 2) for each in layer(x).chunk(3, -1))
+            q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in layer(x).chunk(3, -1))
             scores = (q @ k.transpose(-1, -2) + bias).masked_fill(mask, -torch.inf)
             x = x + (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
         return self.head(x)

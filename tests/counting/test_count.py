@@ -1,4 +1,4 @@
-"""Every architecture's count, computed by hand. d = 8, vocabulary 11: the embedding and the head have 88 weights each."""
+"""The count of every architecture against one computed by hand. d = 8, vocabulary 11: embedding and head have 88 weights each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from architectures import (
     GPT2,
     Attention,
-    Calls,
     D,
     Experts,
+    FunctionBody,
+    FunctionModel,
     FusedAttention,
     LlamaLayer,
     Model,
@@ -19,7 +20,6 @@ from architectures import (
     SharedBias,
     SlowMamba,
     V,
-    Whole,
     WithBody,
     linear,
     linear_to_v,
@@ -55,15 +55,15 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "gqa by repeating weights": (lambda: WithBody(Attention(1, "weights")), ENDS + 192, ENDS + 192),
     # one layer of 656, three times
     "albert": (lambda: WithBody(LlamaLayer(), times=3), ENDS + 656, ENDS + 3 * 656),
-    # 88 is embedding, decoder, and once more a matrix: 2·88; the 88-wide input is made by D→D
+    # embedding and decoder, a pair, and two more products with the table: 3·88
     "tied plus third use": (
-        lambda: Calls(lambda m, x: x + F.linear(x, m.embedding.weight).softmax(-1) @ m.embedding.weight, tied=True),
+        lambda: FunctionBody(lambda m, x: x + F.linear(x, m.embedding.weight).softmax(-1) @ m.embedding.weight, tied=True),
         88,
         3 * 88,
     ),
     # table 11·4; projection 4·8 up and back down: used twice
     "factored embedding with a projection used both ways": (
-        lambda: Whole(
+        lambda: FunctionModel(
             lambda m, ids: F.linear(F.linear(m.table(ids), m.up) @ m.up, m.table.weight),
             table=nn.Embedding(V, 4),
             up=matrix(D, 4),
@@ -71,32 +71,32 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
         44 + 32,
         44 + 2 * 32,
     ),
-    # the product of both is looked up and decodes: a pair for both factors
+    # the product of both is looked up and decodes: one pair for both factors
     "factored embedding merged": (
-        lambda: Whole(
+        lambda: FunctionModel(
             lambda m, ids: F.linear(F.embedding(ids, m.table @ m.up), m.table @ m.up), table=matrix(V, 4), up=matrix(4, D)
         ),
         44 + 32,
         44 + 32,
     ),
-    "fused qkv, one product": (lambda: WithBody(FusedAttention("whole")), ENDS + 256, ENDS + 256),
+    "fused qkv, one product": (lambda: WithBody(FusedAttention("one product")), ENDS + 256, ENDS + 256),
     "fused qkv sliced": (lambda: WithBody(FusedAttention("slices")), ENDS + 256, ENDS + 256),
     "fused qkv chunked": (lambda: WithBody(FusedAttention("chunk")), ENDS + 256, ENDS + 256),
     "fused qkv sliced after a cast": (lambda: WithBody(FusedAttention("cast")), ENDS + 256, ENDS + 256),
-    # one matrix makes queries and keys: 2·64
-    "W_q = W_k": (lambda: Calls(lambda m, x: x + (x @ m.w) * (x @ m.w).softmax(-1), w=matrix(D, D)), ENDS + 64, ENDS + 128),
-    # t() is taken once, and used three times
-    "w.t() reuse": (lambda: Calls(w_t_three_times, w=matrix(D, D)), ENDS + 64, ENDS + 3 * 64),
-    # the cast is made once, and used twice
+    # one matrix gives queries and keys: 2·64
+    "W_q = W_k": (lambda: FunctionBody(lambda m, x: x + (x @ m.w) * (x @ m.w).softmax(-1), w=matrix(D, D)), ENDS + 64, ENDS + 128),
+    # t() is computed once, and used three times
+    "w.t() reuse": (lambda: FunctionBody(w_t_three_times, w=matrix(D, D)), ENDS + 64, ENDS + 3 * 64),
+    # the cast is computed once, and used twice
     "a cast used twice": (
-        lambda: Calls(lambda m, x: (x @ (w := m.w.double().float())) @ w, w=matrix(D, D)),
+        lambda: FunctionBody(lambda m, x: (x @ (w := m.w.double().float())) @ w, w=matrix(D, D)),
         ENDS + 64,
         ENDS + 128,
     ),
-    # the loss's head in pieces of 4 positions: other positions, no reuse
+    # the head in chunks of 4 positions: other positions, no reuse
     "head in chunks of positions": (
-        lambda: Whole(
-            lambda m, ids: torch.cat([m.head(each) for each in m.embedding(ids).split(4, 1)], 1),
+        lambda: FunctionModel(
+            lambda m, ids: torch.cat([m.head(chunk) for chunk in m.embedding(ids).split(4, 1)], 1),
             embedding=nn.Embedding(V, D),
             head=nn.Linear(D, V, bias=False),
         ),
@@ -104,8 +104,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
         ENDS,
     ),
     "head in chunks of the vocabulary": (
-        lambda: Whole(
-            lambda m, ids: (lambda x: torch.cat([x @ each.t() for each in m.e.weight.split(3)], -1))(m.e(ids)),
+        lambda: FunctionModel(
+            lambda m, ids: (lambda x: torch.cat([x @ rows.t() for rows in m.e.weight.split(3)], -1))(m.e(ids)),
             e=nn.Embedding(V, D),
         ),
         88,
@@ -113,28 +113,28 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     ),
     # base 64 twice; two adapters of 2·8·2
     "shared base with LoRA, not merged": (
-        lambda: Calls(lora_apart, w=matrix(D, D), a=matrix(2, D, 2), b=matrix(2, 2, D)),
+        lambda: FunctionBody(lora_apart, w=matrix(D, D), a=matrix(2, D, 2), b=matrix(2, 2, D)),
         ENDS + 64 + 64,
         ENDS + 2 * 64 + 64,
     ),
     "shared base with LoRA, merged": (
-        lambda: Calls(lora_merged, w=matrix(D, D), a=matrix(2, D, 2), b=matrix(2, 2, D)),
+        lambda: FunctionBody(lora_merged, w=matrix(D, D), a=matrix(2, D, 2), b=matrix(2, 2, D)),
         ENDS + 64 + 64,
         ENDS + 2 * 64 + 64,
     ),
     # 3·(64 + 64 + 8 + 8) and 4·144
-    "gru over time": (lambda: Calls(lambda m, x: m.rnn(x)[0], rnn=nn.GRU(D, D, batch_first=True)), ENDS + 432, ENDS + 432),
-    "lstm over time": (lambda: Calls(lambda m, x: m.rnn(x)[0], rnn=nn.LSTM(D, D, batch_first=True)), ENDS + 576, ENDS + 576),
-    "gru cell in a loop over time": (lambda: Calls(cell_over_time, cell=nn.GRUCell(D, D)), ENDS + 432, ENDS + 432),
+    "gru over time": (lambda: FunctionBody(lambda m, x: m.rnn(x)[0], rnn=nn.GRU(D, D, batch_first=True)), ENDS + 432, ENDS + 432),
+    "lstm over time": (lambda: FunctionBody(lambda m, x: m.rnn(x)[0], rnn=nn.LSTM(D, D, batch_first=True)), ENDS + 576, ENDS + 576),
+    "gru cell in a loop over time": (lambda: FunctionBody(cell_over_time, cell=nn.GRUCell(D, D)), ENDS + 432, ENDS + 432),
     "rnn of two layers": (
-        lambda: Calls(lambda m, x: m.rnn(x)[0], rnn=nn.RNN(D, D, num_layers=2, batch_first=True)),
+        lambda: FunctionBody(lambda m, x: m.rnn(x)[0], rnn=nn.RNN(D, D, num_layers=2, batch_first=True)),
         ENDS + 2 * 144,
         ENDS + 2 * 144,
     ),
     # v 64 and g 8
     "weight norm": (lambda: WithBody(parametrizations.weight_norm(linear())), ENDS + 72, ENDS + 72),
     "weight norm, fused and sliced": (
-        lambda: Calls(weight_norm_sliced, inner=parametrizations.weight_norm(nn.Linear(D, 3 * D, bias=False))),
+        lambda: FunctionBody(weight_norm_sliced, inner=parametrizations.weight_norm(nn.Linear(D, 3 * D, bias=False))),
         ENDS + 192 + 24,
         ENDS + 192 + 24,
     ),
@@ -144,12 +144,12 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "frozen weights": (lambda: WithBody(frozen(linear())), ENDS, ENDS),
     "a frozen layer reused": (lambda: WithBody(frozen(linear()), times=5), ENDS, ENDS),
     "checkpointing, not reentrant": (
-        lambda: Calls(lambda m, x: checkpoint(m.inner, x, use_reentrant=False), inner=linear()),
+        lambda: FunctionBody(lambda m, x: checkpoint(m.inner, x, use_reentrant=False), inner=linear()),
         ENDS + 64,
         ENDS + 64,
     ),
     "checkpointing, reentrant": (
-        lambda: Calls(lambda m, x: checkpoint(m.inner, x, use_reentrant=True), inner=linear()),
+        lambda: FunctionBody(lambda m, x: checkpoint(m.inner, x, use_reentrant=True), inner=linear()),
         ENDS + 64,
         ENDS + 64,
     ),
@@ -160,97 +160,97 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "experts, gathered": (lambda: WithBody(Experts("gathered")), ENDS + 32 + 1024, ENDS + 32 + 1024),
     "a compiled module": (lambda: WithBody(torch.compile(linear())), ENDS + 64, ENDS + 64),  # type: ignore[arg-type]
     # in 3·64 + 24, out 64 + 8, linears 2·128 + 16 + 8, norms 32
-    "nn.TransformerEncoder": (lambda: Calls(lambda m, x: m.inner(x), inner=encoder()), ENDS + 600, ENDS + 600),
-    "a weight moved by .data": (lambda: moved("data"), ENDS + 64, ENDS + 128),
-    "a weight moved by .detach()": (lambda: moved("detach"), ENDS + 64, ENDS + 128),
+    "nn.TransformerEncoder": (lambda: FunctionBody(lambda m, x: m.inner(x), inner=encoder()), ENDS + 600, ENDS + 600),
+    "a second name by .data": (lambda: second_name("data"), ENDS + 64, ENDS + 128),
+    "a second name by .detach()": (lambda: second_name("detach"), ENDS + 64, ENDS + 128),
     "mamba": (lambda: WithBody(SlowMamba()), ENDS + 368, ENDS + 368),
     # mu enters x·mu and (1 − mu)·before: two uses of 8; three products of 64
     "rwkv-like elementwise gates": (
-        lambda: Calls(rwkv, mu=nn.Parameter(torch.rand(D)), r=linear(), k=linear(), v=linear()),
+        lambda: FunctionBody(rwkv, mu=nn.Parameter(torch.rand(D)), r=linear(), k=linear(), v=linear()),
         ENDS + 8 + 192,
         ENDS + 2 * 8 + 192,
     ),
     "a gate by lerp": (
-        lambda: Calls(lambda m, x: torch.lerp(F.pad(x, (0, 0, 1, -1)), x, m.mu), mu=nn.Parameter(torch.rand(D))),
+        lambda: FunctionBody(lambda m, x: torch.lerp(F.pad(x, (0, 0, 1, -1)), x, m.mu), mu=nn.Parameter(torch.rand(D))),
         ENDS + 8,
         ENDS + 8,
     ),
     "functional_call": (
-        lambda: Calls(lambda m, x: functional_call(m.inner, dict(m.inner.named_parameters()), (x,)), inner=linear()),
+        lambda: FunctionBody(lambda m, x: functional_call(m.inner, dict(m.inner.named_parameters()), (x,)), inner=linear()),
         ENDS + 64,
         ENDS + 64,
     ),
     # two layers through one inner module, their weights stacked
-    "functional_call over stacked weights": (lambda: Calls(stacked, w=matrix(2, D, D), inner=[linear()]), ENDS + 128, ENDS + 128),
+    "functional_call over stacked weights": (lambda: FunctionBody(functional_layers, w=matrix(2, D, D), inner=[linear()]), ENDS + 128, ENDS + 128),
     # token values of one more table in each of two layers
     "value embeddings": (
-        lambda: Whole(value_embeddings, e=nn.Embedding(V, D), values=nn.Embedding(2 * V, D), head=nn.Linear(D, V, bias=False)),
+        lambda: FunctionModel(value_embeddings, e=nn.Embedding(V, D), values=nn.Embedding(2 * V, D), head=nn.Linear(D, V, bias=False)),
         88 + 176 + 88,
         88 + 176 + 88,
     ),
     "one value embedding for two layers": (
-        lambda: Whole(shared_values, e=nn.Embedding(V, D), values=nn.Embedding(V, D), head=nn.Linear(D, V, bias=False)),
+        lambda: FunctionModel(shared_values, e=nn.Embedding(V, D), values=nn.Embedding(V, D), head=nn.Linear(D, V, bias=False)),
         88 + 88 + 88,
         88 + 2 * 88 + 88,
     ),
     # two hashes look up one table: 5·8 twice
     "a hash embedding": (
-        lambda: Whole(lambda m, ids: m.head(m.table(ids % 5) + m.table(ids * 3 % 5)), table=nn.Embedding(5, D), head=linear_to_v()),
+        lambda: FunctionModel(lambda m, ids: m.head(m.table(ids % 5) + m.table(ids * 3 % 5)), table=nn.Embedding(5, D), head=linear_to_v()),
         40 + 88,
         80 + 88,
     ),
     # the second head is for training only
     "a multi-token head used in training only": (
-        lambda: Whole(lambda m, ids: second_head(m, ids), e=nn.Embedding(V, D), head=linear_to_v(), second=linear_to_v()),
+        lambda: FunctionModel(lambda m, ids: second_head(m, ids), e=nn.Embedding(V, D), head=linear_to_v(), second=linear_to_v()),
         3 * 88,
         3 * 88,
     ),
     # 8·8·3 + 8
     "a causal convolution": (
-        lambda: Calls(lambda m, x: m.conv(F.pad(x.transpose(1, 2), (2, 0))).transpose(1, 2), conv=nn.Conv1d(D, D, 3)),
+        lambda: FunctionBody(lambda m, x: m.conv(F.pad(x.transpose(1, 2), (2, 0))).transpose(1, 2), conv=nn.Conv1d(D, D, 3)),
         ENDS + 200,
         ENDS + 200,
     ),
     "positions beyond the inputs": (
-        lambda: Whole(lambda m, ids: m.head(m.e(ids) + m.p[: ids.shape[1]]), e=nn.Embedding(V, D), p=matrix(99, D), head=linear_to_v()),
+        lambda: FunctionModel(lambda m, ids: m.head(m.e(ids) + m.p[: ids.shape[1]]), e=nn.Embedding(V, D), p=matrix(99, D), head=linear_to_v()),
         ENDS + 99 * D,
         ENDS + 99 * D,
     ),
     "learned positions added in each of two layers": (
-        lambda: Whole(lambda m, ids: m.head((m.e(ids) + m.p[: ids.shape[1]]).tanh() + m.p[: ids.shape[1]]), e=nn.Embedding(V, D), p=matrix(P, D), head=linear_to_v()),
+        lambda: FunctionModel(lambda m, ids: m.head((m.e(ids) + m.p[: ids.shape[1]]).tanh() + m.p[: ids.shape[1]]), e=nn.Embedding(V, D), p=matrix(P, D), head=linear_to_v()),
         ENDS + P * D,
         ENDS + 2 * P * D,
     ),
     "a learned first token": (
-        lambda: Calls(lambda m, x: torch.cat([m.first.expand(x.shape[0], 1, D), x], 1)[:, 1:] + 0, first=matrix(1, 1, D)),
+        lambda: FunctionBody(lambda m, x: torch.cat([m.first.expand(x.shape[0], 1, D), x], 1)[:, 1:] + 0, first=matrix(1, 1, D)),
         ENDS + 8,
         ENDS + 8,
     ),
-    "a matrix and its own transpose": (lambda: Calls(lambda m, x: x @ m.w @ m.w.t(), w=matrix(D, D)), ENDS + 64, ENDS + 128),
+    "a matrix and its own transpose": (lambda: FunctionBody(lambda m, x: x @ m.w @ m.w.t(), w=matrix(D, D)), ENDS + 64, ENDS + 128),
     # the upper half is used twice
     "half of a matrix used again": (
-        lambda: Calls(lambda m, x: x @ m.w + F.pad(x @ m.w[:, :4], (0, 4)), w=matrix(D, D)),
+        lambda: FunctionBody(lambda m, x: x @ m.w + F.pad(x @ m.w[:, :4], (0, 4)), w=matrix(D, D)),
         ENDS + 64,
         ENDS + 64 + 32,
     ),
     "a grouped weight by cat": (
-        lambda: Calls(lambda m, x: (x @ torch.cat([m.a, m.b], 1)) @ torch.cat([m.a, m.c], 1), a=matrix(D, 4), b=matrix(D, 4), c=matrix(D, 4)),
+        lambda: FunctionBody(lambda m, x: (x @ torch.cat([m.a, m.b], 1)) @ torch.cat([m.a, m.c], 1), a=matrix(D, 4), b=matrix(D, 4), c=matrix(D, 4)),
         ENDS + 96,
         ENDS + 2 * 32 + 64,
     ),
     "a reversed weight is the same weight": (
-        lambda: Calls(lambda m, x: x @ m.w @ m.w.flip(0), w=matrix(D, D)),
+        lambda: FunctionBody(lambda m, x: x @ m.w @ m.w.flip(0), w=matrix(D, D)),
         ENDS + 64,
         ENDS + 128,
     ),
-    "weights kept in a plain list": (lambda: Calls(lambda m, x: x @ m.ws[0] @ m.ws[1], ws=[matrix(D, D).data.requires_grad_(), matrix(D, D).data.requires_grad_()]), ENDS + 128, ENDS + 128),
-    "nothing but the ends": (Model, ENDS, ENDS),
+    "weights in a plain list": (lambda: FunctionBody(lambda m, x: x @ m.ws[0] @ m.ws[1], ws=[matrix(D, D).data.requires_grad_(), matrix(D, D).data.requires_grad_()]), ENDS + 128, ENDS + 128),
+    "only embedding and head": (Model, ENDS, ENDS),
 }  # fmt: skip
 
 
 def w_t_three_times(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    turned = m.w.t()
-    return ((x @ turned).relu() @ turned).relu() @ turned
+    transposed = m.w.t()
+    return ((x @ transposed).relu() @ transposed).relu() @ transposed
 
 
 def lora_apart(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -284,14 +284,14 @@ def encoder() -> nn.Module:
     )
 
 
-def moved(how: str) -> nn.Module:
+def second_name(how: str) -> nn.Module:
     """A second, frozen name of a trained weight: its elements are trained, and used twice."""
     first, second = linear(), linear()
     if how == "data":
         second.weight.data = first.weight.data
     else:
         second.weight = nn.Parameter(first.weight.detach(), requires_grad=False)
-    return Calls(lambda m, x: m.second(m.first(x).relu()), first=first, second=second)
+    return FunctionBody(lambda m, x: m.second(m.first(x).relu()), first=first, second=second)
 
 
 def rwkv(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -300,7 +300,7 @@ def rwkv(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return m.r(mixed).sigmoid() * (m.k(mixed).exp() * m.v(mixed))
 
 
-def stacked(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def functional_layers(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
     for layer in range(2):
         x = functional_call(m.inner[0], {"weight": m.w[layer]}, (x,))
     return x
@@ -323,13 +323,13 @@ def second_head(m: nn.Module, ids: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_architecture_has_the_count_computed_by_hand(name: str) -> None:
+def test_count_of_each_architecture_equals_the_one_computed_by_hand(name: str) -> None:
     torch.manual_seed(0)
     make, unique, counted = CASES[name]
-    found = count_parameters(make())
-    assert (found.unique, found.counted) == (unique, counted), found.notes
-    assert found.proven, found.notes
+    report = count_parameters(make())
+    assert (report.unique, report.counted) == (unique, counted), report.notes
+    assert report.proven, report.notes
 
 
-def test_there_are_at_least_forty_architectures() -> None:
+def test_cases_cover_at_least_forty_architectures() -> None:
     assert len(CASES) >= 40

@@ -1,4 +1,4 @@
-"""Classes of transformers as they are, with the count computed by hand. d = 8, vocabulary 11, inner 16."""
+"""Unmodified model classes of transformers against counts computed by hand. d = 8, vocabulary 11, inner 16."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def mamba() -> torch.nn.Module:
 
 
 CASES = {
-    # two ends 2·88, a norm 8, and two layers: norms 16, attention 2·64 + 2·32, router 32, four experts of 3·128
+    # embedding and head 2·88, a norm 8, and two layers: norms 16, attention 2·64 + 2·32, router 32, four experts of 3·128
     "mixtral": (mixtral, 184 + 2 * (16 + 192 + 32 + 4 * 384), 184 + 2 * (16 + 192 + 32 + 4 * 384)),
     # the table 88; per encoder layer 4·64 + 2·128 + 2·8, per decoder layer 8·64 + 2·128 + 3·8; two norms 16; two biases 32·2.
-    # Looked up for both sides and decoded: once more than a pair. Of each bias the buckets within 64 positions, 27 on
+    # Looked up for both sides and decoded: one use more than a pair. Of each bias the buckets within 64 positions, 27 on
     # either side, are added in both layers: 27·2.
     "t5": (t5, 88 + 2 * 528 + 2 * 792 + 16 + 128, 2 * 88 + 2 * 528 + 2 * 792 + 16 + 128 + 2 * 27 * 2),
     # the table 88, a norm 8, and two layers of inner 16, state 4, rank 1: norm 8, in 2·16·8, conv 16·4 + 16,
@@ -49,9 +49,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_class_of_transformers_has_the_count_computed_by_hand(name: str) -> None:
+def test_count_of_each_transformers_class_equals_the_one_computed_by_hand(name: str) -> None:
     torch.manual_seed(0)
     make, unique, counted = CASES[name]
-    found = count_parameters(make())
-    assert (found.unique, found.counted) == (unique, counted), found.notes
-    assert found.proven, found.notes
+    report = count_parameters(make())
+    assert (report.unique, report.counted) == (unique, counted), report.notes
+    assert report.proven, report.notes

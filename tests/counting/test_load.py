@@ -1,4 +1,4 @@
-"""What count can be pointed at, and what it refuses to open, run or believe."""
+"""Sources that a model is loaded from, files that are refused, and checks of claimed counts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def checkpoint(folder: Path) -> Path:
     return folder
 
 
-def hand_in(folder: Path, model: Path, **changes: object) -> Path:
+def submit(folder: Path, model: Path, **changes: object) -> Path:
     claim = {
         "counted_parameters": COUNTED,
         "weight_class": "small",
@@ -43,9 +43,9 @@ def hand_in(folder: Path, model: Path, **changes: object) -> Path:
     return folder / "submission.json"
 
 
-def test_our_own_folder_has_the_closed_form(tmp_path: Path) -> None:
-    found = count_parameters(build_model(checkpoint(tmp_path)))
-    assert found.counted == COUNTED == closed_form_count(SHAPE)
+def test_count_of_our_checkpoint_equals_the_closed_form(tmp_path: Path) -> None:
+    report = count_parameters(build_model(checkpoint(tmp_path)))
+    assert report.counted == COUNTED == closed_form_count(SHAPE)
 
 
 def test_a_hugging_face_folder_needs_no_weights(tmp_path: Path) -> None:
@@ -53,18 +53,18 @@ def test_a_hugging_face_folder_needs_no_weights(tmp_path: Path) -> None:
 
     GPT2Config(vocab_size=11, n_positions=16, n_embd=8, n_layer=2, n_head=2).save_pretrained(tmp_path)
     # 88 tied + 16·8 + 2·872 + 16
-    found = count_parameters(build_model(tmp_path))
-    assert (found.counted, found.proven) == (88 + 128 + 1744 + 16, True)
+    report = count_parameters(build_model(tmp_path))
+    assert (report.counted, report.proven) == (88 + 128 + 1744 + 16, True)
 
 
-def test_a_shape_is_counted_without_memory_for_its_weights() -> None:
+def test_a_model_on_the_meta_device_is_counted() -> None:
     with torch.device("meta"):
         model = Transformer(SHAPE)
-    found = count_parameters(model)
-    assert (found.counted, found.proven) == (COUNTED, True)
+    report = count_parameters(model)
+    assert (report.counted, report.proven) == (COUNTED, True)
 
 
-def test_a_folder_that_asks_for_its_own_code_is_not_run(tmp_path: Path) -> None:
+def test_code_in_a_model_folder_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         '{"model_type": "x", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}'
     )
@@ -73,7 +73,7 @@ def test_a_folder_that_asks_for_its_own_code_is_not_run(tmp_path: Path) -> None:
         build_model(tmp_path)
 
 
-def test_a_factory_that_needs_arguments_is_named() -> None:
+def test_a_failing_factory_is_named_in_the_error() -> None:
     with pytest.raises(SmalltaleError, match=r"calling torch.nn:Linear\(\) failed"):
         build_model_from_factory("torch.nn:Linear")
     with pytest.raises(SmalltaleError, match="importing no_such:thing failed"):
@@ -81,16 +81,18 @@ def test_a_factory_that_needs_arguments_is_named() -> None:
     assert isinstance(build_model_from_factory("torch.nn:Identity"), nn.Identity)
 
 
-def test_a_pickle_is_not_opened_unless_told(tmp_path: Path) -> None:
+def test_a_pickle_is_opened_only_if_allowed(tmp_path: Path) -> None:
     model = Transformer(SHAPE)
     path = tmp_path / "model.pt"
-    torch.save({"state_dict": {f"_orig_mod.{name}": each for name, each in model.state_dict().items()}}, path)
+    torch.save(
+        {"state_dict": {f"_orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}}, path
+    )
     with pytest.raises(FileProblem, match="is a pickle"):
         check_weights(model, path)
     check_weights(model, path, allow_pickle=True)
 
 
-def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_safetensors_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     header = json.dumps({"w": {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 16]}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
@@ -107,7 +109,7 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
         check_weights(nn.Linear(4, 4), tmp_path / "model.safetensors")
 
 
-def test_whole_numbers_for_weights_are_refused(tmp_path: Path) -> None:
+def test_integers_for_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.zeros(4, 4, dtype=torch.int32), "bias": torch.zeros(4)}, path)
     with pytest.raises(FileProblem, match=r"weight weight is I32, the model's is torch.float32"):
@@ -116,25 +118,25 @@ def test_whole_numbers_for_weights_are_refused(tmp_path: Path) -> None:
     check_weights(nn.Linear(4, 4), path)
 
 
-def test_an_honest_claim_passes_in_its_own_process(tmp_path: Path) -> None:
+def test_a_correct_claim_passes_in_its_own_process(tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model")
-    found = verify_claim(hand_in(tmp_path, model), model)
-    assert (found.verdict, found.counted) == ("pass", COUNTED), found.reasons
+    check = verify_claim(submit(tmp_path, model), model)
+    assert (check.verdict, check.counted) == ("pass", COUNTED), check.reasons
 
 
 def test_a_smaller_claim_or_another_file_fails(tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model")
-    assert check_claim(hand_in(tmp_path, model, counted_parameters=3), model, frozenset()).verdict == "fail"
-    assert check_claim(hand_in(tmp_path, model, model_hash="00"), model, frozenset()).verdict == "fail"
+    assert check_claim(submit(tmp_path, model, counted_parameters=3), model, frozenset()).verdict == "fail"
+    assert check_claim(submit(tmp_path, model, model_hash="00"), model, frozenset()).verdict == "fail"
 
 
-def test_an_architecture_nobody_knows_is_unproven(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_unproven(tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model")
-    claim = hand_in(tmp_path, model)
+    claim = submit(tmp_path, model)
     (model / "config.json").write_text('{"model_type": "my_own"}')
     assert check_claim(claim, model, frozenset()).verdict == "unproven"
 
 
-def test_a_plan_fills_its_class() -> None:
+def test_a_proposed_shape_fills_its_class() -> None:
     best = propose_shapes(30_000_000)[0]
     assert 0.98 * 30_000_000 <= closed_form_count(best) <= 30_000_000

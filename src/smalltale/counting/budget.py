@@ -1,65 +1,63 @@
-"""What class a count fits, what is left of it, and what would fit a smaller one.
+"""The weight class that a count fits, the parameters left in it, and what would fit a smaller class.
 
-In: the rows of a count. Out: sentences, or OverBudget.
-Beware: "N layers instead of M" takes the repeated modules to be alike (their names differ by a number).
+Input: the rows of a count. Output: sentences, or OverBudget.
+"N layers instead of M" assumes that modules whose names differ only by a number are layers of one stack.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from smalltale.counting.report import CountReport, CountRow
 from smalltale.errors import OverBudget
 from smalltale.rules import Rules, WeightClass
 
-if TYPE_CHECKING:
-    from smalltale.counting.count import CountRow, ParameterCount
-
-NUMBERED = re.compile(r"^(.*?)\.?(?:\b|_)(\d+)\.")
+LAYER_NAME = re.compile(r"^(.*?)\.?(?:\b|_)(\d+)\.")
 
 
 def budget_notes(rows: Sequence[CountRow], counted: int) -> list[str]:
-    """The class it fits, what is left there, and what would fit the largest class where none does."""
+    """The class that the count fits and what is left in it, or how far it is over the largest class."""
     rules = Rules()
-    found = rules.class_for(counted)
-    if found is not None:
+    weight_class = rules.class_for(counted)
+    if weight_class is not None:
+        left = weight_class.max_parameters - counted
         return [
-            f"fits class {found.name} ({found.max_parameters:,}): {found.max_parameters - counted:,} parameters are left"
+            f"fits class {weight_class.name} ({weight_class.max_parameters:,}): {left:,} parameters are left"
         ]
-    top = max(rules.weight_classes, key=lambda each: each.max_parameters)
+    largest = max(rules.weight_classes, key=lambda weight_class: weight_class.max_parameters)
     return [
-        f"fits no class: {counted - top.max_parameters:,} over {top.name} ({top.max_parameters:,}); "
-        f"{what_would_fit(rows, counted, top)}"
+        f"fits no class: {counted - largest.max_parameters:,} over {largest.name} ({largest.max_parameters:,}); "
+        f"{suggest_reduction(rows, counted, largest)}"
     ]
 
 
-def refuse_over_budget(count: ParameterCount, weight_class: WeightClass) -> None:
-    """Raise OverBudget where the count is above its class, with what would fit."""
-    if count.counted > weight_class.max_parameters:
+def refuse_over_budget(report: CountReport, weight_class: WeightClass) -> None:
+    """Raise OverBudget if the count is above the class, with a model size that would fit."""
+    if report.counted > weight_class.max_parameters:
         raise OverBudget(
-            f"the model has {count.counted:,} counted parameters, class {weight_class.name} allows "
-            f"{weight_class.max_parameters:,}: {count.counted - weight_class.max_parameters:,} too many; "
-            f"{what_would_fit(count.rows, count.counted, weight_class)}"
+            f"the model has {report.counted:,} counted parameters, class {weight_class.name} allows "
+            f"{weight_class.max_parameters:,}: {report.counted - weight_class.max_parameters:,} too many; "
+            f"{suggest_reduction(report.rows, report.counted, weight_class)}"
         )
 
 
-def what_would_fit(rows: Sequence[CountRow], counted: int, weight_class: WeightClass) -> str:
-    """The mend: fewer layers, else a smaller largest weight."""
-    layers: dict[str, dict[int, int]] = {}
+def suggest_reduction(rows: Sequence[CountRow], counted: int, weight_class: WeightClass) -> str:
+    """Fewer layers if that is enough, else a smaller largest weight."""
+    size_by_layer: dict[str, dict[int, int]] = {}
     for row in rows:
-        if row.counted and (match := NUMBERED.match(row.name)):
-            group = layers.setdefault(match[1], {})
-            group[int(match[2])] = group.get(int(match[2]), 0) + row.counted
-    over = counted - weight_class.max_parameters
-    if layers:
-        name, group = max(layers.items(), key=lambda each: sum(each[1].values()))
-        sizes = sorted(group.values())
-        gone, kept = 0, len(sizes)
-        while gone < over and kept:
-            kept -= 1
-            gone += sizes[kept]
-        if kept and gone >= over and len(sizes) > 1:
-            return f"{kept} layers instead of {len(sizes)} in {name or 'the model'} would fit"
+        if row.counted and (match := LAYER_NAME.match(row.name)):
+            sizes = size_by_layer.setdefault(match[1], {})
+            sizes[int(match[2])] = sizes.get(int(match[2]), 0) + row.counted
+    excess = counted - weight_class.max_parameters
+    if size_by_layer:
+        stack, sizes = max(size_by_layer.items(), key=lambda entry: sum(entry[1].values()))
+        layer_sizes = sorted(sizes.values())
+        removed, layers = 0, len(layer_sizes)
+        while removed < excess and layers:
+            layers -= 1
+            removed += layer_sizes[layers]
+        if layers and removed >= excess and len(layer_sizes) > 1:
+            return f"{layers} layers instead of {len(layer_sizes)} in {stack or 'the model'} would fit"
     largest = max(rows, key=lambda row: row.counted)
     return f"the largest weight is {largest.name} ({largest.shape}, {largest.counted:,}); make it smaller"

@@ -1,55 +1,26 @@
 """Counted parameters: every distinct trained weight, times the distinct times it takes part in one forward computation.
 
-In: a module, and inputs where they cannot be guessed. Out: a ParameterCount that explains itself.
-Uses are counted for each element by watching forward passes (watch.py) at lengths 1, 2, 8 and the context.
-Beware: `proven` is false wherever something could not be seen or explained; the larger figure stands then.
+Input: a module, and inputs if these cannot be derived from it. Output: a CountReport that explains every number.
+Steps: trace forward passes, count the uses of each element in each of them, settle the uses, report. Each step takes and
+returns a frozen value.
+Note: `proven` is false if a use may be untraced or unexplained; the larger count is reported then.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from smalltale.counting.budget import budget_notes, refuse_over_budget
-from smalltale.counting.inputs import describe_forwards
-from smalltale.counting.measure import watch
-from smalltale.counting.report import Findings, few
-from smalltale.counting.uses import Uses
-from smalltale.counting.weights import Held, Ledger, held_weights
+from smalltale.counting.budget import budget_notes
+from smalltale.counting.inputs import prepare_inputs
+from smalltale.counting.passes import TracedPasses, trace_passes
+from smalltale.counting.report import CountReport, CountRow, SettledUses, join_names
+from smalltale.counting.settle import settle_uses
+from smalltale.counting.tracing.use_counts import ZERO, UseCounts
+from smalltale.counting.uses import count_uses
+from smalltale.counting.weights import ModelWeights, WeightStorage, collect_weights
 from smalltale.rules import Rules
-
-__all__ = ["CountRow", "ParameterCount", "count_parameters", "refuse_over_budget"]
-
-
-class CountRow(NamedTuple):
-    """One weight tensor; a second name of the same storage is in `name` too."""
-
-    name: str
-    shape: str
-    unique: int
-    uses: int
-    """The most uses of any of its elements, embedding and decoder taken as one."""
-    counted: int
-    trained: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParameterCount:
-    """A module's count under the rule."""
-
-    unique: int
-    """Trained weights, each once."""
-    counted: int
-    weight_class: str | None
-    """The smallest class it fits, None above all."""
-    rows: tuple[CountRow, ...]
-    notes: tuple[str, ...]
-    """What was tied, reused and where, not counted and why, why it is not proven, the budget left."""
-    proven: bool
-    """Whether nothing escaped the tracing and every further use at longer inputs was explained."""
 
 
 def count_parameters(
@@ -59,61 +30,69 @@ def count_parameters(
     every_float: bool = False,
     frozen: frozenset[str] = frozenset(),
     depth: int = 1,
-) -> ParameterCount:
-    """Count a module. Its weights and its mode are left as they were.
+) -> CountReport:
+    """Count the parameters of a module. Its weights and its mode stay as they are.
 
-    inputs: a tensor, a tuple of positional or a mapping of keyword arguments; positions are axis 1. Token ids (1, T) without.
-    every_float: count all that a file of weights holds (nothing in it shows what was frozen), but for the names in `frozen`.
-    depth: the declared most rounds of a loop whose length depends on its data.
-    Raises SmalltaleError where no input can be made or the forward pass fails.
+    inputs: a tensor, a tuple of positional or a mapping of keyword arguments, with positions on axis 1; token ids (1, T) if None.
+    every_float: count all that a weights file contains (a file does not show what was frozen), except the names in `frozen`.
+    depth: the declared maximum number of iterations of a loop whose length depends on its data.
+    Raises SmalltaleError if no input can be built or the forward pass fails.
     """
-    ledger = held_weights(model, every_float, frozen)
-    forwards = describe_forwards(model, inputs)
-    findings = watch(forwards, ledger, depth)
-    rows = rows_of(ledger, findings.uses)
+    weights = collect_weights(model, every_float, frozen)
+    model_inputs = prepare_inputs(model, inputs)
+    passes = trace_passes(model_inputs, weights)
+    uses = count_uses(passes)
+    settled = settle_uses(model_inputs, passes, uses, depth)
+    return build_report(passes, settled)
+
+
+def build_report(passes: TracedPasses, settled: SettledUses) -> CountReport:
+    rows = build_rows(passes.weights, settled.counts)
     counted = sum(row.counted for row in rows)
-    found = Rules().class_for(counted)
-    return ParameterCount(
+    weight_class = Rules().class_for(counted)
+    return CountReport(
         unique=sum(row.unique for row in rows if row.trained),
         counted=counted,
-        weight_class=found.name if found else None,
+        weight_class=weight_class.name if weight_class else None,
         rows=tuple(rows),
-        notes=(*notes_of(rows, ledger, findings), *budget_notes(rows, counted)),
-        proven=not findings.unproven,
+        notes=(*build_notes(rows, passes, settled), *budget_notes(rows, counted)),
+        proven=not settled.notes.unproven,
     )
 
 
-def rows_of(ledger: Ledger, uses: Uses) -> list[CountRow]:
-    """A row a weight tensor, in the module's order; elements that an earlier row has are not counted again."""
-    rows = []
-    for held in ledger.held:
-        times = uses.get(held.weight, torch.zeros((), dtype=torch.int32))
-        for names, tensor, own in held.distinct():
-            rows.append(row_of(names, tensor, own, times, held))
-    return rows
+def build_rows(weights: ModelWeights, counts: UseCounts) -> list[CountRow]:
+    """A row per weight tensor, in the module's order; elements that an earlier row has are not counted again."""
+    return [
+        build_row(storage, names, tensor, own, counts.get(storage.weight, ZERO))
+        for storage in weights.storages
+        for names, tensor, own in storage.distinct_tensors()
+    ]
 
 
-def row_of(names: list[str], tensor: Tensor, own: Tensor | None, times: Tensor, held: Held) -> CountRow:
-    """own: which of the tensor's elements no earlier row has, None for all."""
+def build_row(
+    storage: WeightStorage, names: list[str], tensor: Tensor, own: Tensor | None, times: Tensor
+) -> CountRow:
+    """own: mask of the elements that no earlier row has, None for all. times: uses over the storage."""
     if times.dim():
         times = times.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
-    mine = times if own is None or not times.dim() else times[own]
+    own_times = times if own is None or not times.dim() else times[own]
     unique = tensor.numel() if own is None else int(own.sum())
-    trained = held.is_counted(names)
-    once = mine.clamp_min(1)
-    counted = (int(once.sum()) if once.dim() else int(once) * unique) if trained else 0
+    trained = storage.is_counted(names)
+    at_least_once = own_times.clamp_min(1)
+    counted = int(at_least_once.sum()) if at_least_once.dim() else int(at_least_once) * unique
     return CountRow(
         name=" = ".join(names),
         shape=" × ".join(map(str, tensor.shape)) or "1",
         unique=unique,
-        uses=int(mine.max()) if mine.numel() else 0,
-        counted=counted,
+        uses=int(own_times.max()) if own_times.numel() else 0,
+        counted=counted if trained else 0,
         trained=trained,
     )
 
 
-def notes_of(rows: list[CountRow], ledger: Ledger, findings: Findings) -> list[str]:
-    """What a reader should know beside the table."""
+def build_notes(rows: list[CountRow], passes: TracedPasses, settled: SettledUses) -> list[str]:
+    """What a reader needs to know in addition to the rows."""
+    weights = passes.weights
     notes = [
         f"tied: {row.name} is one weight, counted once for the pair"
         for row in rows
@@ -121,25 +100,27 @@ def notes_of(rows: list[CountRow], ledger: Ledger, findings: Findings) -> list[s
     ]
     for row in rows:
         if row.trained and row.uses > 1:
-            notes.append(
-                f"reused: {row.name} is used {row.uses} times ({few(ledger.places(row.name, findings.traces))})"
-            )
-    if idle := [row for row in rows if row.trained and not row.uses]:
+            locations = join_names(weights.use_locations(row.name, passes.traces))
+            notes.append(f"reused: {row.name} is used {row.uses} times ({locations})")
+    if unused := [row for row in rows if row.trained and not row.uses]:
         notes.append(
-            f"{few([row.name for row in idle])}: {sum(row.unique for row in idle):,} trained weights take no part in the "
-            "forward pass, and count once"
+            f"{join_names([row.name for row in unused])}: {sum(row.unique for row in unused):,} trained weights take no part "
+            "in the forward pass, and count once"
         )
-    for kind in ("frozen", "buffer"):
-        found = [row for row in rows if not row.trained and row.uses and ledger.kind(row.name) == kind]
-        what = "frozen weights that take part" if kind == "frozen" else "numbers in buffers that take part"
-        if found:
+    uncounted_rows = [row for row in rows if not row.trained and row.uses]
+    for names, description in (
+        (weights.parameters, "frozen weights"),
+        (weights.buffers, "numbers in buffers"),
+    ):
+        uncounted = [row for row in uncounted_rows if row.name.split(" = ")[0] in names]
+        if uncounted:
             notes.append(
-                f"not counted: {sum(row.unique for row in found):,} {what} in the forward pass ({few([row.name for row in found])})"
+                f"not counted: {sum(row.unique for row in uncounted):,} {description} that take part in the forward pass "
+                f"({join_names([row.name for row in uncounted])})"
             )
-    if unregistered := ledger.unregistered(findings.traces):
+    if unregistered := weights.unregistered(passes.traces):
         notes.append(
-            f"not counted: {sum(each.numel() for each, _ in unregistered):,} numbers of tensors that are neither parameters nor "
-            f"buffers ({few([place for _, place in unregistered])})"
+            f"not counted: {sum(tensor.numel() for _, tensor, _ in unregistered):,} numbers of tensors that are neither "
+            f"parameters nor buffers ({join_names([location for _, _, location in unregistered])})"
         )
-    notes += findings.explained
-    return notes + [f"unproven: {each}" for each in findings.unproven]
+    return [*notes, *settled.notes.explained, *(f"unproven: {doubt}" for doubt in settled.notes.unproven)]

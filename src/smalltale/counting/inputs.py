@@ -1,8 +1,8 @@
-"""Inputs of chosen lengths for a model that nobody has described, and forward passes that say what went wrong.
+"""Builds inputs of any length for a model of which only the module, or one example input, is available.
 
-In: a module, and inputs or nothing. Out: a Forwards that calls the module at a length with a seed.
-Beware: without inputs the module is taken to want token ids (1, T); its vocabulary and context are read off its config
-or its first embedding.
+Input: a module, and inputs or None. Output: ModelInputs, which builds arguments of a length with a seed.
+Without inputs the module must take token ids (1, T); vocabulary and context come from its config, else the vocabulary
+from its first embedding.
 """
 
 from __future__ import annotations
@@ -15,117 +15,120 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from smalltale.counting.tracing.operator_calls import map_tensors
 from smalltale.errors import SmalltaleError
-from smalltale.model.architectures import CONTEXT_NAMES, VOCABULARY_NAMES, declared_number
+from smalltale.model.architectures import CONTEXT_KEYS, VOCABULARY_KEYS, read_config_number
 
-LONGEST = 1024
+MAX_CONTEXT = 1024
 """A declared context is measured up to this many tokens."""
-UNDECLARED = 64
-ROWS = 3
-"""Rows of the batch that is measured beside single rows."""
+DEFAULT_CONTEXT = 64
+BATCH_ROWS = 3
+"""Rows of the batch that is measured in addition to single rows."""
 SHORT_LENGTHS = (1, 2, 8)
-"""Measured beside the context; over numbers and several inputs."""
+"""Lengths measured with values and several seeds, in addition to the context."""
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Forwards:
-    """How to call a model at any length."""
+class ModelInputs:
+    """A model, and arguments for it at any length."""
 
     model: nn.Module
-    make: Callable[[int, int, int], tuple[tuple[Any, ...], dict[str, Any]]]
-    """(length, seed, from position) -> arguments; two seeds differ from that position on."""
+    arguments: Callable[[int, int, int], Arguments]
+    """(length, seed, start) -> arguments; those of two seeds differ from position `start` on."""
     context: int
-    declared: bool
-    fixed: bool
-    """The inputs have no length to change."""
+    fixed_length: bool
     unit: str = "position"
     """What a length counts: positions of one row, or rows."""
     unit_positions: int = 1
 
-    def arguments(self, length: int, seed: int, start: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return self.make(length, seed, start)
+    @property
+    def on_meta(self) -> bool:
+        """Whether the model has no values."""
+        return any(parameter.is_meta for parameter in self.model.parameters())
 
-    def by_rows(self, length: int) -> Forwards:
-        """The same model over a batch of rows of `length` positions; the rows are counted instead."""
+    def batched(self, row_length: int) -> ModelInputs:
+        """The same model over a batch of rows of `row_length` positions; a length is then a number of rows."""
 
-        def rows(number: int, seed: int, start: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            seeds = [row + number * seed * (row >= start) for row in range(number)]
-            several = [self.make(length, each, 0) for each in seeds]
+        def batch(rows: int, seed: int, start: int) -> Arguments:
+            seeds = [row + rows * seed * (row >= start) for row in range(rows)]
+            arguments = [self.arguments(row_length, row_seed, 0) for row_seed in seeds]
             return tree_map(  # type: ignore[no-any-return]
-                lambda *each: torch.cat(each) if isinstance(each[0], Tensor) and each[0].dim() else each[0],
-                *several,
+                lambda *leaves: (
+                    torch.cat(leaves) if isinstance(leaves[0], Tensor) and leaves[0].dim() else leaves[0]
+                ),
+                *arguments,
             )
 
-        return Forwards(self.model, rows, ROWS, True, False, "row", length)
+        return ModelInputs(self.model, batch, BATCH_ROWS, False, "row", row_length)
 
 
-def describe_forwards(model: nn.Module, inputs: Any) -> Forwards:
-    """How to call `model`. Raises SmalltaleError where that cannot be told."""
-    device = next((each.device for each in model.parameters()), torch.device("cpu"))
-    declared = declared_number(model, CONTEXT_NAMES)
+def prepare_inputs(model: nn.Module, inputs: Any) -> ModelInputs:
+    """Inputs for `model`. Raises SmalltaleError if none can be built."""
     if inputs is None:
-        vocabulary = declared_number(model, VOCABULARY_NAMES) or first_embedding(model)
-        if vocabulary is None:
-            raise SmalltaleError(
-                f"{type(model).__name__} has no embedding and no config that names a vocabulary, so no input can be made "
-                "for it; give count_parameters its inputs"
-            )
-        positions = min(declared or UNDECLARED, LONGEST)
-        encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
-
-        def ids(length: int, seed: int, start: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            made = token_ids(vocabulary, length, seed, start).to(device)
-            return (made,), {"decoder_input_ids": made.clone()} if encoder_decoder else {}
-
-        return Forwards(model, ids, positions, declared is not None, False)
-    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple_of(inputs), {})
-    tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        return token_inputs(model)
+    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (as_tuple(inputs), {})
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if not tensors:
-        raise SmalltaleError("the inputs hold no tensor; give at least one, for example token ids (1, T)")
-    length = next((each.shape[1] for each in tensors if each.dim() >= 2), 1)
+        raise SmalltaleError("the inputs contain no tensor; pass at least one, for example token ids (1, T)")
+    given_length = next((tensor.shape[1] for tensor in tensors if tensor.dim() >= 2), 1)
 
-    def cut(wanted: int, seed: int, start: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return tree_map(  # type: ignore[no-any-return]
-            lambda each: changed(each, length, wanted, seed, start) if isinstance(each, Tensor) else each,
-            (args, kwargs),
+    def vary(length: int, seed: int, start: int) -> Arguments:
+        return map_tensors(  # type: ignore[no-any-return]
+            lambda tensor: vary_tensor(tensor, given_length, length, seed, start), (args, kwargs)
         )
 
-    return Forwards(model, cut, length, True, length == 1)
+    return ModelInputs(model, vary, given_length, fixed_length=given_length == 1)
 
 
-def tuple_of(inputs: Any) -> tuple[Any, ...]:
+def token_inputs(model: nn.Module) -> ModelInputs:
+    """Token ids (1, T) from the model's vocabulary; for an encoder-decoder the same ids for both sides."""
+    vocabulary = read_config_number(model, VOCABULARY_KEYS) or first_embedding_rows(model)
+    if vocabulary is None:
+        raise SmalltaleError(
+            f"{type(model).__name__} has no embedding and no config with a vocabulary size, so no input can be built "
+            "for it; give count_parameters its inputs"
+        )
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    context = min(read_config_number(model, CONTEXT_KEYS) or DEFAULT_CONTEXT, MAX_CONTEXT)
+    encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+    def arguments(length: int, seed: int, start: int) -> Arguments:
+        ids = token_ids(vocabulary, length, seed, start).to(device)
+        return (ids,), {"decoder_input_ids": ids.clone()} if encoder_decoder else {}
+
+    return ModelInputs(model, arguments, context, fixed_length=False)
+
+
+def as_tuple(inputs: Any) -> tuple[Any, ...]:
     return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
 
 
 def token_ids(vocabulary: int, length: int, seed: int, start: int) -> Tensor:
     """(1, length) ids: those of seed 0 before `start`, shifted by the seed from there on, never equal to seed 0's."""
     generator = torch.Generator().manual_seed(20_25)
-    made = torch.randint(0, vocabulary, (1, length), generator=generator)
+    ids = torch.randint(0, vocabulary, (1, length), generator=generator)
     if seed:
-        made[:, start:] = (made[:, start:] + 1 + (seed * 7919) % max(1, vocabulary - 1)) % vocabulary
-    return made
+        ids[:, start:] = (ids[:, start:] + 1 + (seed * 7919) % max(1, vocabulary - 1)) % vocabulary
+    return ids
 
 
-def changed(tensor: Tensor, length: int, wanted: int, seed: int, start: int) -> Tensor:
-    """The tensor's first row, cut to `wanted` positions; other numbers from `start` on where seed is not 0."""
-    if tensor.dim() < 2 or tensor.shape[1] != length:
+def vary_tensor(tensor: Tensor, given_length: int, length: int, seed: int, start: int) -> Tensor:
+    """The tensor's first row, cut to `length` positions, with other numbers from `start` on unless seed is 0."""
+    if tensor.dim() < 2 or tensor.shape[1] != given_length:
         return tensor.clone()
-    made = tensor[:1, :wanted].clone()
-    if seed and wanted > start:
-        tail = made[:, start:]
-        if made.is_floating_point():
+    row = tensor[:1, :length].clone()
+    if seed and length > start:
+        tail = row[:, start:]
+        if row.is_floating_point():
             generator = torch.Generator().manual_seed(seed)
-            made[:, start:] = tail + torch.randn(tail.shape, generator=generator, dtype=torch.float32).to(
-                made
-            )
-        elif made.dtype == torch.int64:
-            top = int(tensor.max()) + 1
-            made[:, start:] = (tail + seed) % max(top, 2)
-    return made
+            row[:, start:] = tail + torch.randn(tail.shape, generator=generator, dtype=torch.float32).to(row)
+        elif row.dtype == torch.int64:
+            row[:, start:] = (tail + seed) % max(int(tensor.max()) + 1, 2)
+    return row
 
 
-def first_embedding(model: nn.Module) -> int | None:
-    """Rows of the model's first embedding; of its first two-axis weight where it has no embedding module."""
+def first_embedding_rows(model: nn.Module) -> int | None:
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             return module.num_embeddings

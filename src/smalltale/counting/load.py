@@ -1,8 +1,6 @@
-"""What `smalltale count` can be pointed at, as a module.
+"""Builds a model from a factory named on the command line.
 
-In: a recipe's config, a checkpoint folder of ours, a Hugging Face folder, `package.module:factory`, a checkpoint file with
-its factory. Out: a module, on the meta device where no weight is needed.
-Beware: no code of a folder is run, and no pickle opened, unless the caller says so.
+Input: `package.module:factory`. Output: the module that the factory returns. This imports and runs that code.
 """
 
 from __future__ import annotations
@@ -15,27 +13,26 @@ from torch import nn
 from smalltale.errors import SmalltaleError
 from smalltale.model.architectures import FORWARD_ERRORS
 
-PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
-
-def model_of_factory(name: str) -> nn.Module:
-    """What `package.module:factory` makes, called without arguments. It runs that code."""
-    module_name, _, attribute = name.partition(":")
+def build_model_from_factory(name: str) -> nn.Module:
+    """Call `package.module:factory` without arguments."""
+    module_name, _, attribute_path = name.partition(":")
     try:
         factory: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            factory = getattr(factory, part)
+        for attribute in attribute_path.split("."):
+            factory = getattr(factory, attribute)
     except (*FORWARD_ERRORS, SyntaxError) as error:
         raise SmalltaleError(
-            f"importing {name} failed ({type(error).__name__}: {error}); give package.module:factory, importable from here"
+            f"importing {name} failed ({type(error).__name__}: {error}); give package.module:factory, and set PYTHONPATH=. "
+            "for a module in this folder"
         ) from error
     try:
-        made = factory()
+        model = factory()
     except FORWARD_ERRORS as error:
         raise SmalltaleError(
-            f"calling {name}() failed ({type(error).__name__}: {error}); a factory takes no argument, "
-            "so write one that fills in the model's own"
+            f"calling {name}() failed ({type(error).__name__}: {error}); a factory takes no arguments, "
+            "so write one that passes those of the model"
         ) from error
-    if not isinstance(made, nn.Module):
-        raise SmalltaleError(f"{name}() gave a {type(made).__name__}; it must give a torch.nn.Module")
-    return made
+    if not isinstance(model, nn.Module):
+        raise SmalltaleError(f"{name}() returned a {type(model).__name__}; it must return a torch.nn.Module")
+    return model

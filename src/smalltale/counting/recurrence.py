@@ -1,167 +1,102 @@
-"""Are the further uses of a weight in a longer input those of other positions?
+"""Decides whether the further uses of a weight in a longer input belong to further positions.
 
-In: a model, and the weights that a longer input uses more often. Out: those whose further uses are explained.
-The input is changed from a position on, and the activations that met the weight are compared: what changes belongs to
-that position or a later one. An element is explained where no run of positions meets it more often than its length times
-the uses in the short input; a state that starts from nothing lags by one position, so one is allowed but at the end.
-Beware: it takes a causal model; where every activation sees all of the input nothing is explained, and the larger count stands.
+Input: a model, and the weights that a longer input uses more often. Output: those whose further uses are explained.
+The input is changed from a position on, and the activations that met the weight are compared: those that change belong to
+that position or a later one. A weight is explained if no run of positions meets one of its elements more often than the
+length of the run times the uses in the short input. A state that starts from zeros lags by one position, so a run may
+exceed that by the uses of one position, except at the end.
+Note: this needs a causal model. Where every activation depends on the complete input nothing is explained, and the larger
+count is used.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
-from torch.utils._pytree import tree_map
 
-from smalltale.counting.inputs import Forwards
-from smalltale.counting.tracing.operator_calls import all_tensors, elements_of, storage_key
+from smalltale.counting.inputs import ModelInputs
+from smalltale.counting.passes import trace_with_values
 from smalltale.counting.tracing.trace import Trace
-from smalltale.counting.tracing.tracer import trace
-from smalltale.counting.tracing.weight_regions import ALL, Mask, Weight
+from smalltale.counting.tracing.weight_regions import ALL, Weight
+from smalltale.counting.weights import ModelWeights
 from smalltale.model.architectures import FORWARD_ERRORS
 
 SEGMENTS = 4
-EXACT = 8
+MAX_SINGLE_POSITIONS = 8
 """Up to this length every position is a segment of its own."""
 
 
-def traced(
-    forwards: Forwards,
-    weights: dict[int, Weight],
-    length: int,
-    seed: int = 0,
-    start: int = 0,
-    keep: set[Weight] | None = None,
-    choose: bool | None = None,
-) -> Trace:
-    """Watch one forward pass at a length, on the device where the weights are; `choose` as in `trace`."""
-    if any(each.is_meta for each in forwards.model.parameters()):
-        return traced_by_shape(forwards, weights, length)
-    args, kwargs = forwards.arguments(length, seed, start)
-    torch.manual_seed(0)
-    inputs = list(all_tensors((args, kwargs)))
-    return trace(
-        forwards.model,
-        lambda: forwards.model(*args, **kwargs),
-        inputs,
-        weights,
-        keep.__contains__ if keep else None,
-        choose=choose,
-    )
-
-
-def traced_by_shape(forwards: Forwards, weights: dict[int, Weight], length: int) -> Trace:
-    """Watch one forward pass over shapes: no weight is read, nothing large is computed.
-
-    Raises one of FORWARD_ERRORS where the pass needs a number.
-    """
-    twins: dict[int, Tensor] = {}
-    named: dict[str, Tensor] = {}
-    known = dict(weights)
-    model = forwards.model
-    # Each module by one of its names: swapped under a second one, its weights would not be put back.
-    for name, tensor in (
-        (f"{place}.{own}" if place else own, tensor)
-        for place, module in model.named_modules()
-        for kind in (module.named_parameters, module.named_buffers)
-        for own, tensor in kind(recurse=False, remove_duplicate=False)
-    ):
-        key = storage_key(tensor)
-        if key not in weights:
-            continue
-        if key not in twins:
-            twins[key] = torch.empty(elements_of(tensor), dtype=tensor.dtype, device="meta")
-            known[storage_key(twins[key])] = weights[key]
-        named[name] = twins[key].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
-    args, kwargs = tree_map(
-        lambda each: each.to("meta") if isinstance(each, Tensor) else each, forwards.arguments(length, 0)
-    )
-    inputs = list(all_tensors((args, kwargs)))
-    return trace(
-        model,
-        lambda: functional_call(model, named, args, kwargs, tie_weights=False),
-        inputs,
-        known,
-        shapes_only=True,
-    )
-
-
-def explained_at(
-    forwards: Forwards, weights: dict[int, Weight], length: int, suspects: dict[Weight, int]
+def explained_weights(
+    inputs: ModelInputs, weights: ModelWeights, length: int, base_lengths: dict[Weight, int]
 ) -> set[Weight]:
-    """The suspects whose every use at `length` takes, for each position, no more than at their base length.
+    """The weights that each position uses at `length` no more often than at their base length.
 
-    suspects: weight -> the shortest length at which it was used.
+    base_lengths: weight -> the shortest length at which it is used.
     """
-    starts = (
-        list(range(length)) if length <= EXACT else [length * part // SEGMENTS for part in range(SEGMENTS)]
-    )
-    ends = [*starts[1:], length]
-    keep = set(suspects)
-    if any(each.is_meta for each in forwards.model.parameters()):
+    if inputs.on_meta:
         return set()
+    segments = length if length <= MAX_SINGLE_POSITIONS else SEGMENTS
+    bounds = [length * segment // segments for segment in range(segments + 1)]
+    keep = set(base_lengths)
     try:
-        plain = traced(forwards, weights, length, keep=keep)
-        others = [traced(forwards, weights, length, seed=1, start=start, keep=keep) for start in starts]
-        short = {base: traced(forwards, weights, base, keep=keep) for base in set(suspects.values())}
+        plain = trace_with_values(inputs, weights, length, keep_data=keep)
+        changed = [
+            trace_with_values(inputs, weights, length, seed=1, start=start, keep_data=keep)
+            for start in bounds[:-1]
+        ]
+        short = {
+            base: trace_with_values(inputs, weights, base, keep_data=keep)
+            for base in set(base_lengths.values())
+        }
     except FORWARD_ERRORS:
         return set()
-    if any(not alike(plain, other) for other in others):
+    if any(signature(trace) != signature(plain) for trace in changed):
         return set()
-    owners = [owner_of(number, plain, others) for number in range(len(plain.meetings))]
-    found = set()
-    for weight, base in suspects.items():
-        allowed = activations(short[base], weight, None, 0) / base
+    segment_by_use = [last_affected_segments(number, plain, changed) for number in range(len(plain.uses))]
+    explained = set()
+    for weight, base in base_lengths.items():
+        allowed = activations_per_element(short[base], weight, None, 0) / base
         excess, most = torch.zeros(()), torch.zeros(())
-        for segment, start in enumerate(starts):
-            met = activations(plain, weight, owners, segment)
-            excess = (excess + met - allowed * (ends[segment] - start)).clamp_min(0)
+        for segment in range(segments):
+            met = activations_per_element(plain, weight, segment_by_use, segment)
+            excess = (excess + met - allowed * (bounds[segment + 1] - bounds[segment])).clamp_min(0)
             most = torch.maximum(most, excess)
         if bool((most <= allowed + 0.5).all() and (excess <= 0.5).all()):
-            found.add(weight)
-    return found
+            explained.add(weight)
+    return explained
 
 
-def alike(one: Trace, other: Trace) -> bool:
-    """Whether two passes made the same meetings in the same order, over data of the same shapes."""
-    return [signature(each.operator, each.data) for each in one.meetings] == [
-        signature(each.operator, each.data) for each in other.meetings
-    ]
+def signature(trace: Trace) -> list[tuple[object, ...]]:
+    """The operators of a trace in order, with the shapes of their data."""
+    return [(use.operator, *(tuple(data.shape) for data in use.data)) for use in trace.uses]
 
 
-def signature(operator: str, data: list[Tensor]) -> tuple[object, ...]:
-    return (operator, *(tuple(each.shape) for each in data))
+def last_affected_segments(number: int, plain: Trace, changed: list[Trace]) -> list[Tensor]:
+    """For each element of a use's data, the last segment whose change affects it, -1 for none."""
+    segments_by_operand = []
+    for operand, data in enumerate(plain.uses[number].data):
+        segments = torch.full(data.shape, -1, dtype=torch.int16)
+        for segment, trace in enumerate(changed):
+            changed_data = trace.uses[number].data[operand]
+            same = changed_data == data
+            if data.is_floating_point():
+                same |= changed_data.isnan() & data.isnan()
+            segments[~same.cpu()] = segment
+        segments_by_operand.append(segments)
+    return segments_by_operand
 
 
-def owner_of(number: int, plain: Trace, others: list[Trace]) -> list[Tensor]:
-    """For each data operand of a meeting, the last segment whose change it feels, -1 for none."""
-    owners = []
-    for place, data in enumerate(plain.meetings[number].data):
-        owner = torch.full(data.shape, -1, dtype=torch.int16)
-        for segment, other in enumerate(others):
-            felt = other.meetings[number].data[place]
-            same = (
-                (felt == data) | (felt.isnan() & data.isnan()) if data.is_floating_point() else felt == data
-            )
-            owner[~same.cpu()] = segment
-        owners.append(owner)
-    return owners
-
-
-def activations(trace_: Trace, weight: Weight, owners: list[list[Tensor]] | None, segment: int) -> Tensor:
-    """How many activations of a segment (all of them without owners) each element of `weight` meets."""
+def activations_per_element(
+    trace: Trace, weight: Weight, segment_by_use: list[list[Tensor]] | None, segment: int
+) -> Tensor:
+    """Data elements of a segment (of all segments without segment_by_use) that each element of `weight` meets."""
     total = torch.zeros((), dtype=torch.float32)
-    for number, meeting in enumerate(trace_.meetings):
-        for other, mask in meeting.weights:
-            if other is weight:
-                if owners is None:
-                    met = sum(each.numel() for each in meeting.data)
+    for number, use in enumerate(trace.uses):
+        for used_weight, mask in use.weights:
+            if used_weight is weight:
+                if segment_by_use is None:
+                    met = sum(data.numel() for data in use.data)
                 else:
-                    met = sum(int((each == segment).sum()) for each in owners[number])
-                total = weighted(total, mask, met, weight.elements)
+                    met = sum(int((segments == segment).sum()) for segments in segment_by_use[number])
+                total = total + met if mask is ALL else total.expand(weight.elements) + mask.float() * met
     return total
-
-
-def weighted(total: Tensor, mask: Mask, met: int, elements: int) -> Tensor:
-    return total + met if mask is ALL else total.expand(elements) + mask.float() * met

@@ -1,7 +1,7 @@
 """Shapes of our Transformer that fill a weight class.
 
-In: a budget and a vocabulary. Out: ModelConfigs just under the budget, from deep to wide.
-Beware: the count is the closed form of transformer.py; tests hold it to `count_parameters`.
+Input: a budget of counted parameters. Output: ModelConfigs just under the budget, largest first.
+The count is transformer.py's closed form; tests compare it with `count_parameters`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from dataclasses import replace
 
 from smalltale.model.transformer import ModelConfig
 
-HEAD = 64
+HEAD_WIDTH = 64
 VOCABULARIES = (2048, 4096, 8192)
 
 
-def closed_form(config: ModelConfig) -> int:
-    """Counted parameters of our Transformer: matrices, and two scalars a layer."""
+def closed_form_count(config: ModelConfig) -> int:
+    """Counted parameters of our Transformer: matrices, and two scalars per layer."""
     return config.matrix_parameters() + (2 * config.layers if config.residual_scalars else 0)
 
 
-def plan(budget: int, vocabularies: tuple[int, ...] = VOCABULARIES) -> list[ModelConfig]:
-    """For each vocabulary and width the deepest model within the budget, of 4 to 24 layers; the fullest first."""
-    found = []
-    for vocabulary in vocabularies:
-        for width in range(128, 2049, HEAD):
-            small = ModelConfig(vocabulary=vocabulary, width=width, heads=width // HEAD, layers=1)
-            one, two = closed_form(small), closed_form(replace(small, layers=2))
-            layers = (budget - (2 * one - two)) // (two - one)
+def propose_shapes(budget: int) -> list[ModelConfig]:
+    """For each vocabulary and width the deepest model of 4 to 24 layers within the budget; largest first."""
+    shapes = []
+    for vocabulary in VOCABULARIES:
+        for width in range(128, 2049, HEAD_WIDTH):
+            shape = ModelConfig(vocabulary=vocabulary, width=width, heads=width // HEAD_WIDTH, layers=1)
+            one_layer, two_layers = closed_form_count(shape), closed_form_count(replace(shape, layers=2))
+            layers = (budget - (2 * one_layer - two_layers)) // (two_layers - one_layer)
             if 4 <= layers <= 24:
-                found.append(replace(small, layers=layers))
-    return sorted(found, key=closed_form, reverse=True)
+                shapes.append(replace(shape, layers=layers))
+    return sorted(shapes, key=closed_form_count, reverse=True)

@@ -1,155 +1,153 @@
-"""The weights a module holds, by storage: which are trained, which are frozen, which names share one storage.
+"""The weights of a module by storage: which ones are trained, which are frozen, which names share a storage.
 
-In: a module. Out: a Ledger, in the module's order.
-Beware: two parameters may share a storage in part (`.data`, a flat buffer); an element belongs to the first.
+Input: a module. Output: ModelWeights, in the module's order.
+Note: two parameters may share part of a storage (`.data`, a flat buffer); a shared element belongs to the first of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from smalltale.counting.tracing.operator_calls import elements_of, storage_key
-from smalltale.counting.tracing.trace import Trace, meetings_of
-from smalltale.counting.tracing.weight_regions import Region, Weight
-from smalltale.counting.uses import Uses
+from smalltale.counting.report import join_names
+from smalltale.counting.tracing.operator_calls import storage_elements, storage_key
+from smalltale.counting.tracing.trace import Trace, UnregisteredTensor
+from smalltale.counting.tracing.weight_regions import ALL, Region, Weight
 
 
-@dataclass(eq=False)
-class Held:
-    """One storage and the tensors of the module that lie in it."""
+@dataclass(frozen=True, eq=False)
+class WeightStorage:
+    """One storage and the module's tensors in it."""
 
     weight: Weight
-    tensors: list[tuple[str, Tensor]]
-    counted: set[str]
+    tensors: tuple[tuple[str, Tensor], ...]
+    counted_names: frozenset[str]
 
-    def is_counted(self, names: list[str]) -> bool:
-        return any(name in self.counted for name in names)
+    def is_counted(self, names: Iterable[str]) -> bool:
+        return any(name in self.counted_names for name in names)
 
-    def distinct(self) -> Iterator[tuple[list[str], Tensor, Tensor | None]]:
-        """Names, the tensor, and which of its elements are its own (None for all); counted tensors first."""
+    def distinct_tensors(self) -> Iterator[tuple[list[str], Tensor, Tensor | None]]:
+        """Names, tensor, and a mask of its elements that are in no earlier tensor (None for all); counted tensors first."""
         regions: dict[Region, tuple[list[str], Tensor]] = {}
-        for name, tensor in sorted(self.tensors, key=lambda each: each[0] not in self.counted):
+        for name, tensor in sorted(self.tensors, key=lambda entry: entry[0] not in self.counted_names):
             regions.setdefault(Region.of(tensor), ([], tensor))[0].append(name)
-        taken: Tensor | None = None
+        if len(regions) == 1:
+            names, tensor = next(iter(regions.values()))
+            yield names, tensor, None
+            return
+        seen = torch.zeros(self.weight.elements, dtype=torch.bool)
         for region, (names, tensor) in regions.items():
-            if len(regions) == 1:
-                yield names, tensor, None
-                return
-            mask = region.over_storage(None, self.weight.elements)
-            mask = torch.ones(self.weight.elements, dtype=torch.bool) if mask is None else mask
-            own = mask if taken is None else mask & ~taken
-            taken = mask if taken is None else mask | taken
-            yield names, tensor, own.as_strided(*region)
+            mask = region.to_storage_mask(ALL, self.weight.elements)
+            mask = torch.ones_like(seen) if mask is ALL else mask
+            yield names, tensor, (mask & ~seen).as_strided(*region)
+            seen = seen | mask
 
 
-@dataclass
-class Ledger:
-    """Every storage that the module holds."""
+@dataclass(frozen=True, eq=False)
+class ModelWeights:
+    """Every storage of floating-point numbers in a module."""
 
-    held: list[Held]
-    by_storage: dict[int, Weight]
-    parameters: set[str]
-    buffers: set[str]
-    names: dict[Weight, str] = field(default_factory=dict)
+    storages: tuple[WeightStorage, ...]
+    parameters: frozenset[str]
+    buffers: frozenset[str]
+
+    @cached_property
+    def by_weight(self) -> dict[Weight, WeightStorage]:
+        return {storage.weight: storage for storage in self.storages}
+
+    @cached_property
+    def by_key(self) -> dict[int, Weight]:
+        """Weights by the key of their storage."""
+        return {storage_key(storage.tensors[0][1]): storage.weight for storage in self.storages}
 
     def counts(self, weight: Weight) -> bool:
-        """Whether a trained tensor lies in the storage."""
-        return any(each.weight is weight and each.counted for each in self.held)
+        """Whether a trained tensor is in the storage."""
+        return weight in self.by_weight and bool(self.by_weight[weight].counted_names)
 
     def name(self, weight: Weight) -> str:
-        return self.names.get(weight, weight.label)
+        return self.by_weight[weight].tensors[0][0] if weight in self.by_weight else weight.label
 
-    def kind(self, name: str) -> str:
-        first = name.split(" = ")[0]
-        return "buffer" if first in self.buffers else "frozen" if first in self.parameters else "unregistered"
+    def join_names(self, weights: Iterable[Weight]) -> str:
+        return join_names([self.name(weight) for weight in weights])
 
-    def places(self, name: str, traces: list[Trace]) -> list[str]:
-        """Operator and source line of each use, in the pass that made the most."""
-        first = name.split(" = ")[0]
-        weight = next(
-            (held.weight for held in self.held if any(first == each for each, _ in held.tensors)), None
-        )
-        if weight is None:
-            return []
-        found = max(
-            ([meeting for meeting, _ in meetings_of(each, weight)] for each in traces), key=len, default=[]
-        )
-        return list(dict.fromkeys(f"{meeting.operator} at {meeting.place}" for meeting in found))
+    def use_locations(self, row_name: str, traces: Iterable[Trace]) -> list[str]:
+        """Operator and source line of each use, in the pass with the most uses."""
+        name = row_name.split(" = ")[0]
+        for storage in self.storages:
+            if any(name == tensor_name for tensor_name, _ in storage.tensors):
+                uses = max((trace.uses_of(storage.weight) for trace in traces), key=len, default=[])
+                return list(dict.fromkeys(f"{use.operator} at {use.location}" for use in uses))
+        return []
 
-    def twins(self, uses: Uses, traces: list[Trace]) -> list[tuple[str, str]]:
-        """Uncounted tensors that take part and hold the very numbers of a counted one, with its name."""
-        others = [(f"the tensor at {place}", each) for each, place in self.unregistered(traces)]
-        counted: list[tuple[str, Tensor]] = []
-        for held in self.held:
-            for names, tensor, _ in held.distinct():
-                if held.is_counted(names):
-                    counted.append((names[0], tensor))
-                elif held.weight in uses:
-                    others.append((names[0], tensor))
-        sizes = {each.numel() for _, each in others}
-        known = {numbers_of(each): name for name, each in reversed(counted) if each.numel() in sizes}
-        found = [(name, numbers_of(each)) for name, each in others]
-        return [(name, known[numbers]) for name, numbers in found if numbers is not None and numbers in known]
-
-    def unregistered(self, traces: list[Trace]) -> list[tuple[Tensor, str]]:
-        """Tensors that take part, and that are neither parameters nor buffers nor trained; with where they do."""
-        found = {
-            storage_key(each): (each, place)
-            for seen in traces
-            for _, each, place in seen.strangers
-            if storage_key(each) not in self.by_storage
+    def unregistered(self, traces: Iterable[Trace]) -> list[UnregisteredTensor]:
+        """Tensors that take part in a pass and are neither parameters nor buffers nor trained."""
+        unregistered = {
+            storage_key(tensor.tensor): tensor for trace in traces for tensor in trace.unregistered
         }
-        return list(found.values())
+        return [tensor for key, tensor in unregistered.items() if key not in self.by_key]
 
-    def adopt(self, seen: Trace) -> None:
-        """Take in trained tensors that no parameter names (a plain list of tensors that want gradients)."""
-        for weight, tensor, _ in seen.strangers:
+    def with_unregistered(self, trace: Trace) -> ModelWeights:
+        """Adds trained tensors that no parameter names, such as tensors with requires_grad in a plain list."""
+        storages = list(self.storages)
+        for weight, tensor, _ in trace.unregistered:
             if tensor.requires_grad and tensor.is_leaf:
-                name = f"(unregistered {len(self.held)})"
-                self.held.append(Held(weight, [(name, tensor)], {name}))
-                self.by_storage[storage_key(tensor)] = weight
-                self.names[weight] = weight.label = name
+                name = f"(unregistered {len(storages)})"
+                storages.append(WeightStorage(weight, ((name, tensor),), frozenset({name})))
+        return replace(self, storages=tuple(storages)) if len(storages) > len(self.storages) else self
 
 
-def numbers_of(tensor: Tensor) -> tuple[int, float, float] | None:
-    """What two tensors of the same numbers share, in any order; None where all its numbers are alike, or it has none."""
+def find_copies(
+    weights: ModelWeights, used: Container[Weight], traces: Iterable[Trace]
+) -> list[tuple[str, str]]:
+    """Uncounted tensors that take part and have the same numbers as a counted one, each with its name."""
+    uncounted = [
+        (f"the tensor at {location}", tensor) for _, tensor, location in weights.unregistered(traces)
+    ]
+    counted: list[tuple[str, Tensor]] = []
+    for storage in weights.storages:
+        for names, tensor, _ in storage.distinct_tensors():
+            if storage.is_counted(names):
+                counted.append((names[0], tensor))
+            elif storage.weight in used:
+                uncounted.append((names[0], tensor))
+    sizes = {tensor.numel() for _, tensor in uncounted}
+    originals = {summarize(tensor): name for name, tensor in reversed(counted) if tensor.numel() in sizes}
+    summaries = [(name, summarize(tensor)) for name, tensor in uncounted]
+    return [
+        (name, originals[summary])
+        for name, summary in summaries
+        if summary is not None and summary in originals
+    ]
+
+
+def summarize(tensor: Tensor) -> tuple[int, float, float] | None:
+    """Size, maximum and minimum, equal for tensors of the same numbers in any order; None if all numbers are equal or absent."""
     flat = tensor.detach()
     if flat.is_meta or flat.numel() < 2 or not flat.is_floating_point() or bool(flat.min() == flat.max()):
         return None
     return flat.numel(), float(flat.max()), float(flat.min())
 
 
-def held_weights(model: nn.Module, every_float: bool, frozen: frozenset[str]) -> Ledger:
-    """The storages of a module's floating-point parameters and buffers."""
-    ledger = Ledger([], {}, set(), set())
-    by_weight: dict[int, Held] = {}
-    named: list[tuple[str, Tensor, bool]] = [
-        (name, each, each.requires_grad) for name, each in model.named_parameters(remove_duplicate=False)
-    ]
-    ledger.parameters.update(name for name, _, _ in named)
-    buffers = [(name, each, False) for name, each in model.named_buffers(remove_duplicate=False)]
-    ledger.buffers.update(name for name, _, _ in buffers)
-    in_file = set(model.state_dict(keep_vars=True)) if every_float else set()
-    for name, tensor, trained in named + buffers:
-        if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
-            continue
-        key = storage_key(tensor)
-        if tensor.is_complex():
-            tensor = torch.view_as_real(tensor.detach())
-        held = by_weight.get(key)
-        if held is None:
-            label = "buffer" if name in ledger.buffers else "frozen"
-            held = Held(Weight(elements_of(tensor), label, tensor.element_size()), [], set())
-            by_weight[key] = held
-            ledger.by_storage[key] = held.weight
-            ledger.names[held.weight] = name
-            ledger.held.append(held)
-        held.tensors.append((name, tensor))
-        if (trained or name in in_file) and name not in frozen:
-            held.counted.add(name)
-            held.weight.label = name
-    return ledger
+def collect_weights(model: nn.Module, every_float: bool, frozen: frozenset[str]) -> ModelWeights:
+    """The storages of a module's floating-point parameters and buffers; arguments as of count_parameters."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    counted = (trained | set(model.state_dict(keep_vars=True)) if every_float else trained) - frozen
+    tensors_by_key: dict[int, list[tuple[str, Tensor]]] = {}
+    for name, tensor in [*parameters.items(), *buffers.items()]:
+        if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()):
+            real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
+            tensors_by_key.setdefault(storage_key(tensor), []).append((name, real))
+    storages = []
+    for tensors in tensors_by_key.values():
+        name, tensor = tensors[0]
+        counted_names = [tensor_name for tensor_name, _ in tensors if tensor_name in counted]
+        label = counted_names[-1] if counted_names else "buffer" if name in buffers else "frozen"
+        weight = Weight(storage_elements(tensor), label, tensor.element_size())
+        storages.append(WeightStorage(weight, tuple(tensors), frozenset(counted_names)))
+    return ModelWeights(tuple(storages), frozenset(parameters), frozenset(buffers))

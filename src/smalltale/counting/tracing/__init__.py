@@ -1,1 +1,1 @@
-"""Records which weights, activations and operators one forward and backward pass of a model uses."""
+"""Records every operator of a forward pass in which data meets weights, and which weight elements it uses."""

@@ -1,127 +1,124 @@
-"""Where data has been: which products stand behind it, and which weights it still carries.
+"""The history of data through one forward pass: which products it passed, and which weights it still carries.
 
-In: operators over data, as the tracer meets them. Out: for each meeting whether it ends in the output, and how often its
-result was multiplied with other data as if it were a weight.
-Beware: what is said of a tensor is said of its storage.
+Input: operators over data, as the tracer sees them. Output: for each weight use, whether its result ends in the output, and
+how often the result was multiplied with other data as if it were a weight.
+A history belongs to a storage, so all views of it share one. Sets of weight uses are integers with a bit per use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from smalltale.counting.tracing.trace import PRODUCTS, Meeting
+from smalltale.counting.tracing.operator_calls import PRODUCTS, storage_key
+from smalltale.counting.tracing.trace import WeightUse
 
 MULTIPLIES = PRODUCTS | {"convolution", "_grouped_mm"}
 
 
-class Past(NamedTuple):
-    """What stands behind one storage of data; the numbers are sets of meetings, a bit each."""
+class DataHistory(NamedTuple):
+    """The history of one storage of data; `decoders` and `carried` are sets of weight uses."""
 
-    met: bool = False
-    """A weight stands behind it."""
+    met_weight: bool = False
     decoders: int = 0
     """Products that may be a decoder."""
     carried: int = 0
-    """Meetings whose weights it still shows: looked up, moved in among data, or taken through a matrix that is no activation."""
+    """Uses whose weights the data still shows: looked up, written among data, or multiplied by a matrix that is no activation."""
 
 
-NOTHING = Past()
-
-
-class Lineage:
-    """The past of every storage of data, by the storage's key."""
+class DataLineage:
+    """The history of every storage of data, by storage key, and the weight uses on the way."""
 
     def __init__(self) -> None:
-        self.pasts: dict[int, Past] = {}
-        self.candidates: list[Meeting] = []
-        self.carriers: list[Meeting] = []
-        self.gone_on = 0
+        self.histories: dict[int, DataHistory] = {}
+        self.uses: list[WeightUse] = []
+        self.inner_products = 0
+        """Products whose results are mixed further, so they are no decoders."""
+        self.data_products: Counter[int] = Counter()
 
-    def of(self, key: int) -> Past:
-        return self.pasts.get(key, NOTHING)
+    def combine(self, data: list[Tensor]) -> DataHistory:
+        met_weight, decoders, carried = False, 0, 0
+        for tensor in data:
+            history = self.histories.get(storage_key(tensor), DataHistory())
+            met_weight |= history.met_weight
+            decoders |= history.decoders
+            carried |= history.carried
+        return DataHistory(met_weight, decoders, carried)
 
-    def together(self, keys: Iterable[int]) -> Past:
-        pasts = [self.of(key) for key in keys]
-        decoders = carried = 0
-        for each in pasts:
-            decoders |= each.decoders
-            carried |= each.carried
-        return Past(any(each.met for each in pasts), decoders, carried)
+    def add_use(
+        self, use: WeightUse, data: list[Tensor], keeps_elements: bool, results: list[Tensor]
+    ) -> DataHistory:
+        """Record a use; returns the history of its results.
 
-    def met(
-        self, past: Past, meeting: Meeting, data: list[tuple[Tensor, Past]], keeps: bool, made: list[Tensor]
-    ) -> Past:
-        """The past of what a meeting made of `data`; `keeps` where it moves elements or works on each alone."""
-        if not keeps:
-            self.gone_on |= past.decoders
-        lookup = meeting.kind == "lookup"
-        shows = keeps or lookup or writes_into(meeting.operator)
-        matrix = not shows and any(is_matrix(each) for each, _ in data)
-        decoders, carried = past.decoders, past.carried if matrix or (shows and not lookup) else 0
-        if meeting.kind == "product":
-            decoders |= 1 << len(self.candidates)
-            self.candidates.append(meeting)
-        small = all(
-            is_flat(each) or each.numel() < most
-            for each, _ in data
-            for most in [max(map(Tensor.numel, made))]
-        )
+        keeps_elements: the operator moves elements or works on each alone.
+        """
+        history = self.combine(data)
+        use_bit = 1 << len(self.uses)
+        self.uses.append(use)
+        if not keeps_elements:
+            self.inner_products |= history.decoders
+        lookup, product = use.kind == "lookup", use.kind == "product"
+        shows_weight = keeps_elements or lookup or writes_into(use.operator)
+        multiplies_matrix = not shows_weight and any(map(is_matrix, data))
+        decoders = history.decoders | use_bit if product else history.decoders
+        carried = history.carried if multiplies_matrix or (shows_weight and not lookup) else 0
+        result_size = max(map(Tensor.numel, results))
+        uniform_data = all(tensor.numel() < result_size or is_uniform(tensor) for tensor in data)
         if (
             lookup
-            or (shows and (small or any(map(is_matrix, made))))
-            or (matrix and meeting.kind == "product")
+            or (shows_weight and (uniform_data or any(map(is_matrix, results))))
+            or (multiplies_matrix and product)
         ):
-            carried |= 1 << len(self.carriers)
-            self.carriers.append(meeting)
-        return Past(True, decoders, carried)
+            carried |= use_bit
+        return DataHistory(True, decoders, carried)
 
-    def mixed(self, name: str, data: list[tuple[Tensor, Past]], past: Past, elementwise: bool) -> Past:
-        """The past of what data makes with data and constants."""
+    def mix_data(self, name: str, data: list[Tensor], elementwise: bool) -> DataHistory:
+        """The history of the result of an operator over data and constants."""
+        history = self.combine(data)
         if len(data) < 2:
-            return past
+            return history
         multiplies = name in MULTIPLIES or "attention" in name
-        for place, (tensor, own) in enumerate(data):
-            others = [each for number, (each, _) in enumerate(data) if number != place]
-            spread = elementwise and any(each.shape[-2:] != tensor.shape[-2:] for each in others)
-            if own.carried and (multiplies or spread) and is_matrix(tensor):
-                self.gone_on |= past.decoders
-                for number, meeting in enumerate(self.carriers):
-                    meeting.applied += own.carried >> number & 1
-        return past._replace(carried=0) if multiplies else past
+        for tensor in data:
+            carried = self.combine([tensor]).carried
+            broadcast = elementwise and any(operand.shape[-2:] != tensor.shape[-2:] for operand in data)
+            if carried and (multiplies or broadcast) and is_matrix(tensor):
+                self.inner_products |= history.decoders
+                self.data_products.update(n for n in range(carried.bit_length()) if carried >> n & 1)
+        return history._replace(carried=0) if multiplies else history
 
-    def finish(self, output: Past) -> None:
-        """Say of every product whether it is an end."""
-        for number, meeting in enumerate(self.candidates):
-            meeting.ends = bool((output.decoders & ~self.gone_on) >> number & 1)
+    def finish_uses(self, outputs: list[Tensor]) -> tuple[WeightUse, ...]:
+        """The uses in order, with `is_output` and `data_products`."""
+        decoders = self.combine(outputs).decoders & ~self.inner_products
+        return tuple(
+            replace(use, is_output=bool(decoders >> number & 1), data_products=self.data_products[number])
+            for number, use in enumerate(self.uses)
+        )
 
 
 def writes_into(operator: str) -> bool:
-    """Whether an operator lays some numbers in among others."""
+    """Whether an operator writes some numbers among others."""
     return "scatter" in operator or operator.startswith(("index_", "put"))
 
 
-def is_flat(tensor: Tensor) -> bool:
-    """Whether all its numbers are the same one."""
+def is_uniform(tensor: Tensor) -> bool:
+    """Whether all its numbers are equal."""
     return not tensor.is_meta and (tensor.numel() < 2 or bool((tensor == tensor.reshape(-1)[0]).all()))
 
 
 def is_matrix(tensor: Tensor) -> bool:
-    """Whether it has rows that are no multiples of one another; by shape alone where there are no numbers."""
+    """Whether it has rows that are no multiples of one another; decided by shape alone on the meta device."""
     shape = [size for size in tensor.shape if size > 1]
-    columns = tensor.dim() > 2 and tensor.shape[-1] == 1  # a convolution's, of one place
-    if len(shape) < 2 or tensor.dtype == torch.bool or (min(tensor.shape[-2:]) == 1 and not columns):
+    kernel_of_one = tensor.dim() > 2 and tensor.shape[-1] == 1  # a convolution kernel of width 1
+    if len(shape) < 2 or tensor.dtype == torch.bool or (min(tensor.shape[-2:]) == 1 and not kernel_of_one):
         return False
     if tensor.is_meta:
         return True
-    rows = (
-        (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor)
-        .reshape(-1, shape[-1])
-        .double()
-    )
+    reals = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    rows = reals.reshape(-1, shape[-1]).double()
     norms = rows.norm(dim=-1)
     rows, norms = rows[norms > 0], norms[norms > 0]
     if len(rows) < 2:

@@ -1,7 +1,7 @@
-"""What leaves torch, or comes back, by a door that no operator shows.
+"""Detects tensors that leave torch, and storages that are written, without an operator that the tracer sees.
 
-In: tensors as the tracer meets them. Out: a line for each door; whether a storage was written unseen.
-Beware: contents are compared on the processor alone, and of a large storage in part.
+Input: tensors as the tracer sees them. Output: a callback per escape; whether a storage was written unseen.
+Contents are compared for CPU storages only, and in samples for large ones.
 """
 
 from __future__ import annotations
@@ -18,67 +18,68 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 TORCH_FOLDER = str(Path(torch.__file__).parent)
-OURS = str(Path(__file__).parents[1])
-LEAVES_TORCH = {
+COUNTING_FOLDER = str(Path(__file__).parents[1])
+ESCAPES = {
     "numpy", "__array__", "tolist", "data_ptr", "__dlpack__", "storage", "untyped_storage", "share_memory_", "__repr__",
     "__format__", "__reduce_ex__", "__deepcopy__", "_typed_storage",
 }  # fmt: skip
-WHOLE, PIECES = 1 << 16, 16
-"""Bytes of a storage compared whole; a larger one in so many pieces, of as many bytes together."""
+"""Tensor methods that give access to numbers outside torch's operators."""
+SAMPLE_BYTES, SAMPLES = 1 << 16, 16
+"""A storage of up to SAMPLE_BYTES is compared completely, a larger one in SAMPLES pieces of that total size."""
 
 
-def caller() -> str:
-    """File and line of the innermost frame outside torch and this package's tracer."""
+def caller_location() -> str:
+    """File and line of the innermost frame outside torch and this package."""
     frame = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith((TORCH_FOLDER, OURS)) and "torch/" not in name:
+        if not name.startswith((TORCH_FOLDER, COUNTING_FOLDER)) and "torch/" not in name:
             return f"{Path(name).name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "torch"
 
 
-class Leaving(TorchFunctionMode):
-    """Tells `left` of every tensor that leaves torch by another door than an operator."""
+class EscapeMode(TorchFunctionMode):
+    """Calls `on_escape` with the tensor and the method's name for every call of a method in ESCAPES."""
 
-    def __init__(self, left: Callable[[Tensor, str], None]) -> None:
+    def __init__(self, on_escape: Callable[[Tensor, str], None]) -> None:
         super().__init__()
-        self.left = left
+        self.on_escape = on_escape
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in LEAVES_TORCH and args and isinstance(args[0], Tensor):
-            self.left(args[0], name)
+        if name in ESCAPES and args and isinstance(args[0], Tensor):
+            self.on_escape(args[0], name)
         return func(*args, **(kwargs or {}))
 
 
-class Contents:
-    """What each storage held when an operator that was seen last wrote it."""
+class StorageChecksums:
+    """A checksum of each storage, from when a traced operator last wrote it."""
 
     def __init__(self) -> None:
-        self.sums: dict[int, int] = {}
+        self.checksums: dict[int, int] = {}
 
-    def note(self, tensor: Tensor) -> None:
+    def record(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.device.type == "cpu":
-            self.sums[storage._cdata] = checksum(storage)
+            self.checksums[storage._cdata] = checksum(storage)
 
-    def changed(self, tensor: Tensor) -> bool:
-        """Whether something unseen has written it since; the first look is taken as what it holds."""
+    def has_changed(self, tensor: Tensor) -> bool:
+        """Whether something untraced has written the storage since; a storage seen for the first time is recorded."""
         storage = tensor.untyped_storage()
-        before = self.sums.get(storage._cdata)
-        if before is None:
-            self.note(tensor)
+        recorded = self.checksums.get(storage._cdata)
+        if recorded is None:
+            self.record(tensor)
             return False
-        return before != checksum(storage)
+        return recorded != checksum(storage)
 
 
 def checksum(storage: torch.UntypedStorage) -> int:
-    size, place = storage.nbytes(), storage.data_ptr()
-    if size <= WHOLE:
-        return zlib.crc32(ctypes.string_at(place, size)) if size else 0
-    piece, found = WHOLE // PIECES, 0
-    for number in range(PIECES):
-        start = (size - piece) * number // (PIECES - 1)
-        found = zlib.crc32(ctypes.string_at(place + start, piece), found)
-    return found
+    size, address = storage.nbytes(), storage.data_ptr()
+    if size <= SAMPLE_BYTES:
+        return zlib.crc32(ctypes.string_at(address, size)) if size else 0
+    sample, crc = SAMPLE_BYTES // SAMPLES, 0
+    for number in range(SAMPLES):
+        start = (size - sample) * number // (SAMPLES - 1)
+        crc = zlib.crc32(ctypes.string_at(address + start, sample), crc)
+    return crc

@@ -1,7 +1,6 @@
-"""A model held still while it is watched.
+"""Contexts in which a model runs in evaluation mode, without gradients, and is restored afterwards.
 
-In: a module. Out: contexts in which it is evaluated without gradients, and after which it is as it was.
-Beware: what a forward pass writes into its own weights and buffers is put back; its plain attributes are not.
+Weights and buffers that a forward pass writes are restored; the model's plain attributes are not.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from torch import Tensor, nn
 
 
 @contextlib.contextmanager
-def still(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, nothing compiled, no fused fast path; all put back afterwards."""
-    training = [(each, each.training) for each in model.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, no compilation, no fused fast path; all restored on exit."""
+    training_flags = [(module, module.training) for module in model.modules()]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     model.eval()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -27,37 +26,38 @@ def still(model: nn.Module) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for each, was in training:
-            each.training = was
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module, training in training_flags:
+            module.training = training
 
 
 @contextlib.contextmanager
-def counted_calls(calls: dict[int, int]) -> Iterator[None]:
-    """Count the calls of every module."""
+def count_module_calls() -> Iterator[dict[int, int]]:
+    """A dictionary of module id -> number of calls, filled while the context is open."""
+    calls: dict[int, int] = {}
 
-    def note(module: nn.Module, _: Any) -> None:
+    def count_call(module: nn.Module, _: Any) -> None:
         calls[id(module)] = calls.get(id(module), 0) + 1
 
-    handle = nn.modules.module.register_module_forward_pre_hook(note)
+    handle = nn.modules.module.register_module_forward_pre_hook(count_call)
     try:
-        yield
+        yield calls
     finally:
         handle.remove()
 
 
-class Kept:
-    """Storages as they were before a forward pass wrote into them."""
+class StorageBackup:
+    """Copies of storages from before a forward pass wrote into them."""
 
     def __init__(self) -> None:
-        self.before: dict[int, tuple[Tensor, Tensor]] = {}
+        self.copies: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def keep(self, tensor: Tensor) -> None:
+    def save(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if tensor.device.type != "meta" and storage._cdata not in self.before:
-            whole = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
-            self.before[storage._cdata] = (whole, whole.clone())
+        if tensor.device.type != "meta" and storage._cdata not in self.copies:
+            bytes_view = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
+            self.copies[storage._cdata] = (bytes_view, bytes_view.clone())
 
-    def put_back(self) -> None:
-        for whole, before in self.before.values():
-            whole.copy_(before)
+    def restore(self) -> None:
+        for bytes_view, copy in self.copies.values():
+            bytes_view.copy_(copy)

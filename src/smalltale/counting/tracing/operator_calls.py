@@ -1,13 +1,13 @@
-"""The tensors of one operator call: where they are stored, which are written, what they would be by shape alone.
+"""The tensors of one operator call: their storages, which ones are written, and their shapes on the meta device.
 
-In: an operator and its arguments. Out: keys, regions' operands, tensors.
-Beware: a tensor is known by its storage, so every view of it has the same key.
+Input: an operator and its arguments. Output: storage keys, tensors, operands.
+A tensor is identified by its storage, so all its views have the same key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,100 +16,136 @@ from torch.utils._pytree import tree_leaves, tree_map
 from smalltale.counting.tracing.trace import Kind
 from smalltale.counting.tracing.weight_regions import Operand, Source
 
+LOOKUPS = {
+    "embedding", "index", "index_select", "gather", "take", "_embedding_bag", "_embedding_bag_forward_only", "embedding_bag",
+}  # fmt: skip
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "linear", "matmul", "dot", "_scaled_mm"}
+SHAPE_ONLY = {
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros",
+    "new_ones", "new_empty", "new_full", "new_empty_strided", "_has_compatible_shallow_copy_type",
+}  # fmt: skip
+"""Operators that read no number of their operand."""
+TRACEABLE_NAMESPACES = {"aten", "prims", "prim", "quantized_decomposed", "_c10d_functional"}
+
+DATA, CONSTANT = "data", "constant"
+
+
+class OperatorCall(NamedTuple):
+    """One operator call and the sources of its tensors."""
+
+    func: Any
+    name: str
+    """Without namespace and overload."""
+    args: Any
+    kwargs: Any
+    tensors: list[Tensor]
+    sources: list[Source | str]
+    operands: list[tuple[Tensor, Source]]
+    """The tensors computed from weights."""
+    data_copies: list[Tensor]
+    written: list[Tensor]
+
+    @property
+    def has_data(self) -> bool:
+        return DATA in self.sources
+
+    def operands_except(self, overwritten: bool) -> list[tuple[Tensor, Source]]:
+        """The operands; without those that the call overwrites completely, if `overwritten`."""
+        written_ids = {id(tensor) for tensor in self.written} if overwritten else set()
+        return [(tensor, source) for tensor, source in self.operands if id(tensor) not in written_ids]
+
+    @property
+    def kind(self) -> Kind:
+        table_is_data = self.sources[0] == DATA if self.sources else True
+        if self.name in LOOKUPS and isinstance(self.args[0], Tensor) and not table_is_data:
+            return "lookup"
+        return "product" if self.name in PRODUCTS else "other"
+
 
 def storage_key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def elements_of(tensor: Tensor) -> int:
+def storage_elements(tensor: Tensor) -> int:
     return tensor.untyped_storage().nbytes() // max(1, tensor.element_size())
 
 
-def tensors_in(*values: Any) -> Iterator[Tensor]:
-    """Every tensor in an operator's arguments or results: lists and mappings at most. (torch's own walk takes longer.)"""
+def iter_tensors(*values: Any) -> Iterator[Tensor]:
+    """Every tensor in an operator's arguments or results, which nest lists and mappings only (faster than tree_leaves)."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from tensors_in(*value)
+            yield from iter_tensors(*value)
         elif isinstance(value, dict):
-            yield from tensors_in(*value.values())
+            yield from iter_tensors(*value.values())
 
 
-def shapes_of(func: Any, args: Any, kwargs: Any, constant: bool) -> Any:
-    """The operator's result on the meta device; of constants alone their values, which place look-ups exactly."""
-    placed = any(each.name == "device" for each in func._schema.arguments)
+def iter_nested_tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested containers, including dataclasses and other objects with attributes."""
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module | type):
+            for attribute in vars(leaf).values():
+                yield from (tensor for tensor in tree_leaves(attribute) if isinstance(tensor, Tensor))
+
+
+def map_tensors(function: Callable[[Tensor], Any], values: Any) -> Any:
+    """tree_map over tensors; other leaves stay as they are."""
+    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, values)
+
+
+def run_on_meta(func: Any, args: Any, kwargs: Any, constant: bool) -> Any:
+    """The operator's result on the meta device. With `constant` its values, which make look-ups by them exact."""
+    takes_device = any(argument.name == "device" for argument in func._schema.arguments)
+    if takes_device:
+        kwargs = {**kwargs, "device": torch.device("cpu" if constant else "meta")}
     if constant:
-        return func(*args, **({**kwargs, "device": torch.device("cpu")} if placed else kwargs))
-    if placed:
-        kwargs = {**kwargs, "device": torch.device("meta")}
-    moved, named = tree_map(
-        lambda each: each.to("meta") if isinstance(each, Tensor) else each, (args, kwargs)
-    )
-    out = func(*moved, **named)
+        return func(*args, **kwargs)
+    meta_args, meta_kwargs = map_tensors(lambda tensor: tensor.to("meta"), (args, kwargs))
+    out = func(*meta_args, **meta_kwargs)
     written = written_tensors(func, args, kwargs)
     return written[0] if len(written) == 1 and isinstance(out, Tensor) else out
 
 
-def slice_of(name: str, kind: Kind, args: Any, weights: list[tuple[Tensor, Source]]) -> Operand | None:
-    """The first row of a looked-up table; what makes the first output of a product with one matrix."""
-    sources = {id(each): source for each, source in weights}
-    if kind == "lookup":
-        table = args[0]
-        return row_of(Operand.of(sources[id(table)], table)) if id(table) in sources else None
-    if name not in {"mm", "addmm", "bmm", "baddbmm"}:
+def first_row(call: OperatorCall, weights: list[tuple[Tensor, Source]]) -> Operand | None:
+    """The first row of a looked-up table; the weights of the first output of a product with one matrix."""
+    sources = {id(tensor): source for tensor, source in weights}
+    if call.kind == "lookup":
+        if id(call.args[0]) not in sources:
+            return None
+        table = Operand.of(sources[id(call.args[0])], call.args[0])
+        return table._replace(region=table.region.select(0, 0))
+    if call.name not in {"mm", "addmm", "bmm", "baddbmm"}:
         return None
-    left, right = args[-2:]
-    matrix, axis = (right, -1) if id(right) in sources else (left, -2)
+    left, right = call.args[-2:]
+    matrix, output_axis = (right, -1) if id(right) in sources else (left, -2)
     if id(matrix) not in sources:
         return None
     source, region, exact = Operand.of(sources[id(matrix)], matrix)
     if len(region.size) == 3:
         if region.size[0] != 1:
             return None
-        region = region.at(0, 0)
-    return Operand(source, region.at(axis, 0)) if exact else None
+        region = region.select(0, 0)
+    return Operand(source, region.select(output_axis, 0)) if exact else None
 
 
-def row_of(table: Operand) -> Operand:
-    return table._replace(region=table.region.at(0, 0))
-
-
-def masks_of(name: str, args: Any) -> list[Tensor]:
-    """The masks by which an operator picks elements; none for one that picks otherwise."""
+def selection_masks(name: str, args: Any) -> list[Tensor]:
+    """The masks by which an operator selects elements; empty for other ways to select."""
     if name == "nonzero":
         return [args[0]]
     if name == "masked_select":
         return [args[1]]
     if name == "index":
-        return [each for each in args[1] if each is not None and each.dtype in (torch.bool, torch.uint8)]
+        return [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
     return []
-
-
-def all_or_none(args: Any, masks: list[Tensor], every: bool, learn: Callable[[Tensor, Tensor], None]) -> Any:
-    """The arguments with every mask full, or empty; `learn` is told of each new mask and the old one."""
-    new: dict[int, Tensor] = {}
-    for each in masks:
-        new[id(each)] = torch.full_like(each, every)
-        learn(new[id(each)], each)
-    return tree_map(lambda each: new.get(id(each), each) if isinstance(each, Tensor) else each, args)
 
 
 def written_tensors(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The operands that the operator writes into."""
-    found: list[Tensor] = []
+    written: list[Tensor] = []
     for number, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[number] if number < len(args) else kwargs.get(argument.name)
-            found += tensors_in(value)
-    return found
-
-
-def all_tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested containers, dataclasses among them."""
-    for each in tree_leaves(value):
-        if isinstance(each, Tensor):
-            yield each
-        elif hasattr(each, "__dict__") and not isinstance(each, nn.Module | type):
-            for inner in vars(each).values():
-                yield from (found for found in tree_leaves(inner) if isinstance(found, Tensor))
+            written += iter_tensors(args[number] if number < len(args) else kwargs.get(argument.name))
+    return written

@@ -1,15 +1,13 @@
-"""Watch one forward pass and note every operator in which data meets weights.
+"""Traces one forward pass: records every operator in which data meets weights.
 
-In: a module, its inputs, the storages of its weights. Out: a Trace of meetings (meetings.py), each with the weight elements
-it used.
-A tensor is known by its storage: it holds data (derived from the input), weights (model/marks.py), or constants.
-Beware: what leaves torch (numpy, a foreign kernel, a number read into Python) cannot be followed; it is written down
-in the trace as a problem.
+Input: a module, its inputs, the storages of its weights. Output: a Trace (trace.py) of weight uses with the elements used.
+A tensor is identified by its storage, whose source is data (derived from the input), weights (weight_regions.py) or constant.
+Values that leave torch (numpy, a foreign kernel, a number read into Python) cannot be followed; the trace lists them as problems.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -19,334 +17,282 @@ from torch._ops import HigherOrderOperator
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from smalltale.counting.tracing.activations import indices_of, vectors_of
-from smalltale.counting.tracing.backward_rules import COPIES, JOINS, MOVES, rule_for
-from smalltale.counting.tracing.data_lineage import Lineage, Past
-from smalltale.counting.tracing.escapes import Contents, Leaving, caller
-from smalltale.counting.tracing.eval_mode import Kept, counted_calls, still
-from smalltale.counting.tracing.operator_calls import (
-    all_or_none,
-    all_tensors,
-    elements_of,
-    masks_of,
-    shapes_of,
-    slice_of,
-    storage_key,
-    tensors_in,
-    written_tensors,
-)
-from smalltale.counting.tracing.trace import (
-    KNOWN_NAMESPACES,
-    LOOKUPS,
-    PRODUCTS,
-    SHAPE_ONLY,
-    Kind,
-    Meeting,
-    Trace,
-)
-from smalltale.counting.tracing.weight_regions import (
-    Derived,
-    Operand,
-    Region,
-    Source,
-    Weight,
-    remember,
-    weights_behind,
-)
+from smalltale.counting.tracing import operator_calls
+from smalltale.counting.tracing.activations import lookup_activations, operator_activations
+from smalltale.counting.tracing.backward_rules import COPIES, JOINS, MOVES, backward_rule
+from smalltale.counting.tracing.data_lineage import DataLineage
+from smalltale.counting.tracing.escapes import EscapeMode, StorageChecksums, caller_location
+from smalltale.counting.tracing.eval_mode import StorageBackup, count_module_calls, evaluation_mode
+from smalltale.counting.tracing.operator_calls import CONSTANT, DATA, OperatorCall, iter_tensors, storage_key
+from smalltale.counting.tracing.trace import Trace, UnregisteredTensor, WeightUse
+from smalltale.counting.tracing.weight_regions import Derived, Operand, Region, Source, Weight, weights_behind
 
-DATA, CONSTANT = "data", "constant"
+OVERWRITES = ("copy_", "zero_", "fill_")
 
 
-def trace(
+def trace_forward(
     model: nn.Module,
     call: Callable[[], Any],
     inputs: list[Tensor],
     weights: dict[int, Weight],
-    keep: Callable[[Weight], bool] | None = None,
-    shapes_only: bool = False,
-    choose: bool | None = None,
+    keep_data: Set[Weight] = frozenset(),
+    fill_selections: bool | None = None,
 ) -> Trace:
-    """Run `call`, a forward pass of `model` over `inputs`, and watch it.
+    """Run and trace `call`, a forward pass of `model` over `inputs`.
 
-    keep: weights whose data is kept. shapes_only: inputs and weights are on the meta device, only constants have values.
-    choose: where data picks how many elements there are, pick all (True) or none (False) instead.
+    keep_data: weights whose data operands are copied into the trace. fill_selections: where data selects elements, select
+    all (True) or none (False) instead. With inputs and weights on the meta device only constants have values.
     """
-    watcher = Watcher(inputs, weights, keep, shapes_only, choose)
-    out = None
+    tracer = UseTracer(inputs, weights, keep_data, fill_selections)
     try:
-        with still(model), counted_calls(watcher.trace.calls), Leaving(watcher.left), watcher:
+        with evaluation_mode(model), count_module_calls() as calls, EscapeMode(tracer.record_escape), tracer:
             out = call()
-        watcher.finish(out)
+        return tracer.build_trace(out, calls)
     finally:
-        watcher.kept.put_back()
-    return watcher.trace
+        tracer.backup.restore()
 
 
-class Watcher(TorchDispatchMode):
-    """Knows each storage, and writes a Meeting where data and weights are operands of one operator."""
+class UseTracer(TorchDispatchMode):
+    """Tracks the source of each storage, and records a WeightUse where data and weights are operands of one operator."""
 
     supports_higher_order_operators = True
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and the wrapper that says so costs a tenth of the count
+        return False  # nothing is compiled here, and the wrapper for True takes a tenth of the counting time
 
     def __init__(
-        self,
-        inputs: list[Tensor],
-        weights: dict[int, Weight],
-        keep: Callable[[Weight], bool] | None,
-        shapes_only: bool,
-        choose: bool | None,
+        self, inputs: list[Tensor], weights: dict[int, Weight], keep_data: Set[Weight], fill: bool | None
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.shapes_only, self.choose = shapes_only, choose
-        self.trace = Trace()
-        self.keep = keep
-        self.lineage = Lineage()
-        self.contents = Contents()
-        self.kept = Kept()
-        self.known: dict[int, Source | str] = dict(weights)
-        self.held: list[StorageWeakRef] = []
-        self.numbers = 0
-        for each in inputs:
-            self.learn(each, DATA)
+        self.keep_data, self.fill_selections = keep_data, fill
+        self.on_meta = any(tensor.is_meta for tensor in inputs)
+        self.lineage, self.checksums, self.backup = DataLineage(), StorageChecksums(), StorageBackup()
+        self.sources: dict[int, Source | str] = dict(weights)
+        self.storage_refs: list[StorageWeakRef] = []
+        """Keep the identities of storages from being reused."""
+        self.derived_count = 0
+        # Dictionaries as ordered sets of messages and locations.
+        self.problems: dict[str, None] = {}
+        self.branches: dict[str, None] = {}
+        self.selections: dict[str, None] = {}
+        self.unregistered: list[UnregisteredTensor] = []
+        for tensor in inputs:
+            self.set_source(tensor, DATA)
 
-    def learn(self, tensor: Tensor, what: Source | str) -> None:
-        """From now on the tensor's storage holds `what`; its identity is never given to another."""
+    def build_trace(self, out: Any, module_calls: dict[int, int]) -> Trace:
+        outputs = [tensor for tensor in operator_calls.iter_nested_tensors(out) if self.is_data(tensor)]
+        return Trace(
+            uses=self.lineage.finish_uses(outputs),
+            problems=tuple(self.problems),
+            branches=tuple(self.branches),
+            selections=tuple(self.selections),
+            unregistered=tuple(self.unregistered),
+            module_calls=module_calls,
+            output_is_data=bool(outputs),
+        )
+
+    def set_source(self, tensor: Tensor, source: Source | str) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata not in self.known:
-            self.held.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
-        self.known[storage._cdata] = what
+        if storage._cdata not in self.sources:
+            self.storage_refs.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
+        self.sources[storage._cdata] = source
 
-    def what(self, tensor: Tensor, fresh: bool = False) -> Source | str:
-        found = self.known.get(storage_key(tensor))
-        if found is None:
-            # torch.tensor(...) inside the pass arrives by lift_fresh
-            if fresh or not tensor.is_floating_point() or tensor.numel() == 0:
-                found = CONSTANT
+    def source_of(self, tensor: Tensor, lifted: bool = False) -> Source | str:
+        """lifted: the tensor comes from torch.tensor(...) inside the pass, which arrives by lift_fresh."""
+        source = self.sources.get(storage_key(tensor))
+        if source is None:
+            if lifted or not tensor.is_floating_point() or tensor.numel() == 0:
+                source = CONSTANT
             else:
                 label = "a tensor that is neither parameter nor buffer"
-                found = Weight(elements_of(tensor), label, tensor.element_size())
-                self.trace.strangers.append((found, tensor, caller()))
-            self.learn(tensor, found)
-        return found
-
-    def left(self, tensor: Tensor, door: str) -> None:
-        what = self.known.get(storage_key(tensor))
-        if what == DATA or isinstance(what, Weight | Derived):
-            if self.shapes_only:
-                raise RuntimeError(f"shapes have no numbers to give by .{door}")
-            kind = "data" if what == DATA else "a weight"
-            self.trace.problems[
-                f"{kind} leaves torch by .{door} at {caller()}; what happens there cannot be seen"
-            ] = None
+                source = Weight(operator_calls.storage_elements(tensor), label, tensor.element_size())
+                self.unregistered.append(UnregisteredTensor(source, tensor, caller_location()))
+            self.set_source(tensor, source)
+        return source
 
     def is_data(self, tensor: Tensor) -> bool:
-        return self.known.get(storage_key(tensor)) == DATA
+        return self.sources.get(storage_key(tensor)) == DATA
 
-    def finish(self, out: Any) -> None:
-        ends = [storage_key(each) for each in all_tensors(out) if self.is_data(each)]
-        self.trace.output_is_data = bool(ends)
-        self.lineage.finish(self.lineage.together(ends))
+    def add_problem(self, event: str, consequence: str = "its further use cannot be traced") -> None:
+        self.problems[f"{event} at {caller_location()}; {consequence}"] = None
+
+    def record_escape(self, tensor: Tensor, method: str) -> None:
+        source = self.sources.get(storage_key(tensor))
+        if source is None or source == CONSTANT:
+            return
+        if self.on_meta:
+            raise RuntimeError(f"tensors on the meta device have no values for .{method}")
+        self.add_problem(f"{'data' if source == DATA else 'a weight'} leaves torch by .{method}")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator):
-            return self.higher(func, args, kwargs)
-        if any(each.__torch_dispatch__ is not Tensor.__torch_dispatch__ for each in types):
-            return NotImplemented  # the class takes itself apart; what is inside comes here
-        if torch.Tag.dynamic_output_shape in func.tags:
-            args = self.picked(func, args, kwargs)
-        tensors = list(tensors_in(args, kwargs))
+            return self.run_higher_order(func, args, kwargs)
+        if any(cls.__torch_dispatch__ is not Tensor.__torch_dispatch__ for cls in types):
+            return NotImplemented  # the tensor class unwraps itself; the inner operators are dispatched here again
         name = func._schema.name.split("::")[-1]
-        whats = [
-            CONSTANT if name in SHAPE_ONLY else self.what(each, name == "lift_fresh") for each in tensors
-        ]
-        operands = [
-            (each, what) for each, what in zip(tensors, whats, strict=True) if not isinstance(what, str)
-        ]
-        has_data = DATA in whats
-        given = {storage_key(each) for each in tensors}
-        copies = self.copies_for(tensors, whats, operands) if self.keep and has_data else []
-        written = [] if name in SHAPE_ONLY else written_tensors(func, args, kwargs)
-        self.before_call(func, tensors, written, has_data or bool(operands))
-        if self.shapes_only:
-            out = shapes_of(func, args, kwargs, constant=all(what == CONSTANT for what in whats))
+        if torch.Tag.dynamic_output_shape in func.tags:
+            args = self.record_selection(name, args, kwargs)
+        call = self.describe_call(func, name, args, kwargs)
+        operand_keys = {storage_key(tensor) for tensor in call.tensors}
+        self.check_call(call)
+        if self.on_meta:
+            constant = all(source == CONSTANT for source in call.sources)
+            out = operator_calls.run_on_meta(func, args, kwargs, constant)
         else:
             out = func(*args, **kwargs)
-        results = list(tensors_in(out))
-        fresh = [each for each in results if storage_key(each) not in given]
-        for each in [*fresh, *written]:
-            self.contents.note(each)
-        if not results and tensors and not written:
+        results = list(iter_tensors(out))
+        fresh = [result for result in results if storage_key(result) not in operand_keys]
+        for tensor in [*fresh, *call.written]:
+            self.checksums.record(tensor)
+        if call.tensors and not results and not call.written:
             if out is not None:
-                self.read_by_python(operands, has_data)
-        elif has_data and (fresh or written):
-            used = self.used_beside(name, operands, written)
-            past = self.past_after(func, args, used, copies, tensors, [*written, *fresh])
-            for each in [*written, *fresh]:
-                self.learn(each, DATA)
-                self.lineage.pasts[storage_key(each)] = past
-        elif fresh or written:
-            self.weights_combine(func, args, kwargs, operands, written, fresh)
+                self.record_number_read(call)
+        elif call.has_data and (fresh or call.written):
+            self.record_data(call, [*call.written, *fresh])
+        elif fresh or call.written:
+            self.record_derived(call, fresh)
         return out
 
-    def higher(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operator over functions: looked into where torch lets us, else a kernel of its own."""
+    def describe_call(self, func: Any, name: str, args: Any, kwargs: Any) -> OperatorCall:
+        tensors = list(iter_tensors(args, kwargs))
+        if name in operator_calls.SHAPE_ONLY:
+            return OperatorCall(func, name, args, kwargs, tensors, [CONSTANT] * len(tensors), [], [], [])
+        sources = [self.source_of(tensor, name == "lift_fresh") for tensor in tensors]
+        pairs = list(zip(tensors, sources, strict=True))
+        operands = [(tensor, source) for tensor, source in pairs if not isinstance(source, str)]
+        copies = []
+        if self.keep_data and DATA in sources:
+            used = weights_behind([Operand.of(source, tensor) for tensor, source in operands])
+            if any(weight in self.keep_data for weight, _ in used):
+                copies = [tensor.detach().clone() for tensor, source in pairs if source == DATA]
+        written = operator_calls.written_tensors(func, args, kwargs)
+        return OperatorCall(func, name, args, kwargs, tensors, sources, operands, copies, written)
+
+    def run_higher_order(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operator over functions: traced inside where torch allows it, otherwise a problem."""
         kernel = func.py_kernels[DispatchKey.CompositeExplicitAutograd]
         try:
             with self:
                 return kernel(*args, **kwargs)
         except AssertionError:  # "Mode should never be enabled"
             out = kernel(*args, **kwargs)
-        self.trace.problems[
-            f"what {func.name()} at {caller()} runs cannot be seen, nor how often it uses its weights"
-        ] = None
-        for each in all_tensors(out):
-            self.learn(each, DATA)
+        self.add_problem(f"{func.name()} runs functions", "they cannot be traced")
+        for tensor in operator_calls.iter_nested_tensors(out):
+            self.set_source(tensor, DATA)
         return out
 
-    def picked(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The arguments of an operator whose result has as many elements as its data picks."""
-        name = func._schema.name.split("::")[-1]
-        masks = masks_of(name, args)
-        if not any(self.is_data(each) for each in tensors_in(args, kwargs)):
+    def record_selection(self, name: str, args: Any, kwargs: Any) -> Any:
+        """Record an operator whose data decides the size of its result; returns its arguments, with filled masks if asked."""
+        masks = operator_calls.selection_masks(name, args)
+        if not any(self.is_data(tensor) for tensor in iter_tensors(args, kwargs)):
             return args
-        if masks and any(self.is_data(each) for each in masks):
-            self.trace.picks[caller()] = None
-            return args if self.choose is None else all_or_none(args, masks, self.choose, self.learn_as)
+        if masks and any(self.is_data(mask) for mask in masks):
+            self.selections[caller_location()] = None
+            if self.fill_selections is not None:
+                filled = {id(mask): torch.full_like(mask, self.fill_selections) for mask in masks}
+                for mask in masks:
+                    self.set_source(filled[id(mask)], self.source_of(mask))
+                args = operator_calls.map_tensors(lambda tensor: filled.get(id(tensor), tensor), args)
+            return args
         if name != "index":
-            self.trace.branches[caller()] = None
+            self.branches[caller_location()] = None
         return args
 
-    def learn_as(self, new: Tensor, old: Tensor) -> None:
-        self.learn(new, self.what(old))
+    def check_call(self, call: OperatorCall) -> None:
+        """Record what cannot be traced, and back up weights that the call writes into."""
+        traceable = call.func.namespace in operator_calls.TRACEABLE_NAMESPACES
+        if (call.has_data or call.operands) and not traceable:
+            self.add_problem(f"custom kernel {call.func.name()}", "its uses of weights cannot be traced")
+        if any(self.checksums.has_changed(tensor) for tensor in call.tensors):
+            self.add_problem(
+                "a tensor is read", "an untraced source has written it (a thread, a foreign kernel)"
+            )
+        for tensor in call.written:
+            if isinstance(self.sources.get(storage_key(tensor)), Weight):
+                self.backup.save(tensor)
 
-    def before_call(self, func: Any, tensors: list[Tensor], written: list[Tensor], known: bool) -> None:
-        """Note what cannot be followed, and keep what is about to be written over."""
-        if known and func.namespace not in KNOWN_NAMESPACES:
-            self.trace.problems[
-                f"the operator {func.name()} at {caller()} is a kernel of its own; how often it uses its weights cannot be seen"
-            ] = None
-        if any(self.contents.changed(each) for each in tensors):
-            self.trace.problems[
-                f"a tensor read at {caller()} was written by something that cannot be seen (a thread, a foreign kernel)"
-            ] = None
-        for each in written:
-            if isinstance(self.known.get(storage_key(each)), Weight):
-                self.kept.keep(each)
+    def record_number_read(self, call: OperatorCall) -> None:
+        """An operator that returns a Python number."""
+        if call.has_data:
+            self.branches[caller_location()] = None
+        elif any(isinstance(source, Derived) or source.label != "buffer" for _, source in call.operands):
+            self.add_problem("a weight is read into Python as a number")
 
-    def copies_for(self, tensors: list[Tensor], whats: list[Any], operands: list[Any]) -> list[Tensor]:
-        """The data operands, kept where a weight behind the others is asked about."""
-        assert self.keep is not None
-        behind = weights_behind([Operand.of(what, each) for each, what in operands]) if operands else []
-        if not any(self.keep(weight) for weight, _ in behind):
-            return []
-        return [each.detach().clone() for each, what in zip(tensors, whats, strict=True) if what == DATA]
+    def record_data(self, call: OperatorCall, results: list[Tensor]) -> None:
+        """An operator over data: its results are data, and the weights among its operands are used."""
+        data = [tensor for tensor in call.tensors if self.is_data(tensor)]
+        used = self.used_operands(call)
+        elementwise = torch.Tag.pointwise in call.func.tags
+        if used:
+            keeps_elements = elementwise or call.name in MOVES | COPIES | JOINS
+            use = self.describe_use(call, used, not self.lineage.combine(data).met_weight, keeps_elements)
+            history = self.lineage.add_use(use, data, keeps_elements, results)
+        else:
+            history = self.lineage.mix_data(call.name, data, elementwise)
+        for tensor in results:
+            self.set_source(tensor, DATA)
+            self.lineage.histories[storage_key(tensor)] = history
 
-    def read_by_python(self, operands: list[Any], has_data: bool) -> None:
-        """An operator that answers with a number."""
-        if has_data:
-            self.trace.branches[caller()] = None
-        elif any(what.label != "buffer" if isinstance(what, Weight) else True for _, what in operands):
-            self.trace.problems[
-                f"a weight is read into Python as a number at {caller()}; its further use cannot be seen"
-            ] = None
-
-    def used_beside(
-        self, name: str, operands: list[tuple[Tensor, Source]], written: list[Tensor]
-    ) -> list[tuple[Tensor, Operand]]:
-        """The weights that an operator over data uses; what data is written into holds weights no more."""
-        overwritten = {id(each) for each in written} if name in {"copy_", "zero_", "fill_"} else set()
-        used = [(each, Operand.of(what, each)) for each, what in operands if id(each) not in overwritten]
-        for each in written:
-            what = self.what(each)
-            if isinstance(what, Derived):
-                used.append((each, Operand(what, Region((what.elements,), (1,), 0))))
-            elif isinstance(what, Weight) and what.label not in {"buffer", "frozen"}:
-                self.trace.problems[f"data is written into {what.label} at {caller()}"] = None
+    def used_operands(self, call: OperatorCall) -> list[tuple[Tensor, Operand]]:
+        """The weights that an operator over data uses; a storage that data is written into is no weight any more."""
+        used = [
+            (tensor, Operand.of(source, tensor))
+            for tensor, source in call.operands_except(overwritten=call.name in OVERWRITES)
+        ]
+        for tensor in call.written:
+            source = self.source_of(tensor)
+            if isinstance(source, Derived):
+                used.append((tensor, Operand(source, Region.full(source.elements))))
+            elif isinstance(source, Weight) and source.label not in {"buffer", "frozen"}:
+                self.add_problem(f"data is written into {source.label}")
         return used
 
-    def past_after(
-        self,
-        func: Any,
-        args: Any,
-        used: list[tuple[Tensor, Operand]],
-        copies: list[Tensor],
-        tensors: list[Tensor],
-        made: list[Tensor],
-    ) -> Past:
-        """Note the meeting, where weights were used, and what stands behind the result."""
-        name = func._schema.name.split("::")[-1]
-        data = [(each, self.lineage.of(storage_key(each))) for each in tensors if self.is_data(each)]
-        past = self.lineage.together(storage_key(each) for each, _ in data)
-        elementwise = torch.Tag.pointwise in func.tags
-        if not used:
-            return self.lineage.mixed(name, data, past, elementwise)
-        behind = [operand for _, operand in used]
-        for operand in behind:
+    def describe_use(
+        self, call: OperatorCall, used: list[tuple[Tensor, Operand]], from_ids: bool, keeps_elements: bool
+    ) -> WeightUse:
+        operands = [operand for _, operand in used]
+        for operand in operands:
             if isinstance(operand.source, Derived):
-                remember(operand.source)
-        weights = [(each, operand.source) for each, operand in used]
-        kind = self.kind_of(name, args)
-        # A gain that is the bias too, or a memory that is keys and values, is used in each place it is given.
-        apart = kind == "other" and not elementwise and name not in MOVES | COPIES | JOINS
-        meeting = Meeting(
-            kind=kind,
-            operator=name,
-            place=caller(),
-            operands=behind,
-            weights=[pair for each in behind for pair in weights_behind([each])]
-            if apart
-            else weights_behind(behind),
-            data=copies,
-            vectors=indices_of(name, args)
-            if kind == "lookup"
-            else vectors_of(func, args, self.is_data, weights),
-            slice=slice_of(name, kind, args, weights),
-            from_ids=not past.met,
+                operand.source.cache_weights()
+        sources = [(tensor, operand.source) for tensor, operand in used]
+        if call.kind == "other" and not keeps_elements:
+            # A gain that is also the bias, or a memory that is keys and values, is used once per argument.
+            weights = [pair for operand in operands for pair in weights_behind([operand])]
+        else:
+            weights = weights_behind(operands)
+        return WeightUse(
+            kind=call.kind,
+            operator=call.name,
+            location=caller_location(),
+            weights=weights,
+            data=call.data_copies,
+            activations=lookup_activations(call.name, call.args)
+            if call.kind == "lookup"
+            else operator_activations(call.func, call.args, self.is_data, sources),
+            first_row=operator_calls.first_row(call, sources),
+            from_ids=from_ids,
         )
-        self.trace.meetings.append(meeting)
-        keeps = elementwise or name in MOVES | COPIES | JOINS
-        return self.lineage.met(past, meeting, data, keeps, made)
 
-    def kind_of(self, name: str, args: Any) -> Kind:
-        if name in LOOKUPS and args and isinstance(args[0], Tensor) and not self.is_data(args[0]):
-            return "lookup"
-        return "product" if name in PRODUCTS else "other"
-
-    def weights_combine(
-        self,
-        func: Any,
-        args: Any,
-        kwargs: Any,
-        operands: list[tuple[Tensor, Source]],
-        written: list[Tensor],
-        fresh: list[Tensor],
-    ) -> None:
-        """No data: results are derived from weights, or constants."""
-        if not operands:
-            for each in fresh:
-                self.learn(each, CONSTANT)
+    def record_derived(self, call: OperatorCall, fresh: list[Tensor]) -> None:
+        """An operator without data: its results are derived from weights, or constant."""
+        if not call.operands:
+            for tensor in fresh:
+                self.set_source(tensor, CONSTANT)
             return
-        overwritten = (
-            {id(each) for each in written}
-            if func._schema.name.endswith(("copy_", "zero_", "fill_"))
-            else set()
-        )
-        sources = [(each, what) for each, what in operands if id(each) not in overwritten]
-        for each in [*fresh, *written]:
-            before = self.known.get(storage_key(each))
-            self.numbers += 1
-            tensors = [tensor for tensor, _ in sources]
+        operands = call.operands_except(overwritten=call.name.endswith(OVERWRITES))
+        tensors = [tensor for tensor, _ in operands]
+        for result in [*fresh, *call.written]:
+            previous = self.sources.get(storage_key(result))
+            self.derived_count += 1
             derived = Derived(
-                number=self.numbers,
-                elements=elements_of(each),
-                region=Region.of(each),
-                operands=[Operand.of(what, tensor) for tensor, what in sources],
-                rule=rule_for(func, args, kwargs, tensors, each),
-                item_bytes=each.element_size(),
-                before=None if isinstance(before, str) else before,
+                number=self.derived_count,
+                elements=operator_calls.storage_elements(result),
+                region=Region.of(result),
+                operands=[Operand.of(source, tensor) for tensor, source in operands],
+                rule=backward_rule(call.func, call.args, call.kwargs, tensors, result),
+                element_bytes=result.element_size(),
+                previous=None if isinstance(previous, str) else previous,
             )
-            self.learn(each, derived)
+            self.set_source(result, derived)
