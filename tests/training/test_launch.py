@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from smalltale.model.serialization import save_tensors
 from smalltale.model.transformer import Transformer
 from smalltale.training.checkpoint import find_latest_state, load_checkpoint
 from smalltale.training.gradients import GradientAccumulator
+from smalltale.training.launch import check_run_folder, lock_run_folder
 
 
 def test_a_recipe_over_its_class_is_refused_before_anything_is_written(
@@ -123,3 +126,39 @@ def test_a_damaged_state_is_reported_and_not_changed(
     for path in (tmp_path / "before" / "training_state").rglob("*.*"):
         assert (out / path.relative_to(tmp_path / "before")).read_bytes() == path.read_bytes()
     assert read_json(out / "meta.json")["finished"] is True
+
+
+HOLD_LOCK = """
+import sys, time
+from pathlib import Path
+from smalltale.training.launch import lock_run_folder
+with lock_run_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(prepared: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    process = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(out)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(SmalltaleError, match=r"another process is training into .*choose another --out"):
+            run_training(prepared, out, make_config(2))
+    finally:
+        process.kill()
+        process.communicate()
+    run_training(prepared, out, make_config(2))
+    assert len(read_losses(out)) == 2
+
+
+def test_a_run_killed_before_its_first_file_can_start_again(tmp_path: Path) -> None:
+    with lock_run_folder(tmp_path):
+        pass
+    check_run_folder(tmp_path)
+    (tmp_path / "unlocked").mkdir()
+    (tmp_path / "unlocked" / "notes.txt").touch()
+    with pytest.raises(FileProblem, match="not written by smalltale"):
+        check_run_folder(tmp_path / "unlocked")

@@ -7,7 +7,6 @@ Note: an error found on one rank is raised on all ranks, so that none waits for 
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import distributed as dist
 
 from smalltale.errors import FileProblem, RecipeError, SmalltaleError, first_line
@@ -34,6 +34,7 @@ from smalltale.training.trainer import EvaluationCallback, RunInputs, Trainer, T
 
 log = logging.getLogger(__name__)
 
+LOCK_NAME = ".train.lock"
 DEVICE_ERROR = re.compile(r"(CUDA|HIP|Triton) error|CUBLAS_STATUS|MPS backend", re.IGNORECASE)
 """Torch's messages when a GPU has disappeared, crashed or hangs."""
 PEER_ERROR = re.compile(r"Connection (closed|reset) by peer|gloo/transport", re.IGNORECASE)
@@ -110,7 +111,7 @@ def explain_lost_device(device: Device, distributed: Distributed, out: Path) -> 
 
 def check_run_folder(out: Path) -> None:
     """Raise FileProblem if `out` has files that are not from a run, before anything is written to it."""
-    if not (out / METRICS_NAME).is_file():
+    if not any((out / name).is_file() for name in (METRICS_NAME, LOCK_NAME)):
         refuse_foreign_folder(out)
     meta = out / "meta.json"
     kind = read_json(meta).get("kind") if meta.is_file() else "checkpoint"
@@ -121,24 +122,19 @@ def check_run_folder(out: Path) -> None:
 @contextmanager
 def lock_run_folder(out: Path) -> Iterator[None]:
     """Lock a run's folder against a second process that trains into it; the system releases the lock if this one dies."""
+    lock = FileLock(out / LOCK_NAME)
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise FileProblem(
+            f"another process is training into {out}; wait for it, or choose another --out"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        log.debug("%s cannot be locked: %s", out, error)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FileProblem(
-                f"another process is training into {out}; wait for it, or choose another --out"
-            ) from error
-        except OSError as error:
-            log.debug("%s cannot be locked: %s", out, error)
         yield
     finally:
-        os.close(folder)
+        lock.release()
 
 
 def check_inputs_match(
