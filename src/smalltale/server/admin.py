@@ -1,7 +1,7 @@
-"""What organisers do: judge again, disqualify with a reason, answer appeals, close and open accounts.
+"""Actions of organisers: judge again, disqualify with a reason, answer appeals, close and reopen accounts.
 
-In: an organiser. Out: changed rows and an audit row.
-Beware: nothing is deleted; a disqualified hand-in keeps its scores and leaves the leaderboards.
+Input: an organiser. Output: changed rows, and a row in the audit log.
+Note: no submission is deleted; a disqualified one keeps its scores and leaves the leaderboards.
 """
 
 from __future__ import annotations
@@ -21,41 +21,43 @@ from smalltale.server.judging.queue import queue_judging
 
 
 def require_organiser(person: Person) -> None:
-    """Raise Problem for who is no organiser."""
+    """Raise RequestProblem 403 unless the person is an organiser."""
     if not person.admin:
         raise forbidden("only organisers may do this")
 
 
-def check_text(reason: str, most: int, mend: str, field: str = "reason") -> str:
-    """What an organiser wrote, tidied. Raises Problem where it says nothing or too much."""
-    tidy = reason.strip()
-    if not 3 <= len(tidy) <= most:
-        raise invalid_field(field, f"it has {len(tidy)} characters", f"write 3 to {most:,}: {mend}")
-    return tidy
+def check_text(text: str, max_characters: int, purpose: str, field: str = "reason") -> str:
+    """An organiser's text without surrounding space. Raises RequestProblem if it is too short or too long."""
+    text = text.strip()
+    if not 3 <= len(text) <= max_characters:
+        raise invalid_field(
+            field, f"it has {len(text)} characters", f"write 3 to {max_characters:,}: {purpose}"
+        )
+    return text
 
 
 def rejudge(database: Database, organiser: Person, submission_id: int, panel: str | None = None) -> None:
-    """Queue a hand-in again: with the same panel to fill what is missing, or with another of the edition, kept beside it.
+    """Queue a submission again: for the same panel to fill in what is missing, or for another panel of the edition.
 
-    A hand-in that is judged stays so meanwhile. Raises Problem.
+    A new panel's scores are added to the existing ones; a judged submission stays judged meanwhile. Raises RequestProblem.
     """
     require_organiser(organiser)
     with database.write() as session:
-        hand_in = session.get(Submission, submission_id)
-        if hand_in is None:
-            raise not_found("hand-in")
-        edition = session.get_one(Edition, hand_in.edition_id)
+        submission = session.get(Submission, submission_id)
+        if submission is None:
+            raise not_found("submission")
+        edition = session.get_one(Edition, submission.edition_id)
         panel = panel or edition.panel
         if panel not in {*edition.panels, edition.panel}:
-            known = ", ".join({**edition.panels, edition.panel: None})
+            panels = ", ".join({**edition.panels, edition.panel: None})
             raise invalid_field(
                 "panel",
-                f"{escape_unprintable(panel)} is no panel of {edition.title}",
-                f"choose one of: {known}",
+                f"{escape_unprintable(panel)} is not a panel of {edition.title}",
+                f"choose one of: {panels}",
             )
         job = session.scalar(select(Job).where(Job.key == f"judge:{submission_id}:{panel}"))
         if job is None:
-            queue_judging(session, database, hand_in, panel)
+            queue_judging(session, database, submission, panel)
         elif job.state in {"done", "failed"}:
             session.execute(
                 delete(JudgementRow).where(
@@ -65,95 +67,95 @@ def rejudge(database: Database, organiser: Person, submission_id: int, panel: st
                 )
             )
             job.state, job.attempts, job.error, job.run_after = "waiting", 0, None, database.now()
-        if hand_in.state != "judged":
-            hand_in.state = "queued"
+        if submission.state != "judged":
+            submission.state = "queued"
         append_audit(
             session, database.now(), organiser.handle, "judged again", f"hand-in {submission_id}", panel=panel
         )
 
 
 def select_unjudged(edition: Edition) -> Select[Any]:
-    """Hand-ins that the edition's panel has not been asked about: those from before it became the panel."""
-    asked = select(Job.id).where(
+    """Submissions that the edition's panel has neither judged nor in its queue, because they are older than the panel."""
+    queued = select(Job.id).where(
         Job.submission_id == Submission.id, Job.kind == "judge", Job.panel == edition.panel
     )
-    loaded = select(JudgementRow.completion_id).where(
+    judged = select(JudgementRow.completion_id).where(
         JudgementRow.submission_id == Submission.id, JudgementRow.panel == edition.panel
     )
-    return select(Submission).where(Submission.edition_id == edition.id, ~asked.exists(), ~loaded.exists())
+    return select(Submission).where(Submission.edition_id == edition.id, ~queued.exists(), ~judged.exists())
 
 
 def count_unjudged(session: Session, edition: Edition) -> int:
-    """How many hand-ins the edition's panel has not been asked about."""
+    """Number of submissions that the edition's panel has neither judged nor in its queue."""
     return session.scalar(select(func.count()).select_from(select_unjudged(edition).subquery())) or 0
 
 
 def queue_unjudged(database: Database, organiser: Person, edition: Edition) -> int:
-    """Queue every hand-in that the edition's panel has not been asked about. Returns how many. Raises Problem."""
+    """Queue the submissions that the edition's panel has not judged. Returns their number. Raises RequestProblem."""
     require_organiser(organiser)
     with database.write() as session:
-        waiting = session.scalars(select_unjudged(edition).order_by(Submission.id)).all()
-        for each in waiting:
-            queue_judging(session, database, each, edition.panel)
+        submissions = session.scalars(select_unjudged(edition).order_by(Submission.id)).all()
+        for submission in submissions:
+            queue_judging(session, database, submission, edition.panel)
         append_audit(
             session,
             database.now(),
             organiser.handle,
-            "all judged anew",
+            "all judged again",
             edition.slug,
             panel=edition.panel,
-            hand_ins=len(waiting),
+            hand_ins=len(submissions),
         )
-        return len(waiting)
+        return len(submissions)
 
 
 def disqualify(database: Database, organiser: Person, submission_id: int, reason: str | None) -> None:
-    """Take a hand-in off the leaderboards with a reason; None brings it back. Raises Problem."""
+    """Take a submission off the leaderboards with a reason; None reinstates it. Raises RequestProblem."""
     require_organiser(organiser)
-    stands = None if reason is None else check_text(reason, 500, "the team reads it")
+    reason = None if reason is None else check_text(reason, 500, "the team reads it")
     with database.write() as session:
-        found = session.get(Submission, submission_id)
-        if found is None:
-            raise not_found("hand-in")
-        found.disqualified = stands
-        session.get_one(Edition, found.edition_id).revision += 1
-        action = "disqualified" if stands else "disqualification undone"
+        submission = session.get(Submission, submission_id)
+        if submission is None:
+            raise not_found("submission")
+        submission.disqualified = reason
+        session.get_one(Edition, submission.edition_id).revision += 1
+        action = "disqualified" if reason else "disqualification undone"
         append_audit(
-            session, database.now(), organiser.handle, action, f"hand-in {submission_id}", reason=stands
+            session, database.now(), organiser.handle, action, f"hand-in {submission_id}", reason=reason
         )
 
 
 def answer_appeal(database: Database, organiser: Person, appeal_id: int, answer: str) -> None:
-    """Answer an appeal. Raises Problem."""
+    """Answer an appeal. Raises RequestProblem."""
     require_organiser(organiser)
-    told = check_text(answer, 2000, "what was found and decided", "answer")
+    answer = check_text(answer, 2000, "what you found and decided", "answer")
     with database.write() as session:
-        found = session.get(Appeal, appeal_id)
-        if found is None:
+        appeal = session.get(Appeal, appeal_id)
+        if appeal is None:
             raise not_found("appeal")
-        found.answer, found.answered = told, database.now()
+        appeal.answer, appeal.answered = answer, database.now()
         append_audit(
             session,
             database.now(),
             organiser.handle,
             "appeal answered",
-            f"hand-in {found.submission_id}",
-            answer=found.answer,
+            f"hand-in {appeal.submission_id}",
+            answer=answer,
         )
 
 
 def reset_password(database: Database, organiser: Person, handle: str) -> str:
-    """Give a local account a new password, shown once, for who has forgotten theirs. Raises Problem."""
+    """Give a local account a new password, which can be shown only now. Raises RequestProblem."""
     require_organiser(organiser)
     password = secrets.token_urlsafe(12)
     with database.write() as session:
-        found = find_account(session, handle)
-        if found.password is None:
+        account = find_account(session, handle)
+        if account.password is None:
             raise invalid_field(
-                "handle", f"{found.handle} signs in through {found.provider or 'nothing'}", status=409
+                "handle", f"{account.handle} signs in through {account.provider or 'nothing'}", status=409
             )
-        set_password(session, found, password)
-        append_audit(session, database.now(), organiser.handle, "password reset", found.handle)
+        set_password(session, account, password)
+        append_audit(session, database.now(), organiser.handle, "password reset", account.handle)
     return password
 
 
@@ -165,30 +167,29 @@ ACCOUNT_ACTIONS = {
 }
 
 
-def change_account(database: Database, organiser: Person, handle: str, act: str) -> None:
-    """Close or open somebody's account, make them an organiser or no longer one. Raises Problem."""
+def change_account(database: Database, organiser: Person, handle: str, action: str) -> None:
+    """Close or open an account, make it an organiser's or no longer. Raises RequestProblem."""
     require_organiser(organiser)
-    if act not in ACCOUNT_ACTIONS:
+    if action not in ACCOUNT_ACTIONS:
         raise invalid_field(
-            "act", f"{escape_unprintable(act) or 'nothing'}", f"choose one of: {', '.join(ACCOUNT_ACTIONS)}"
+            "act",
+            f"{escape_unprintable(action) or 'nothing'}",
+            f"choose one of: {', '.join(ACCOUNT_ACTIONS)}",
         )
-    column, value, told = ACCOUNT_ACTIONS[act]
+    column, value, audit_action = ACCOUNT_ACTIONS[action]
     with database.write() as session:
-        found = find_account(session, handle)
-        if found.id == organiser.id:
-            raise invalid_field("handle", "that is yourself", "ask another organiser", 409)
-        setattr(found, column, value)
-        append_audit(session, database.now(), organiser.handle, told, found.handle)
+        account = find_account(session, handle)
+        if account.id == organiser.id:
+            raise invalid_field("handle", "that is your own account", "ask another organiser", 409)
+        setattr(account, column, value)
+        append_audit(session, database.now(), organiser.handle, audit_action, account.handle)
 
 
 def find_account(session: Session, handle: str) -> Person:
-    """The person of that handle. Raises Problem."""
-    found = session.scalar(select(Person).where(Person.handle == handle.strip().lower()))
-    if found is None:
+    """The person with this handle. Raises RequestProblem 404."""
+    person = session.scalar(select(Person).where(Person.handle == handle.strip().lower()))
+    if person is None:
         raise invalid_field(
-            "handle",
-            f"nobody here is called {escape_unprintable(handle) or 'nothing'}",
-            "write the handle",
-            404,
+            "handle", f"no account has the handle {escape_unprintable(handle) or 'nothing'}", "check it", 404
         )
-    return found
+    return person

@@ -1,7 +1,6 @@
-"""A sample edition for `smalltale serve --demo`: teams, prompts and stories made up by a small grammar.
+"""The sample edition of `smalltale serve --demo`: invented teams, prompts, and stories from templates.
 
-In: an empty database. Out: an edition in its third week, judged.
-Beware: the stories are templates, not a model's; the pages say that all of it is made up.
+Input: an empty database. Output: an edition in its third week, judged by scripts; the pages say that all of it is invented.
 """
 
 from __future__ import annotations
@@ -34,9 +33,10 @@ from smalltale.server.judging.queue import queue_judging
 from smalltale.server.judging.scripted import ScriptedPanel
 from smalltale.server.worker import run_worker
 
-PASSWORD = "tell me a story"  # of the two demonstration accounts; their sign-in page shows it
+PASSWORD = "tell me a story"
+"""Of the demonstration's accounts; the sign-in page shows it."""
 NAMES = ("Lily", "Tom", "Mia", "Ben", "Anna", "Sam", "Zoe", "Max")
-THINGS = (
+OBJECTS = (
     "a red kite",
     "a lost kitten",
     "a shiny button",
@@ -47,7 +47,7 @@ THINGS = (
     "a sleepy bear",
 )
 PLACES = ("the park", "the garden", "the attic", "the old barn", "the kitchen", "the woods")
-MORE = (
+SENTENCES = (
     "{n} was a little scared, but also very curious.",
     "“Can we share it?” asked a small voice behind the tree.",
     "The wind blew and carried it far away, over the fence and up the hill.",
@@ -67,17 +67,18 @@ TEAMS = (
 )  # fmt: skip
 
 
-def story(rng: random.Random, skill: int) -> str:
-    """A made-up continuation; with less skill it says the same things again."""
-    name, pool, lines = rng.choice(NAMES), list(MORE), [""]
-    rng.shuffle(pool)
-    for line in pool[:5]:
-        lines.append(line.format(n=name) if rng.random() < skill / 12 or not lines[-1] else lines[-1])
-    return " ".join(lines[1:])
+def make_story(rng: random.Random, skill: int) -> str:
+    """An invented continuation; less skill (1 to 12) repeats more sentences."""
+    name, templates, sentences = rng.choice(NAMES), list(SENTENCES), [""]
+    rng.shuffle(templates)
+    for template in templates[:5]:
+        repeats = sentences[-1] and rng.random() >= skill / 12
+        sentences.append(sentences[-1] if repeats else template.format(n=name))
+    return " ".join(sentences[1:])
 
 
 def create_demo_edition(database: Database) -> None:
-    """Make the sample edition where the database has none."""
+    """Create the sample edition if the database has no edition."""
     with database.read() as session:
         if session.scalar(select(Edition.id).limit(1)) is not None:
             return
@@ -86,11 +87,11 @@ def create_demo_edition(database: Database) -> None:
     toml = f'team_lock_days = 30\nstart = {start}\nend = {end}\n[edition]\nslug = "demo"\n'
     prompts = [
         f"Once upon a time, {name} found {thing} in {rng.choice(PLACES)}. One day,"
-        for name, thing in zip(NAMES * 2, THINGS + THINGS[::-1], strict=True)
+        for name, thing in zip(NAMES * 2, OBJECTS + OBJECTS[::-1], strict=True)
     ]
     final = [
         f"Nobody in {PLACES[n]} believed it, but {name} had seen {thing} that very morning."
-        for n, (name, thing) in enumerate(zip(NAMES[:6], THINGS, strict=False))
+        for n, (name, thing) in enumerate(zip(NAMES[:6], OBJECTS, strict=False))
     ]
     rules = rules_from_table(tomllib.loads(toml), "the demonstration")
     edition = import_edition(
@@ -116,22 +117,22 @@ def create_demo_edition(database: Database) -> None:
         ),
     )
     with database.write() as session:
-        kept = hash_password(PASSWORD)
-        create_person(session, database, "organiser", password=kept, admin=True)
-        create_person(session, database, "guest", password=kept)
+        password_hash = hash_password(PASSWORD)
+        create_person(session, database, "organiser", password=password_hash, admin=True)
+        create_person(session, database, "guest", password=password_hash)
         for number, (name, hardware, skill) in enumerate(TEAMS):
             person = create_person(
                 session,
                 database,
                 "ada" if number == 0 else f"writer-{number}",
-                password=kept if number == 0 else None,
+                password=password_hash if number == 0 else None,
             )
-            fill_team(session, database, edition, person, name, hardware, skill, random.Random(number))
-        append_audit(session, now, "server", "sample made", "demo")
+            create_team(session, database, edition, person, name, hardware, skill, random.Random(number))
+        append_audit(session, now, "server", "sample created", "demo")
     run_worker(database, lambda _edition, _panel: ScriptedPanel(), threading.Event(), until_idle=True)
 
 
-def fill_team(
+def create_team(
     session: Session,
     database: Database,
     edition: Edition,
@@ -141,15 +142,15 @@ def fill_team(
     skill: int,
     rng: random.Random,
 ) -> None:
-    """One team of the sample, with a hand-in every few days."""
+    """One team of the sample, with four submissions on different days."""
     rules, now = get_rules(edition), database.now()
-    slotted = rules.class_for_hardware(hardware)
+    weight_class = rules.class_for_hardware(hardware)
     team = Team(
         edition_id=edition.id,
         name=name,
         name_key=name_key(name),
         hardware=hardware,
-        weight_class=slotted.name,
+        weight_class=weight_class.name,
         confirmed=rng.random() < 0.7,
         declared=edition.starts,
     )
@@ -164,7 +165,7 @@ def fill_team(
     ).all()
     for days_ago in sorted(rng.sample(range(1, 15), 4), reverse=True):
         received = now - timedelta(days=days_ago)
-        row = Submission(
+        submission = Submission(
             edition_id=edition.id,
             team_id=team.id,
             person_id=person.id,
@@ -173,23 +174,28 @@ def fill_team(
             slot=f"{aoe_day(received)}#0",
             received=received,
             sha256=hashlib.sha256(f"{name}{days_ago}".encode()).hexdigest(),
-            weight_class=slotted.name,
-            counted_parameters=int(slotted.max_parameters * rng.uniform(0.6, 1.0)),
+            weight_class=weight_class.name,
+            counted_parameters=int(weight_class.max_parameters * rng.uniform(0.6, 1.0)),
             verified_parameters=None,
             model_hash=hashlib.sha256(name.encode()).hexdigest(),
-            declaration={"data": "made up for the demonstration", "sampling": "none", "from_scratch": True},
+            declaration={"data": "invented for the demonstration", "sampling": "none", "from_scratch": True},
             warnings=[],
             state="queued",
         )
         if rng.random() < 0.4:
-            row.verified_parameters = row.counted_parameters
-        session.add(row)
+            submission.verified_parameters = submission.counted_parameters
+        session.add(submission)
         session.flush()
-        grown = max(1, skill - days_ago // 4)
-        texts = [
-            {"submission_id": row.id, "prompt_id": each.id, "sample": n, "text": story(rng, grown)}
-            for each in prompts
-            for n in range(rules.completions_per_prompt)
+        skill_then = max(1, skill - days_ago // 4)
+        completions = [
+            {
+                "submission_id": submission.id,
+                "prompt_id": prompt.id,
+                "sample": sample,
+                "text": make_story(rng, skill_then),
+            }
+            for prompt in prompts
+            for sample in range(rules.completions_per_prompt)
         ]
-        session.execute(insert(CompletionRow), texts)
-        queue_judging(session, database, row, edition.panel)
+        session.execute(insert(CompletionRow), completions)
+        queue_judging(session, database, submission, edition.panel)

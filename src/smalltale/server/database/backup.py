@@ -1,7 +1,6 @@
-"""Backup and restore of the whole database, by one command each, while the server runs.
+"""Backup of the complete database to a file while the server runs, and restore.
 
-In: a database and a file. Out: the file, or the database as it was.
-Beware: restore never overwrites: the SQLite file must not exist yet, the PostgreSQL database must be empty.
+Note: restore never overwrites: the SQLite file must not exist yet, the PostgreSQL database must be empty.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from smalltale.server.database.session import Database, parse_url
 
 
 def backup(database: Database, out: Path) -> None:
-    """Write a consistent copy: a SQLite file, or pg_dump's own form."""
+    """Write a consistent copy: a SQLite file, or pg_dump's custom format. Raises FileProblem if `out` exists."""
     if out.exists():
         raise FileProblem(f"{out} exists; choose another name, backups are never overwritten")
     with atomic_file(out) as temporary:
@@ -37,14 +36,14 @@ def backup(database: Database, out: Path) -> None:
 
 
 def restore(source: Path, database_url: str) -> None:
-    """Fill an empty database from a backup. Raises SmalltaleError where there is something in it."""
+    """Fill an empty database from a backup. Raises SmalltaleError if the database is not empty or the backup is damaged."""
     url = parse_url(database_url)
-    with translate_os_errors(source), source.open("rb") as opened:
-        head = opened.read(16)
+    with translate_os_errors(source), source.open("rb") as file:
+        header = file.read(16)
     if url.get_backend_name() == "postgresql":
-        if not head.startswith(b"PGDMP"):
+        if not header.startswith(b"PGDMP"):
             raise FileProblem(
-                f"{source} is no backup of a PostgreSQL database; restore it to the kind it came from"
+                f"{source} is not a backup of a PostgreSQL database; restore it to the kind of database it comes from"
             )
         database = Database(database_url)
         tables = inspect(database.engine).get_table_names()
@@ -55,15 +54,17 @@ def restore(source: Path, database_url: str) -> None:
             "pg_restore", url, ["--no-owner", "--exit-on-error", "--single-transaction", str(source)]
         )
         return
-    if not head.startswith(b"SQLite format 3\x00"):
-        raise FileProblem(f"{source} is no backup of a SQLite database; restore it to the kind it came from")
-    with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as opened_backup:
+    if not header.startswith(b"SQLite format 3\x00"):
+        raise FileProblem(
+            f"{source} is not a backup of a SQLite database; restore it to the kind of database it comes from"
+        )
+    with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as connection:
         try:
-            found = opened_backup.execute("PRAGMA integrity_check").fetchone()[0]
+            integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
         except sqlite3.DatabaseError as error:
-            found = str(error)
-    if found != "ok":
-        raise FileProblem(f"{source} is damaged ({found}); take an earlier backup")
+            integrity = str(error)
+    if integrity != "ok":
+        raise FileProblem(f"{source} is damaged ({integrity}); use an earlier backup")
     target = Path(str(url.database))
     if target.exists():
         raise SmalltaleError(f"{target} exists; move it away first, restore never overwrites")
@@ -72,21 +73,21 @@ def restore(source: Path, database_url: str) -> None:
 
 
 def run_postgres(tool: str, url: URL, arguments: list[str]) -> None:
-    """Run one of PostgreSQL's own tools; the password goes by the environment, never by the command line."""
-    found = shutil.which(tool)
-    if found is None:
+    """Run a client tool of PostgreSQL. The password goes into the environment: command lines are visible to all users."""
+    tool_path = shutil.which(tool)
+    if tool_path is None:
         raise SmalltaleError(
             f"{tool} is not installed; install PostgreSQL's client tools (apt-get install postgresql-client)"
         )
-    address = url.set(drivername="postgresql", password=None).render_as_string()
+    url_without_password = url.set(drivername="postgresql", password=None).render_as_string()
     environment = {"PGPASSWORD": url.password} if url.password else {}
-    done = subprocess.run(
-        [found, "--no-password", f"--dbname={address}", *arguments],
+    process = subprocess.run(
+        [tool_path, "--no-password", f"--dbname={url_without_password}", *arguments],
         capture_output=True,
         text=True,
         env={"PATH": "/usr/bin:/bin", **environment},
     )
-    if done.returncode:
+    if process.returncode:
         raise SmalltaleError(
-            f"{tool} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}; mend that and try again"
+            f"{tool} failed: {(process.stderr.strip().splitlines() or ['no reason given'])[-1]}; fix that and try again"
         )

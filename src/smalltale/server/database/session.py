@@ -1,7 +1,8 @@
-"""The database, opened: SQLite (WAL) or PostgreSQL by URL, brought up to date, with the audit log.
+"""Opens a SQLite (WAL) or PostgreSQL database by URL, migrates it, and appends to the audit log.
 
-In: a URL. Out: a Store whose `write()` is one transaction.
-Beware: on SQLite a write takes the one writer's lock at its start (BEGIN IMMEDIATE), so that no upgrade can deadlock.
+Input: a URL. Output: a Database whose `write()` is one transaction.
+Note: on SQLite a write transaction takes the write lock at its start (BEGIN IMMEDIATE): a lock taken later, by the upgrade of
+a read transaction, could deadlock.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ from smalltale.server.database.models import Audit, Base, Setting
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 AUDIT_LOCK = 7_305_401
-"""PostgreSQL advisory lock under which the audit chain grows."""
+"""PostgreSQL advisory lock that serialises appends to the audit log; the next number is the migrations' lock."""
 
 
 class Database:
-    """One open database. Cheap to keep, safe to share between threads."""
+    """An open database, safe to share between threads."""
 
     def __init__(self, url: str, *, clock: Callable[[], datetime] | None = None, pool_size: int = 10) -> None:
         self.url = parse_url(url)
         self.engine = open_engine(self.url, pool_size)
         self.now = clock or (utc_now if self.is_sqlite else DatabaseClock(self.engine))
-        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
-        # Looking needs no transaction on PostgreSQL; without one each page saves two round trips.
-        looking = (
+        self.open_writer = sessionmaker(self.engine, expire_on_commit=False)
+        # Reading needs no transaction on PostgreSQL; without one each page saves two round trips.
+        reading = (
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         )
-        self._readers = sessionmaker(looking, expire_on_commit=False)
+        self.open_reader = sessionmaker(reading, expire_on_commit=False)
 
     @property
     def is_sqlite(self) -> bool:
@@ -55,20 +56,20 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for looking; nothing is committed."""
-        with self._readers() as session:
+        """A session for reading; nothing is committed."""
+        with self.open_reader() as session:
             yield session
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction: committed where the block ends well, else undone."""
-        with self._sessions() as session, session.begin():
+        """One transaction: committed when the block ends, rolled back if it raises."""
+        with self.open_writer() as session, session.begin():
             if self.is_sqlite:
                 session.connection(execution_options={"smalltale_immediate": True})
             yield session
 
     def migrate(self) -> None:
-        """Bring the tables up to date, one process at a time. Raises SmalltaleError where the database cannot be reached."""
+        """Update the tables, one process at a time. Raises SmalltaleError if the database cannot be opened."""
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         try:
@@ -81,13 +82,13 @@ class Database:
                     connection.execute(insert(Setting).values(name="secret", value=secrets.token_hex(32)))
                 connection.commit()
         except OperationalError as error:
-            found = first_line(error.orig or error)
             raise SmalltaleError(
-                f"the database {self.url.render_as_string()} cannot be opened ({found}); check the URL and that its server runs"
+                f"the database {self.url.render_as_string()} cannot be opened ({first_line(error.orig or error)}); "
+                "check the URL and that its server runs"
             ) from error
 
     def secret(self) -> bytes:
-        """The key that signs forms, shared by every process on this database."""
+        """The key that signs forms, the same for every process on this database."""
         with self.read() as session:
             return bytes.fromhex(session.scalars(select(Setting.value).where(Setting.name == "secret")).one())
 
@@ -96,53 +97,53 @@ class Database:
 
 
 def utc_now() -> datetime:
-    """This machine's clock."""
+    """The clock of this machine."""
     return datetime.now(UTC)
 
 
 class DatabaseClock:
-    """The database's clock, known by its distance from ours, which is measured now and then.
+    """The database's clock: the local clock and its offset, which is measured once per minute.
 
     So machines whose clocks differ agree on leases and deadlines.
     """
 
-    EVERY_SECONDS = 60.0
+    MEASURE_EVERY_SECONDS = 60.0
 
-    def __init__(self, engine: Engine, own: Callable[[], datetime] = utc_now) -> None:
-        self.engine, self.own = engine, own
-        self.ahead, self.measured = timedelta(0), -math.inf
+    def __init__(self, engine: Engine, local_clock: Callable[[], datetime] = utc_now) -> None:
+        self.engine, self.local_clock = engine, local_clock
+        self.offset, self.measured_at = timedelta(0), -math.inf
 
     def __call__(self) -> datetime:
-        if time.monotonic() - self.measured > self.EVERY_SECONDS:
-            # Set first, so that of many threads one measures and the others go by what is known.
-            self.measured = time.monotonic()
+        if time.monotonic() - self.measured_at > self.MEASURE_EVERY_SECONDS:
+            # Set first, so that one thread measures and the others use the previous offset.
+            self.measured_at = time.monotonic()
             with contextlib.suppress(OperationalError, PoolTimeout), self.engine.connect() as connection:
-                before = self.own()
-                told: datetime = connection.scalars(text("SELECT clock_timestamp()")).one()
-                self.ahead = told - before - (self.own() - before) / 2
-        return self.own() + self.ahead
+                before = self.local_clock()
+                remote: datetime = connection.scalars(text("SELECT clock_timestamp()")).one()
+                self.offset = remote - before - (self.local_clock() - before) / 2
+        return self.local_clock() + self.offset
 
 
 def parse_url(url: str) -> URL:
-    """The URL with our drivers. Raises SmalltaleError for another database."""
+    """The URL with the driver we use. Raises SmalltaleError for another kind of database."""
     try:
-        made = make_url(url if "://" in url else f"sqlite:///{url}")
+        parsed = make_url(url if "://" in url else f"sqlite:///{url}")
     except ArgumentError as error:
         raise SmalltaleError(
-            f"{url!r} is not a database URL; give sqlite:///FILE or postgresql://USER@HOST/NAME"
+            f"{url!r} is not a database URL; use sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from error
-    match made.get_backend_name():
+    match parsed.get_backend_name():
         case "sqlite":
-            return made
+            return parsed
         case "postgresql":
-            return made.set(drivername="postgresql+psycopg")
+            return parsed.set(drivername="postgresql+psycopg")
     raise SmalltaleError(
-        f"{made.get_backend_name()} is not supported; give sqlite:///FILE or postgresql://USER@HOST/NAME"
+        f"{parsed.get_backend_name()} is not supported; use sqlite:///FILE or postgresql://USER@HOST/NAME"
     )
 
 
 def open_engine(url: URL, pool_size: int) -> Engine:
-    """An engine with our settings for the kind of database. Its errors name no values: they stand in logs."""
+    """An engine with our settings. Its errors contain no values, because they are logged."""
     if url.get_backend_name() == "postgresql":
         return create_engine(
             url,
@@ -165,7 +166,7 @@ def open_engine(url: URL, pool_size: int) -> Engine:
         cursor = connection.cursor()
         for pragma in (
             "journal_mode=WAL",
-            # Each commit reaches the disk: what was accepted outlives a power cut, too.
+            # Each commit reaches the disk, so that an accepted submission survives a power cut.
             "synchronous=FULL",
             "foreign_keys=ON",
             "cache_size=-65536",
@@ -183,7 +184,7 @@ def open_engine(url: URL, pool_size: int) -> Engine:
 
 
 def insert_for(session: Session, model: type[Base]) -> Any:
-    """The dialect's own INSERT, which has on_conflict_do_nothing and on_conflict_do_update."""
+    """The INSERT of the session's dialect, which has on_conflict_do_nothing and on_conflict_do_update."""
     dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     return dialect.insert(model)
 
@@ -191,29 +192,29 @@ def insert_for(session: Session, model: type[Base]) -> Any:
 def append_audit(
     session: Session, at: datetime, actor: str, action: str, subject: str, **detail: Any
 ) -> None:
-    """Add a row to the append-only log, in the caller's transaction."""
+    """Append a row to the audit log, in the caller's transaction."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text(f"SELECT pg_advisory_xact_lock({AUDIT_LOCK})"))
-    last = session.scalar(select(Audit.hash).order_by(Audit.id.desc()).limit(1)) or ""
+    last_hash = session.scalar(select(Audit.hash).order_by(Audit.id.desc()).limit(1)) or ""
     row = Audit(at=at, actor=actor, action=action, subject=subject, detail=detail, hash="")
-    row.hash = audit_hash(last, row)
+    row.hash = hash_audit_row(last_hash, row)
     session.add(row)
     session.flush()
 
 
-def audit_hash(last: str, row: Audit) -> str:
-    """The hash of a row over its content and the row before."""
+def hash_audit_row(last_hash: str, row: Audit) -> str:
+    """Hash of a row's content and of the row before."""
     content = json.dumps(
-        [last, row.at.isoformat(), row.actor, row.action, row.subject, row.detail], sort_keys=True
+        [last_hash, row.at.isoformat(), row.actor, row.action, row.subject, row.detail], sort_keys=True
     )
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def find_broken_audit_row(session: Session) -> int | None:
-    """The id of the first row whose hash does not follow from the one before, None where the chain is whole."""
-    last = ""
+    """The id of the first row whose hash does not follow from the row before; None if the chain is intact."""
+    last_hash = ""
     for row in session.scalars(select(Audit).order_by(Audit.id)):
-        if row.hash != audit_hash(last, row):
+        if row.hash != hash_audit_row(last_hash, row):
             return row.id
-        last = row.hash
+        last_hash = row.hash
     return None

@@ -1,7 +1,7 @@
-"""Editions as data: an edition.toml and its prompt files become rows; rows become Rules again.
+"""Editions in the database: reads an edition.toml with its prompt files, imports it, and parses stored rules again.
 
-In: a TOML file (the rules' keys, [edition], [[prompt_set]]). Out: rows in the database, checked.
-Beware: prompts of a running set are never changed by a second import; hand-ins already answer them.
+Input: a TOML file (the keys of the rules, [edition], [[prompt_set]]). Output: validated rows.
+Note: a second import never changes the prompts of an existing set, because submissions already answer them.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from smalltale.server.errors import not_found
 from smalltale.server.judging.scoring import is_scripted
 
 PROMPT_SET_KINDS = ("practice", "daily", "final")
-SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
-PANEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SLUG_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+PANEL_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSetDraft:
-    """A [[prompt_set]] as read."""
+    """A [[prompt_set]] table with its prompts."""
 
     kind: str
     appears: datetime
     prompts: list[str]
     public_share: float
-    """Share of the prompts that the public leaderboard shows; the rest decide in private until the end."""
+    """Share of the prompts that the public leaderboard uses; scores on the others are private until the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditionDraft:
-    """An edition.toml as read and checked."""
+    """A validated edition.toml, not yet in the database."""
 
     slug: str
     title: str
@@ -58,64 +58,65 @@ class EditionDraft:
     rubric: str
     panel: str
     sets: list[PromptSetDraft]
-    load_calibrations: Mapping[str, Calibration] = field(default_factory=dict)
-    """By judge, what its qualification says."""
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    """By judge, from its qualification."""
 
 
 def read_edition(path: Path) -> EditionDraft:
-    """Read an edition's file and its prompts. Raises RecipeError or FileProblem with the mend."""
+    """Read an edition's file and its prompts. Raises RecipeError or FileProblem with the fix."""
     text = read_text(path)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path} is not TOML: {error}; mend that line") from error
+        raise RecipeError(f"{path} is not TOML: {error}; fix that line") from error
     rules = rules_from_table(table, str(path))
     edition = table.get("edition", {})
-    known = {"slug", "title", "judges", "qualifications", "rubric", "panel"}
+    keys = {"slug", "title", "judges", "qualifications", "rubric", "panel"}
     for key in edition:
-        if key not in known:
-            raise RecipeError(f"{path}: unknown key {key!r} in [edition]; known: {', '.join(sorted(known))}")
+        if key not in keys:
+            raise RecipeError(f"{path}: unknown key {key!r} in [edition]; known: {', '.join(sorted(keys))}")
     slug = str(edition.get("slug", path.stem))
-    if not SLUG.fullmatch(slug):
+    if not SLUG_PATTERN.fullmatch(slug):
         raise RecipeError(
-            f"{path}: [edition] slug = {slug!r} goes into addresses; use 1 to 64 letters, digits and -"
+            f"{path}: [edition] slug = {slug!r} is part of addresses; use 1 to 64 letters, digits and -"
         )
     title = " ".join(str(edition.get("title", slug)).split())
     if not 1 <= len(title) <= 200:
         raise RecipeError(f"{path}: [edition] title has {len(title)} characters; write 1 to 200")
     panel = str(edition.get("panel", f"{edition.get('rubric', 'paper')}-1"))
-    if not PANEL_NAME.fullmatch(panel):
+    if not PANEL_NAME_PATTERN.fullmatch(panel):
         raise RecipeError(
             f"{path}: [edition] panel = {panel!r}; use 1 to 64 letters, digits, dots and dashes"
         )
-    rubric, judges = str(edition.get("rubric", "paper")), [str(each) for each in edition.get("judges", [])]
+    rubric, judges = str(edition.get("rubric", "paper")), [str(judge) for judge in edition.get("judges", [])]
     return EditionDraft(
         slug=slug,
         title=title,
         toml=text,
         rules=rules,
         judges=judges,
-        load_calibrations=calibrations(judges, edition.get("qualifications", []), rubric, path),
+        calibrations=load_calibrations(judges, edition.get("qualifications", []), rubric, path),
         rubric=rubric,
         panel=panel,
-        sets=[parse_prompt_set(each, rules, path) for each in table.get("prompt_set", [])],
+        sets=[parse_prompt_set(prompt_set, rules, path) for prompt_set in table.get("prompt_set", [])],
     )
 
 
-def calibrations(judges: list[str], files: Any, rubric: str, path: Path) -> dict[str, Calibration]:
-    """What the judges' qualifications say. Raises RecipeError, FileProblem, SmalltaleError for one of another judge."""
-    if not isinstance(files, list) or not all(isinstance(each, str) for each in files):
+def load_calibrations(judges: list[str], files: Any, rubric: str, path: Path) -> dict[str, Calibration]:
+    """Calibrations from qualification files. Raises RecipeError, FileProblem, SmalltaleError for another judge's file."""
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise RecipeError(
-            f'{path}: [edition] qualifications = {files!r}; name files beside it: ["judge/qualification.json"]'
+            f"{path}: [edition] qualifications = {files!r}; list files relative to it, for example "
+            '["judge/qualification.json"]'
         )
     if not files:
         return {}
     identities = {name: judge_identity(name) for name in judges if not is_scripted(name)}
-    return match_calibrations(identities, [path.parent / each for each in files], load_rubric(rubric))
+    return match_calibrations(identities, [path.parent / file for file in files], load_rubric(rubric))
 
 
 def parse_prompt_set(table: dict[str, Any], rules: Rules, path: Path) -> PromptSetDraft:
-    """One [[prompt_set]]: kind, file, appears, public_share."""
+    """A [[prompt_set]] table: kind, file, appears, public_share. Raises RecipeError or FileProblem."""
     kind, file = table.get("kind"), table.get("file")
     if kind not in PROMPT_SET_KINDS:
         raise RecipeError(
@@ -137,7 +138,7 @@ def parse_prompt_set(table: dict[str, Any], rules: Rules, path: Path) -> PromptS
 
 
 def import_edition(database: Database, draft: EditionDraft) -> Edition:
-    """Write an edition, or bring its dates, rules and panel up to date. Prompts that exist stay as they are."""
+    """Create an edition, or update its dates, rules and panel. Existing prompts never change."""
     with database.write() as session:
         edition = session.scalar(select(Edition).where(Edition.slug == draft.slug))
         if edition is None:
@@ -146,67 +147,69 @@ def import_edition(database: Database, draft: EditionDraft) -> Edition:
         edition.title, edition.toml = draft.title, draft.toml
         edition.starts, edition.ends = draft.rules.opens(), draft.rules.deadline()
         edition.judges = draft.judges
-        edition.calibrations = {name: asdict(each) for name, each in draft.load_calibrations.items()}
+        edition.calibrations = {
+            judge: asdict(calibration) for judge, calibration in draft.calibrations.items()
+        }
         record_panel(session, edition, draft)
         edition.rubric, edition.panel = draft.rubric, draft.panel
         edition.revision = (edition.revision or 0) + 1
         session.flush()
-        for each in draft.sets:
-            add_prompt_set(session, edition, each)
+        for prompt_set in draft.sets:
+            add_prompt_set(session, edition, prompt_set)
         append_audit(session, database.now(), "server", "edition imported", draft.slug, panel=draft.panel)
         return edition
 
 
 def record_panel(session: Session, edition: Edition, draft: EditionDraft) -> None:
-    """Note whom a panel's name means. Raises RecipeError where others have judged under that name."""
+    """Store the judges and rubric of a panel's name. Raises RecipeError if it has judged with others."""
     scripts = all(map(is_scripted, draft.judges))
     version = "" if scripts else load_rubric(draft.rubric).hash
-    means = {"judges": draft.judges, "rubric": draft.rubric, "version": version}
-    known = (edition.panels or {}).get(draft.panel, means)
-    judged = (
+    new = {"judges": draft.judges, "rubric": draft.rubric, "version": version}
+    old = (edition.panels or {}).get(draft.panel, new)
+    judging_jobs = (
         select(Job.id)
         .join(Submission, Submission.id == Job.submission_id)
         .where(Submission.edition_id == edition.id, Job.kind == "judge", Job.panel == draft.panel)
     )
     with session.no_autoflush:
-        if known != means and session.scalar(judged.limit(1)) is not None:
-            before, now = (
-                f"{', '.join(each['judges'])} by rubric {each['rubric']} {each['version']}".strip()
-                for each in (known, means)
+        if old != new and session.scalar(judging_jobs.limit(1)) is not None:
+            old_text, new_text = (
+                f"{', '.join(panel['judges'])} by rubric {panel['rubric']} {panel['version']}".strip()
+                for panel in (old, new)
             )
             raise RecipeError(
-                f"edition {draft.slug}: panel {draft.panel} has judged as {before} and is now to be {now}; "
+                f"edition {draft.slug}: panel {draft.panel} has judged as {old_text} and would now be {new_text}; "
                 'their scores are never mixed: give the new panel a name of its own, [edition] panel = "…"'
             )
-    edition.panels = {**(edition.panels or {}), draft.panel: means}
+    edition.panels = {**(edition.panels or {}), draft.panel: new}
 
 
 def add_prompt_set(session: Session, edition: Edition, draft: PromptSetDraft) -> None:
-    """Add a prompt set where the edition lacks that kind; else only its hour may change."""
-    found = session.scalar(
+    """Add a prompt set if the edition has none of that kind; otherwise update only the time it appears."""
+    prompt_set = session.scalar(
         select(PromptSet).where(PromptSet.edition_id == edition.id, PromptSet.kind == draft.kind)
     )
-    if found is not None:
-        if [each.text for each in found.prompts] != draft.prompts:
+    if prompt_set is not None:
+        if [prompt.text for prompt in prompt_set.prompts] != draft.prompts:
             raise RecipeError(
                 f"the {draft.kind} prompts of edition {edition.slug} differ from those already in the database; "
                 "prompts never change once imported: give the edition another slug"
             )
-        found.appears = draft.appears
+        prompt_set.appears = draft.appears
         return
-    made = PromptSet(edition_id=edition.id, kind=draft.kind, appears=draft.appears)
-    # Public prompts are spread evenly through the set, so that both sides see the same mix.
-    share, count = draft.public_share, len(draft.prompts)
-    made.prompts = [
+    prompt_set = PromptSet(edition_id=edition.id, kind=draft.kind, appears=draft.appears)
+    # Public prompts are spread evenly through the set, so that both sides get the same mix.
+    share = draft.public_share
+    prompt_set.prompts = [
         Prompt(position=i, text=text, public=int((i + 1) * share) > int(i * share) if share < 1 else True)
-        for i, text in enumerate(draft.prompts[:count])
+        for i, text in enumerate(draft.prompts)
     ]
-    session.add(made)
+    session.add(prompt_set)
 
 
 @lru_cache(maxsize=32)
 def parse_stored_rules(toml: str) -> Rules:
-    """The rules of an edition's stored TOML."""
+    """The rules in an edition's stored TOML."""
     return rules_from_table(tomllib.loads(toml), "the edition")
 
 
@@ -216,25 +219,25 @@ def get_rules(edition: Edition) -> Rules:
 
 
 def get_edition(session: Session, slug: str) -> Edition:
-    """The edition of that slug. Raises Problem 404."""
-    found = session.scalar(select(Edition).where(Edition.slug == slug))
-    if found is None:
+    """The edition with this slug. Raises RequestProblem 404."""
+    edition = session.scalar(select(Edition).where(Edition.slug == slug))
+    if edition is None:
         raise not_found("edition")
-    return found
+    return edition
 
 
 def find_current_edition(session: Session) -> Edition | None:
-    """The edition that began last."""
+    """The edition that started last."""
     return session.scalar(select(Edition).order_by(Edition.starts.desc(), Edition.id.desc()).limit(1))
 
 
 def get_prompt_set(
     session: Session, edition: Edition, kind: str, now: datetime, *, early: bool = False
 ) -> PromptSet:
-    """A prompt set that has appeared. Raises Problem 404 before its hour, as if it did not exist."""
-    found = session.scalar(
+    """A prompt set that has appeared. Before that it does not exist for anyone: RequestProblem 404."""
+    prompt_set = session.scalar(
         select(PromptSet).where(PromptSet.edition_id == edition.id, PromptSet.kind == kind)
     )
-    if found is None or (found.appears > now and not early):
+    if prompt_set is None or (prompt_set.appears > now and not early):
         raise not_found(f"prompt set yet: {kind}")
-    return found
+    return prompt_set

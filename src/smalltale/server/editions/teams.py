@@ -1,7 +1,7 @@
-"""Teams: declared with their hardware in the first week, at most so many people, one team a person, locked after it.
+"""Teams of an edition: created with their hardware, joined by invitation, locked some days after the start.
 
-In: a person and what they ask. Out: Team rows, or a Problem.
-Beware: the number of seats and one team a person are kept by unique keys, so two clicks at once cannot break them.
+Input: a person and a request. Output: Team rows, or a RequestProblem.
+Note: unique keys enforce the number of seats and one team per person, so simultaneous requests cannot break them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def find_team(session: Session, edition: Edition, person: Person) -> Team | None
 
 
 def list_members(session: Session, team: Team) -> list[Person]:
-    """A team's people, by seat."""
+    """A team's members, by seat."""
     return list(
         session.scalars(
             select(Person)
@@ -40,7 +40,7 @@ def list_members(session: Session, team: Team) -> list[Person]:
 
 
 def require_unlocked(database: Database, edition: Edition) -> None:
-    """Raise Problem after the team lock."""
+    """Raise RequestProblem after the team lock."""
     lock = get_rules(edition).teams_lock()
     if database.now() >= lock:
         raise RequestProblem(
@@ -50,26 +50,26 @@ def require_unlocked(database: Database, edition: Edition) -> None:
 
 
 def create_team(database: Database, edition: Edition, person: Person, name: str, hardware: str) -> Team:
-    """A new team of one. Raises Problem with every field's problem."""
+    """Create a team with one member. Raises RequestProblem with every field's problem."""
     require_unlocked(database, edition)
     problems: list[FieldProblem] = []
     cleaned = []
-    for value, field, most in ((name, "name", 40), (hardware, "hardware", 200)):
+    for text, field, max_characters in ((name, "name", 40), (hardware, "hardware", 200)):
         try:
-            cleaned.append(clean_name(value, field, most))
+            cleaned.append(clean_name(text, field, max_characters))
         except RequestProblem as problem:
             problems += problem.fields
     if problems:
         raise RequestProblem(422, "this was not accepted", problems)
     name, hardware = cleaned
-    slotted = get_rules(edition).class_for_hardware(hardware)
+    weight_class = get_rules(edition).class_for_hardware(hardware)
     with database.write() as session:
         team = Team(
             edition_id=edition.id,
             name=name,
             name_key=name_key(name),
             hardware=hardware,
-            weight_class=slotted.name,
+            weight_class=weight_class.name,
             declared=database.now(),
         )
         try:
@@ -77,7 +77,7 @@ def create_team(database: Database, edition: Edition, person: Person, name: str,
                 session.add(team)
         except IntegrityError as error:
             raise invalid_field(
-                "name", f"a team called {name}, or much like it, exists", "choose another name", 409
+                "name", f"a team called {name}, or similar, exists", "choose another name", 409
             ) from error
         add_member(session, edition, team, person)
         append_audit(
@@ -87,20 +87,15 @@ def create_team(database: Database, edition: Edition, person: Person, name: str,
             "team made",
             name,
             hardware=hardware,
-            weight_class=slotted.name,
+            weight_class=weight_class.name,
         )
         return team
 
 
 def add_member(session: Session, edition: Edition, team: Team, person: Person) -> None:
-    """Give a person a free seat. Raises Problem where the team is full or the person has a team."""
+    """Give a person a free seat. Raises RequestProblem if the team is full or the person has a team."""
     for seat in range(get_rules(edition).team_size):
-        if (
-            session.scalar(
-                select(TeamMember.seat).where(TeamMember.team_id == team.id, TeamMember.seat == seat)
-            )
-            is not None
-        ):
+        if session.scalar(select(TeamMember).where(TeamMember.team_id == team.id, TeamMember.seat == seat)):
             continue
         try:
             with session.begin_nested():
@@ -110,7 +105,7 @@ def add_member(session: Session, edition: Edition, team: Team, person: Person) -
         except IntegrityError as error:
             if find_team(session, edition, person) is not None:
                 raise RequestProblem(
-                    409, f"{person.handle} already is in a team of this edition; leave it first"
+                    409, f"{person.handle} is already in a team of this edition; leave it first"
                 ) from error
             continue
         return
@@ -120,7 +115,7 @@ def add_member(session: Session, edition: Edition, team: Team, person: Person) -
 
 
 def invite_member(database: Database, edition: Edition, person: Person, handle: str) -> None:
-    """Ask somebody into one's team. Raises Problem."""
+    """Invite a person to one's team. Raises RequestProblem."""
     require_unlocked(database, edition)
     handle = clean_handle(handle)
     with database.write() as session:
@@ -137,24 +132,24 @@ def invite_member(database: Database, edition: Edition, person: Person, handle: 
         guest = session.scalar(select(Person).where(Person.handle == handle))
         if guest is None:
             raise invalid_field(
-                "handle", f"nobody here is called {handle}", "ask for the handle they signed in with", 404
+                "handle", f"no account has the handle {handle}", "ask for the handle they sign in with", 404
             )
         if find_team(session, edition, guest) is not None:
-            raise invalid_field("handle", f"{handle} already is in a team", "ask them to leave it first", 409)
-        found = session.scalar(
+            raise invalid_field("handle", f"{handle} is already in a team", "ask them to leave it first", 409)
+        invitation = session.scalar(
             select(TeamInvitation).where(
                 TeamInvitation.team_id == team.id, TeamInvitation.person_id == guest.id
             )
         )
-        if found is None:
+        if invitation is None:
             session.add(TeamInvitation(team_id=team.id, person_id=guest.id, created=database.now()))
         else:
-            found.answer, found.created = None, database.now()
+            invitation.answer, invitation.created = None, database.now()
         append_audit(session, database.now(), person.handle, "invited", team.name, guest=handle)
 
 
 def list_invitations(session: Session, edition: Edition, person: Person) -> list[tuple[TeamInvitation, Team]]:
-    """Open invitations of a person."""
+    """A person's open invitations, with their teams."""
     rows = session.execute(
         select(TeamInvitation, Team)
         .join(Team, Team.id == TeamInvitation.team_id)
@@ -171,44 +166,44 @@ def list_invitations(session: Session, edition: Edition, person: Person) -> list
 def answer_invitation(
     database: Database, edition: Edition, person: Person, invitation_id: int, accept: bool
 ) -> None:
-    """Accept or decline. Raises Problem."""
+    """Accept or decline an invitation. Raises RequestProblem."""
     require_unlocked(database, edition)
     with database.write() as session:
-        found = session.get(TeamInvitation, invitation_id)
-        team = session.get(Team, found.team_id) if found else None
+        invitation = session.get(TeamInvitation, invitation_id)
+        team = session.get(Team, invitation.team_id) if invitation else None
         if (
-            found is None
+            invitation is None
             or team is None
-            or found.person_id != person.id
+            or invitation.person_id != person.id
             or team.edition_id != edition.id
-            or found.answer
+            or invitation.answer
         ):
             raise not_found("invitation")
         if accept:
             add_member(session, edition, team, person)
-        found.answer = "accepted" if accept else "declined"
-        append_audit(session, database.now(), person.handle, f"invitation {found.answer}", team.name)
+        invitation.answer = "accepted" if accept else "declined"
+        append_audit(session, database.now(), person.handle, f"invitation {invitation.answer}", team.name)
 
 
 def leave_team(database: Database, edition: Edition, person: Person) -> None:
-    """Leave one's team before the lock; an empty team that handed nothing in disappears."""
+    """Leave one's team before the lock. A team without members and submissions is deleted."""
     require_unlocked(database, edition)
     with database.write() as session:
         team = find_team(session, edition, person)
         if team is None:
             raise not_found("team of yours")
-        others = len(list_members(session, team)) - 1
-        handed_in = session.scalar(
+        is_last_member = len(list_members(session, team)) == 1
+        submissions = session.scalar(
             select(func.count()).select_from(Submission).where(Submission.team_id == team.id)
         )
-        if not others and handed_in:
+        if is_last_member and submissions:
             raise RequestProblem(
-                409, f"{team.name} has handed in and you are its last member; it cannot be left empty"
+                409, f"{team.name} has submissions and you are its last member; it cannot be left empty"
             )
         session.execute(
             delete(TeamMember).where(TeamMember.edition_id == edition.id, TeamMember.person_id == person.id)
         )
-        if not others:
+        if is_last_member:
             session.execute(delete(TeamInvitation).where(TeamInvitation.team_id == team.id))
             session.delete(team)
         append_audit(session, database.now(), person.handle, "left team", team.name)
@@ -223,7 +218,7 @@ def moderate_team(
     disqualified: str | None = None,
     reinstated: bool = False,
 ) -> Team:
-    """Confirm a team's class, disqualify it with a reason, or take that back. Raises Problem."""
+    """Confirm a team's weight class, disqualify the team with a reason, or reinstate it. Raises RequestProblem."""
     require_organiser(organiser)
     reason = None if disqualified is None else check_text(disqualified, 500, "the team reads it")
     with database.write() as session:
@@ -232,8 +227,10 @@ def moderate_team(
             raise not_found("team")
         edition = session.get_one(Edition, team.edition_id)
         if weight_class is not None:
-            if weight_class not in {each.name for each in get_rules(edition).weight_classes}:
-                raise invalid_field("weight_class", "this is no weight class", "choose one of the edition's")
+            if weight_class not in [known.name for known in get_rules(edition).weight_classes]:
+                raise invalid_field(
+                    "weight_class", "this is not a weight class", "choose one of the edition's"
+                )
             team.weight_class, team.confirmed = weight_class, True
             append_audit(
                 session,

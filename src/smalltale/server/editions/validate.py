@@ -1,7 +1,6 @@
-"""Is an edition fit to run? Dates, prompts, judges.
+"""Checks an edition before it runs: its dates, prompts and judges.
 
-In: an EditionDraft, and texts that its prompts must not be in. Out: everything found, in words.
-Beware: it warns and never mends; the organisers decide.
+Input: an EditionDraft, and texts that must not contain its prompts. Output: EditionIssues; nothing is changed.
 """
 
 from __future__ import annotations
@@ -17,102 +16,105 @@ from smalltale.server.editions.editions import EditionDraft
 from smalltale.server.judging.scoring import is_scripted
 from smalltale.submission import confusable_skeleton
 
-NEAR = 0.9
-"""Prompts at least this much alike leak from one set to the other."""
+LEAK_SIMILARITY = 0.9
+"""A final prompt with at least this difflib ratio to a prompt of another set leaks."""
+MIN_PROMPTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditionIssue:
-    """One thing found. Errors stop an edition; warnings are for the organisers to weigh."""
+    """A problem with an edition. Errors stop it; warnings are for the organisers to decide."""
 
     error: bool
     text: str
 
 
 def check_edition(draft: EditionDraft, now: datetime, texts: Sequence[str] = ()) -> list[EditionIssue]:
-    """Everything that is odd about an edition."""
+    """All problems of an edition; `texts` are those that people train on."""
     return [*check_dates(draft, now), *check_prompts(draft, texts), *check_judges(draft)]
 
 
 def check_dates(draft: EditionDraft, now: datetime) -> list[EditionIssue]:
-    """Dates that cannot be meant."""
-    rules, found = draft.rules, []
+    """Dates that are in the past or contradict one another."""
+    rules, issues = draft.rules, []
     if rules.deadline() < now:
-        found.append(
+        issues.append(
             EditionIssue(
                 error=False,
                 text=f"the edition ended at {rules.deadline():%Y-%m-%d %H:%M} UTC; is that year right?",
             )
         )
     if rules.teams_lock() > rules.deadline():
-        found.append(
+        issues.append(
             EditionIssue(
                 error=True,
                 text=f"teams lock {rules.team_lock_days} days after the start, which is past the end; give fewer team_lock_days",
             )
         )
-    for each in draft.sets:
-        if each.appears >= rules.deadline():
-            found.append(
+    for prompt_set in draft.sets:
+        if prompt_set.appears >= rules.deadline():
+            issues.append(
                 EditionIssue(
                     error=True,
-                    text=f"the {each.kind} prompts appear when the edition is over; give an earlier hour",
+                    text=f"the {prompt_set.kind} prompts appear after the end of the edition; give an earlier time",
                 )
             )
-        elif each.kind == "final" and (rules.deadline() - each.appears).total_seconds() < 86_400:
-            found.append(
+        elif prompt_set.kind == "final" and (rules.deadline() - prompt_set.appears).total_seconds() < 86_400:
+            issues.append(
                 EditionIssue(
                     error=False,
-                    text="the final prompts appear less than a day before the end; somebody will be asleep",
+                    text="the final prompts appear less than a day before the end; some teams will be asleep",
                 )
             )
-        elif each.kind == "final" and each.appears <= rules.opens():
-            found.append(
-                EditionIssue(error=True, text="the final prompts appear at the start; give a later hour")
+        elif prompt_set.kind == "final" and prompt_set.appears <= rules.opens():
+            issues.append(
+                EditionIssue(error=True, text="the final prompts appear at the start; give a later time")
             )
-    return found
+    return issues
 
 
 def check_prompts(draft: EditionDraft, texts: Sequence[str]) -> list[EditionIssue]:
-    """Missing sets, prompts in two sets, prompts that stand in a text people train on."""
-    found, kinds = [], {each.kind for each in draft.sets}
-    found += [
+    """Missing sets, prompts in two sets, prompts in a text that people train on."""
+    kinds = {prompt_set.kind for prompt_set in draft.sets}
+    issues = [
         EditionIssue(error=True, text=f"there are no {kind} prompts; add a [[prompt_set]]")
         for kind in ("daily", "final")
         if kind not in kinds
     ]
-    final = next((each for each in draft.sets if each.kind == "final"), None)
-    for each in draft.sets:
-        if len(each.prompts) < 10:
-            found.append(
+    final = next((prompt_set for prompt_set in draft.sets if prompt_set.kind == "final"), None)
+    for prompt_set in draft.sets:
+        if len(prompt_set.prompts) < MIN_PROMPTS:
+            issues.append(
                 EditionIssue(
                     error=False,
-                    text=f"{len(each.prompts)} {each.kind} prompts separate few teams; 60 separate most",
+                    text=f"{len(prompt_set.prompts)} {prompt_set.kind} prompts separate few teams; 60 separate most",
                 )
             )
-        if final is None or each is final:
+        if final is None or prompt_set is final:
             continue
-        shown = [confusable_skeleton(prompt) for prompt in each.prompts]
+        skeletons = [confusable_skeleton(prompt) for prompt in prompt_set.prompts]
         for number, prompt in enumerate(final.prompts, 1):
-            if close := difflib.get_close_matches(confusable_skeleton(prompt), shown, n=1, cutoff=NEAR):
-                place = shown.index(close[0]) + 1
-                found.append(
+            if close := difflib.get_close_matches(
+                confusable_skeleton(prompt), skeletons, n=1, cutoff=LEAK_SIMILARITY
+            ):
+                issues.append(
                     EditionIssue(
                         error=True,
-                        text=f"final prompt {number} leaks: it is {each.kind} prompt {place}, or nearly; write another",
+                        text=f"final prompt {number} leaks: it is {prompt_set.kind} prompt "
+                        f"{skeletons.index(close[0]) + 1}, or nearly; write another",
                     )
                 )
-    folded = [confusable_skeleton(text) for text in texts]
-    for each in draft.sets:
-        for number, prompt in enumerate(each.prompts, 1):
-            if any(confusable_skeleton(prompt) in text for text in folded):
-                found.append(
+    text_skeletons = [confusable_skeleton(text) for text in texts]
+    for prompt_set in draft.sets:
+        for number, prompt in enumerate(prompt_set.prompts, 1):
+            if any(confusable_skeleton(prompt) in text for text in text_skeletons):
+                issues.append(
                     EditionIssue(
-                        error=each.kind == "final",
-                        text=f"{each.kind} prompt {number} stands word for word in a text that people train on",
+                        error=prompt_set.kind == "final",
+                        text=f"{prompt_set.kind} prompt {number} is word for word in a text that people train on",
                     )
                 )
-    return found
+    return issues
 
 
 def check_judges(draft: EditionDraft) -> list[EditionIssue]:
@@ -123,24 +125,25 @@ def check_judges(draft: EditionDraft) -> list[EditionIssue]:
 
 
 def check_judge(draft: EditionDraft, judge: str) -> EditionIssue | None:
-    """What is odd about one judge."""
+    """Why a judge does not rank, if it does not."""
     if is_scripted(judge):
         return EditionIssue(
-            error=False, text=f"the judge {judge} is a script for demonstrations; it reads nothing"
+            error=False,
+            text=f"the judge {judge} is a script for demonstrations; it does not read the stories",
         )
     try:
         judge_identity(judge)
     except SmalltaleError as error:
         return EditionIssue(error=True, text=str(error))
-    if judge not in draft.load_calibrations:
+    if judge not in draft.calibrations:
         return EditionIssue(
             error=False,
-            text=f"the judge {judge} has no qualification: hand-ins that its panel judges never rank; "
+            text=f"the judge {judge} has no qualification: submissions that its panel judges never rank; "
             "run smalltale judge qualify, and name its qualification.json in [edition] qualifications",
         )
-    if not draft.load_calibrations[judge].qualified:
+    if not draft.calibrations[judge].qualified:
         return EditionIssue(
             error=False,
-            text=f"the judge {judge} has not passed its qualification: hand-ins that its panel judges never rank",
+            text=f"the judge {judge} has not passed its qualification: submissions that its panel judges never rank",
         )
     return None

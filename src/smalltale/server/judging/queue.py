@@ -1,8 +1,8 @@
-"""Durable work in the database: leases that a dead worker loses.
+"""A durable job queue in the database: a worker leases a job, and loses it when it stops renewing the lease.
 
-In: hand-ins to judge. Out: jobs that exactly one live worker holds.
-Beware: DBOS was the first choice, but without its managed Conductor a worker that dies for good keeps its workflows
-(https://docs.dbos.dev/production/workflow-recovery); a lease that runs out needs nobody to notice.
+Input: submissions to judge and models to verify. Output: jobs that exactly one live worker holds.
+Why not a library: DBOS was the first choice, but without its managed Conductor a worker that dies for good keeps its workflows
+(https://docs.dbos.dev/production/workflow-recovery); an expired lease needs no one to notice the death.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from smalltale.server.database.models import Job, Submission, Worker
 from smalltale.server.database.session import Database
 
 LEASE_SECONDS = 30
-"""A worker renews at a third of this; its work is handed over at most this long after it dies."""
+"""A worker renews at a third of this; after its death its job is free at most this long later."""
 MAX_ATTEMPTS = 5
-WORKER_FORGOTTEN = timedelta(days=1)
+FIRST_RETRY_SECONDS = 10
+WORKER_LISTED_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +35,21 @@ class LeasedJob:
 
 
 class LeaseLost(Exception):
-    """Another worker has taken the job; stop at once and write nothing."""
+    """Another worker has the job now; stop at once and write nothing."""
 
 
-def queue_judging(session: Session, database: Database, hand_in: Submission, panel: str) -> None:
-    """Queue a hand-in for a panel; a second time changes nothing."""
-    key = f"judge:{hand_in.id}:{panel}"
+def queue_judging(session: Session, database: Database, submission: Submission, panel: str) -> None:
+    """Queue a submission for a panel; a second call changes nothing."""
+    key = f"judge:{submission.id}:{panel}"
     if session.scalar(select(Job.id).where(Job.key == key)) is None:
         session.add(
-            Job(key=key, kind="judge", submission_id=hand_in.id, panel=panel, run_after=database.now())
+            Job(key=key, kind="judge", submission_id=submission.id, panel=panel, run_after=database.now())
         )
         session.flush()
 
 
 def queue_verification(session: Session, database: Database, submission_id: int, upload: str) -> None:
-    """Queue an upload to be verified; one that was looked at before is looked at again."""
+    """Queue an uploaded model for verification; one that was verified before is verified again."""
     key = f"verify:{submission_id}:{upload}"
     job = session.scalar(select(Job).where(Job.key == key))
     if job is None:
@@ -60,22 +61,22 @@ def queue_verification(session: Session, database: Database, submission_id: int,
 
 
 def lease_job(database: Database, worker: str) -> LeasedJob | None:
-    """Take the job that has waited longest, or one whose lease has run out. None where there is nothing to do.
+    """Lease the oldest job that waits or whose lease has expired; None if there is none.
 
-    Judging goes first: it takes seconds and people wait for it, a model takes minutes.
+    Judging goes first: it takes seconds and people wait for it, a verification takes minutes.
     """
     now = database.now()
-    free = or_(
+    is_free = or_(
         (Job.state == "waiting") & (Job.run_after <= now),
         (Job.state == "running") & (Job.lease_ends < now),
     )
     with database.read() as session:
-        if session.scalar(select(Job.id).where(free).limit(1)) is None:
+        if session.scalar(select(Job.id).where(is_free).limit(1)) is None:
             return None
     with database.write() as session:
         job = session.scalar(
             select(Job)
-            .where(free)
+            .where(is_free)
             .order_by(Job.kind != "judge", Job.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -96,19 +97,19 @@ def lease_job(database: Database, worker: str) -> LeasedJob | None:
 
 
 def renew_lease(session: Session, database: Database, job: LeasedJob, worker: str) -> None:
-    """Hold on to a job, in the transaction that writes its results. Raises LeaseLost where it is another's."""
-    held = session.scalar(
+    """Extend a lease, in the transaction that writes the job's results. Raises LeaseLost if another worker has it."""
+    job_id = session.scalar(
         update(Job)
         .where(Job.id == job.id, Job.worker == worker, Job.attempts == job.attempts, Job.state == "running")
         .values(lease_ends=database.now() + timedelta(seconds=LEASE_SECONDS))
         .returning(Job.id)
     )
-    if held is None:
+    if job_id is None:
         raise LeaseLost
 
 
 def finish_job(session: Session, job: LeasedJob, error: str | None = None) -> None:
-    """Mark a job done, or failed for good."""
+    """Mark a job as done, or as failed for good."""
     session.execute(
         update(Job)
         .where(Job.id == job.id)
@@ -117,45 +118,33 @@ def finish_job(session: Session, job: LeasedJob, error: str | None = None) -> No
 
 
 def retry_later(session: Session, database: Database, job: LeasedJob, error: str) -> None:
-    """Try a job again later: after 10 s, 20 s, 40 s, …"""
-    wait = timedelta(seconds=10 * 2 ** (job.attempts - 1))
+    """Release a job for another attempt: after 10 s, 20 s, 40 s, …"""
+    delay = timedelta(seconds=FIRST_RETRY_SECONDS * 2 ** (job.attempts - 1))
     session.execute(
         update(Job)
         .where(Job.id == job.id)
-        .values(state="waiting", error=error[:500], lease_ends=None, run_after=database.now() + wait)
+        .values(state="waiting", error=error[:500], lease_ends=None, run_after=database.now() + delay)
     )
 
 
-def record_heartbeat(database: Database, worker: str, doing: str | None) -> None:
-    """Say that a worker lives."""
+def record_heartbeat(database: Database, worker: str, activity: str | None) -> None:
+    """Record that a worker is alive, and what it works on."""
     with database.write() as session:
-        session.merge(Worker(name=worker, seen=database.now(), doing=doing))
+        session.merge(Worker(name=worker, seen=database.now(), doing=activity))
 
 
 def list_live_workers(session: Session, database: Database) -> list[Worker]:
-    """Workers seen of late, the latest first."""
-    return list(
-        session.scalars(
-            select(Worker).where(Worker.seen > database.now() - WORKER_FORGOTTEN).order_by(Worker.seen.desc())
-        )
-    )
+    """Workers with a heartbeat in the last day, the latest first."""
+    oldest = database.now() - WORKER_LISTED_FOR
+    return list(session.scalars(select(Worker).where(Worker.seen > oldest).order_by(Worker.seen.desc())))
 
 
 def get_queue_position(session: Session, submission_id: int) -> int | None:
-    """1 for the next to be judged, None where it does not wait."""
-    job = session.scalar(
-        select(Job)
-        .where(Job.submission_id == submission_id, Job.state == "waiting", Job.kind == "judge")
-        .order_by(Job.id.desc())
-        .limit(1)
+    """1 for the submission that is judged next; None if it does not wait."""
+    waits_for_judges = (Job.state == "waiting") & (Job.kind == "judge")
+    job_id = session.scalar(
+        select(func.max(Job.id)).where(waits_for_judges, Job.submission_id == submission_id)
     )
-    if job is None:
+    if job_id is None:
         return None
-    return (
-        session.scalar(
-            select(func.count())
-            .select_from(Job)
-            .where(Job.state == "waiting", Job.kind == "judge", Job.id < job.id)
-        )
-        or 0
-    ) + 1
+    return session.scalar(select(func.count()).select_from(Job).where(waits_for_judges, Job.id <= job_id))

@@ -1,7 +1,7 @@
-"""A panel that scores by counting words: for the demonstration and for tests. Never a judge of quality.
+"""A panel that scores by counting words, for the demonstration and for tests. It does not judge quality.
 
-In: stories. Out: opinions that are the same every time.
-Beware: an edition that uses it says so on its pages; `qualified` is the caller's word, for demonstrations only.
+Input: stories. Output: opinions that are the same every time.
+Note: the pages of an edition that uses it say so; `qualified` is the caller's claim, for demonstrations only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CRITERIA = ("grammar", "creativity", "consistency", "plot")
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedPanel:
-    """Scores that rise with a story's variety of words, with a little of each judge's own noise."""
+    """Scores that rise with the variety of a story's words, with some noise of each judge."""
 
     judges: Sequence[str] = ("scripted-a", "scripted-b")
     qualified: bool = True
@@ -27,13 +27,13 @@ class ScriptedPanel:
         for story in stories:
             words = re.findall(r"[a-z']+", story.text.lower())
             variety = len(set(words)) / len(words) if words else 0.0
-            draw = hashlib.sha256(f"{judge}|{story.prompt}|{story.text}".encode()).digest()
+            noise = hashlib.sha256(f"{judge}|{story.prompt}|{story.text}".encode()).digest()
             scores = {
                 name: float(
                     round(
                         min(
                             10.0,
-                            max(1.0, 1.5 + 7.0 * variety + min(len(words), 80) / 80 + draw[i] / 170 - 0.75),
+                            max(1.0, 1.5 + 7.0 * variety + min(len(words), 80) / 80 + noise[i] / 170 - 0.75),
                         )
                     )
                 )

@@ -1,7 +1,7 @@
-"""What a team declares of the model behind its stories, and everything that can be wrong with it.
+"""Checks a team's declaration of the model behind its stories.
 
-In: what was typed. Out: FieldProblems, each with the mend.
-Beware: what is declared is only believed here; verification.py looks.
+Input: the values of a form. Output: FieldProblems, each with its fix.
+Note: the declaration is only checked for its form here; verification/ compares it with the model itself.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from smalltale.server.accounts.accounts import escape_unprintable
 from smalltale.server.database.models import Team
 from smalltale.server.errors import FieldProblem
 
+MAX_CHARACTERS = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What a team says of the model behind its stories."""
+    """A team's statements about the model behind its stories."""
 
     weight_class: str = ""
     counted_parameters: str = ""
@@ -28,21 +30,21 @@ class Declaration:
 
 
 def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[FieldProblem]:
-    """Everything wrong with a declaration."""
+    """All problems of a declaration."""
     problems = [
         FieldProblem(name, "it has a NUL character or half a character", "write plain text")
         for name in ("data", "sampling")
-        if "\x00" in getattr(declared, name) or not whole(getattr(declared, name))
+        if "\x00" in getattr(declared, name) or not is_utf8_encodable(getattr(declared, name))
     ]
     open_classes = rules.classes_open_to(team.weight_class)
-    chosen = next((each for each in open_classes if each.name == declared.weight_class), None)
-    if chosen is None:
-        names = ", ".join(each.name for each in open_classes)
-        found = escape_unprintable(declared.weight_class) or "nothing"
+    weight_class = next((known for known in open_classes if known.name == declared.weight_class), None)
+    if weight_class is None:
+        names = ", ".join(known.name for known in open_classes)
+        declared_class = escape_unprintable(declared.weight_class) or "nothing"
         problems.append(
             FieldProblem(
                 "weight_class",
-                f"{found} is not open to {team.name}, whose hardware is {team.weight_class}",
+                f"{declared_class} is not open to {team.name}, whose hardware is {team.weight_class}",
                 f"choose one of: {names}",
             )
         )
@@ -55,11 +57,11 @@ def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[F
                 "run: smalltale count CHECKPOINT",
             )
         )
-    elif chosen is not None and int(digits) > chosen.max_parameters:
+    elif weight_class is not None and int(digits) > weight_class.max_parameters:
         problems.append(
             FieldProblem(
                 "counted_parameters",
-                f"{int(digits):,} is more than {chosen.name} allows ({chosen.max_parameters:,})",
+                f"{int(digits):,} is more than {weight_class.name} allows ({weight_class.max_parameters:,})",
                 "choose a larger class or a smaller model",
             )
         )
@@ -76,22 +78,24 @@ def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[F
             FieldProblem(
                 "from_scratch",
                 "it is not declared",
-                "only models trained from scratch may be handed in; tick the box",
+                "only models trained from scratch may be submitted; tick the box",
             )
         )
     for name in ("data", "sampling"):
-        value = getattr(declared, name)
-        if len(value) > 1000:
-            problems.append(FieldProblem(name, f"it has {len(value)} characters", "at most 1,000"))
+        characters = len(getattr(declared, name))
+        if characters > MAX_CHARACTERS:
+            problems.append(
+                FieldProblem(name, f"it has {characters} characters", f"at most {MAX_CHARACTERS:,}")
+            )
     if not declared.data.strip():
         problems.append(
-            FieldProblem("data", "nothing is named", "name the training data, for example TinyStories")
+            FieldProblem("data", "it is empty", "name the training data, for example TinyStories")
         )
     return problems
 
 
-def whole(text: str) -> bool:
-    """Whether a text can be written as UTF-8."""
+def is_utf8_encodable(text: str) -> bool:
+    """False for a text with half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

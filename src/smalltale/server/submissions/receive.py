@@ -1,7 +1,7 @@
-"""Taking a hand-in: the gate, the declaration, the daily limit, the queue.
+"""Receives submissions: validates the file and the declaration, applies the daily limit, stores and queues.
 
-In: a team's file and what it declares. Out: a HandIn that waits to be judged, or every problem at once.
-Beware: the limit is a unique key (team, slot), so of two simultaneous uploads one wins; a refused or failed one uses up nothing.
+Input: a team's file and declaration. Output: a Submission that waits to be judged, or every problem at once.
+Note: the limit is a unique key (team, slot), so one of two simultaneous uploads wins; a refused or failed one uses no slot.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ from smalltale.server.editions.teams import find_team
 from smalltale.server.errors import FieldProblem, RequestProblem, invalid_field
 from smalltale.server.judging.queue import queue_judging
 from smalltale.server.submissions.declaration import Declaration, check_declaration
-from smalltale.submission import Completion as Row
-from smalltale.submission import check_submission, normalize_prompt
+from smalltale.submission import Completion, check_submission, normalize_prompt
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 SUBMISSION_KINDS = ("daily", "final")
@@ -46,36 +45,38 @@ SUBMISSION_KINDS = ("daily", "final")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedUpload:
-    """What the gate found, in words without the server's own paths."""
+    """The result of validating a file; its texts contain no paths of the server."""
 
     errors: list[str]
     warnings: list[str]
-    rows: Sequence[Row]
-    prompts: PromptSet = field(repr=False)
+    completions: Sequence[Completion]
+    prompt_set: PromptSet = field(repr=False)
 
 
 def check_upload(
     database: Database, edition: Edition, kind: str, file_name: str, content: bytes
 ) -> CheckedUpload:
-    """Run the gate on a file against the edition's prompts; nothing is kept. Raises Problem where the file cannot even be tried."""
+    """Validate a file against the edition's prompts; nothing is saved. Raises RequestProblem if it cannot be validated at all."""
     rules = get_rules(edition)
     suffix = Path(file_name).suffix.lower()
     if suffix not in SUFFIXES:
-        found = f"{escape_unprintable(file_name) or 'a file without a name'} is none of {', '.join(SUFFIXES)}"
-        raise invalid_field("file", found, "save it as one of them")
+        name = escape_unprintable(file_name) or "no file name"
+        raise invalid_field("file", f"unsupported file type: {name}", "use .csv, .parquet or .jsonl")
     if len(content) > rules.max_submission_bytes:
-        most = f"at most {rules.max_submission_bytes:,} are taken"
-        raise invalid_field("file", f"it has {len(content):,} bytes", most, 413)
+        limit = f"at most {rules.max_submission_bytes:,} are accepted"
+        raise invalid_field("file", f"it has {len(content):,} bytes", limit, 413)
     with database.read() as session:
-        prompts = get_prompt_set(session, edition, kind, database.now())
-        texts = [each.text for each in prompts.prompts]
+        prompt_set = get_prompt_set(session, edition, kind, database.now())
+        prompts = [prompt.text for prompt in prompt_set.prompts]
     with tempfile.TemporaryDirectory(prefix="smalltale-") as folder:
-        path = Path(folder) / f"hand-in{suffix}"
+        path = Path(folder) / f"submission{suffix}"
         path.write_bytes(content)
-        verdict = check_submission(path, texts, rules)
-    errors = [str(each).replace(str(path), "the file") for each in verdict.errors]
+        validation = check_submission(path, prompts, rules)
     return CheckedUpload(
-        errors=errors, warnings=[str(each) for each in verdict.warnings], rows=verdict.rows, prompts=prompts
+        errors=[str(error).replace(str(path), "the file") for error in validation.errors],
+        warnings=[str(warning) for warning in validation.warnings],
+        completions=validation.rows,
+        prompt_set=prompt_set,
     )
 
 
@@ -88,18 +89,20 @@ def receive_submission(
     content: bytes,
     declared: Declaration,
 ) -> Submission:
-    """Take a hand-in and queue it. Raises Problem with everything wrong with it; then nothing is used up."""
+    """Store a submission and queue it. Raises RequestProblem with all its problems; then it uses no slot."""
     received = database.now()
     rules = get_rules(edition)
     if kind not in SUBMISSION_KINDS:
-        found = f"{escape_unprintable(kind) or 'nothing'} cannot be handed in"
-        raise invalid_field("kind", found, f"choose one of: {', '.join(SUBMISSION_KINDS)}")
+        kinds = ", ".join(SUBMISSION_KINDS)
+        raise invalid_field(
+            "kind", f"{escape_unprintable(kind) or 'nothing'} is not a kind", f"choose one of: {kinds}"
+        )
     require_open(edition, received)
     with database.read() as session:
         team = find_team(session, edition, person)
         if team is None:
             raise RequestProblem(
-                409, "you are in no team of this edition; make one or accept an invitation first"
+                409, "you have no team in this edition; create one or accept an invitation first"
             )
         if team.disqualified:
             raise RequestProblem(403, f"{team.name} is disqualified: {team.disqualified}")
@@ -111,9 +114,9 @@ def receive_submission(
         if problem.status == 404:
             raise
         raise RequestProblem(problem.status, problem.title, [*problem.fields, *problems]) from problem
-    problems = [*(FieldProblem("file", each) for each in checked.errors), *problems]
+    problems = [*(FieldProblem("file", error) for error in checked.errors), *problems]
     if problems:
-        raise RequestProblem(422, "this was not accepted; nothing was used up", problems)
+        raise RequestProblem(422, "this was not accepted; it does not count against your limit", problems)
     return store_submission(
         database, edition, team, person, kind, received, file_name, content, declared, checked
     )
@@ -131,16 +134,16 @@ def store_submission(
     declared: Declaration,
     checked: CheckedUpload,
 ) -> Submission:
-    """Write an accepted hand-in, its stories and its job in one transaction."""
+    """Write an accepted submission, its completions and its judging job in one transaction."""
     rules = get_rules(edition)
     with database.write() as session:
-        row = None
+        submission = None
         for slot in slot_names(rules, kind, received):
             attempt = Submission(
                 edition_id=edition.id,
                 team_id=team.id,
                 person_id=person.id,
-                prompt_set_id=checked.prompts.id,
+                prompt_set_id=checked.prompt_set.id,
                 kind=kind,
                 slot=slot,
                 received=received,
@@ -159,57 +162,58 @@ def store_submission(
             try:
                 with session.begin_nested():
                     session.add(attempt)
-                row = attempt
+                submission = attempt
                 break
             except IntegrityError:
                 continue
-        if row is None:
+        if submission is None:
             raise limit_reached(rules, kind, received)
-        session.execute(insert(CompletionRow), completion_rows(row.id, checked))
-        safe = clean_file_name(file_name)
-        session.add(SubmissionFile(submission_id=row.id, name=safe, content=content))
-        queue_judging(session, database, row, edition.panel)
+        session.execute(insert(CompletionRow), completion_rows(submission.id, checked))
+        session.add(
+            SubmissionFile(submission_id=submission.id, name=clean_file_name(file_name), content=content)
+        )
+        queue_judging(session, database, submission, edition.panel)
         append_audit(
             session,
             received,
             person.handle,
             "handed in",
-            f"hand-in {row.id}",
+            f"hand-in {submission.id}",
             team=team.name,
             kind=kind,
-            sha256=row.sha256,
+            sha256=submission.sha256,
         )
-        return row
+        return submission
 
 
 def completion_rows(submission_id: int, checked: CheckedUpload) -> list[dict[str, Any]]:
-    """The rows of the completion table."""
-    ids = {normalize_prompt(each.text): each.id for each in checked.prompts.prompts}
-    seen: Counter[str] = Counter()
+    """The submission's rows of the completion table."""
+    prompt_ids = {normalize_prompt(prompt.text): prompt.id for prompt in checked.prompt_set.prompts}
+    samples: Counter[str] = Counter()
     rows = []
-    for each in checked.rows:
-        prompt = normalize_prompt(each.prompt)
+    for completion in checked.completions:
+        prompt = normalize_prompt(completion.prompt)
         rows.append(
             {
                 "submission_id": submission_id,
-                "prompt_id": ids[prompt],
-                "sample": seen[prompt],
-                "text": each.completion,
+                "prompt_id": prompt_ids[prompt],
+                "sample": samples[prompt],
+                "text": completion.completion,
             }
         )
-        seen[prompt] += 1
+        samples[prompt] += 1
     return rows
 
 
 def slot_names(rules: Rules, kind: str, received: datetime) -> list[str]:
-    """What a hand-in may use up: places of the AOE day, or of the final."""
+    """The slots that a submission may take: those of the AOE day, or of the final."""
     if kind == "final":
         return [f"final#{n}" for n in range(rules.final_hand_ins)]
     return [f"{aoe_day(received)}#{n}" for n in range(rules.hand_ins_per_day)]
 
 
 def require_open(edition: Edition, now: datetime) -> None:
-    """Raise Problem outside the edition's dates."""
+    """Raise RequestProblem outside the edition's dates."""
     if now < edition.starts:
         raise RequestProblem(409, f"{edition.title} opens at {edition.starts:%Y-%m-%d %H:%M} UTC")
     if now >= edition.ends:
@@ -220,35 +224,37 @@ def require_open(edition: Edition, now: datetime) -> None:
 
 
 def require_free_slot(session: Session, rules: Rules, team: Team, kind: str, now: datetime) -> None:
-    """Raise Problem early where the limit is reached (the unique key decides races)."""
-    taken = session.scalar(
+    """Raise RequestProblem early if the limit is reached; the unique key decides races."""
+    used_slots = session.scalar(
         select(func.count())
         .select_from(Submission)
         .where(Submission.team_id == team.id, Submission.slot.in_(slot_names(rules, kind, now)))
     )
-    if (taken or 0) >= len(slot_names(rules, kind, now)):
+    if (used_slots or 0) >= len(slot_names(rules, kind, now)):
         raise limit_reached(rules, kind, now)
 
 
 def limit_reached(rules: Rules, kind: str, now: datetime) -> RequestProblem:
-    """The answer to one hand-in too many."""
+    """The problem of a submission over the limit."""
     if kind == "final":
         return RequestProblem(
             409,
-            f"your team has handed in its final entry ({rules.final_hand_ins} allowed); it cannot be replaced",
+            f"your team has submitted its final entry ({rules.final_hand_ins} allowed); it cannot be replaced",
         )
+    times = f" {rules.hand_ins_per_day} times" if rules.hand_ins_per_day > 1 else ""
     day = aoe_day(now) + timedelta(days=1)
     opens = datetime(day.year, day.month, day.day, tzinfo=AOE).astimezone(UTC)
     return RequestProblem(
         429,
-        f"your team has used its {rules.hand_ins_per_day} hand-in(s) of {aoe_day(now)} (AOE); the next day begins at {opens:%Y-%m-%d %H:%M} UTC",
+        f"your team has already submitted{times} on {aoe_day(now)} (AOE); next at {opens:%d %b %H:%M} UTC",
     )
 
 
 def clean_file_name(name: str) -> str:
-    """A file's own name without folders or odd characters."""
-    last = re.split(r"[/\\]", name)[-1]
+    """The file's name without folders; a plain one in place of a name with odd characters."""
+    base_name = re.split(r"[/\\]", name)[-1]
     try:
-        return clean_name(last, "file", 120)
+        return clean_name(base_name, "file", 120)
     except RequestProblem:
-        return f"hand-in{Path(last).suffix[:10]}" if Path(last).suffix.isascii() else "hand-in"
+        suffix = Path(base_name).suffix[:10]
+        return f"submission{suffix}" if suffix.isascii() else "submission"

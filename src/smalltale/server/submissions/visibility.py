@@ -1,13 +1,13 @@
-"""What a visitor may see of a hand-in and its stories, and the rows that pages and the API show.
+"""Which parts of a submission a visitor may see, and its stories and scores for pages and the API.
 
-In: a session, an edition, a person or None. Out: plain rows.
-Beware: private prompts' scores stay hidden from everyone but organisers until the edition ends, also from the team itself.
+Input: a database session, a submission's id, a person or None. Output: frozen views.
+Note: until the edition ends, only organisers see scores on private prompts; the team itself does not.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
@@ -34,7 +34,7 @@ ORDERS = ("prompt", "best", "worst")
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionView:
-    """One hand-in as one visitor may see it."""
+    """A submission and what one visitor may see of it."""
 
     submission: Submission
     team: Team
@@ -61,40 +61,41 @@ class SubmissionView:
 def view_submission(
     session: Session, submission_id: int, person: Person | None, now: datetime
 ) -> SubmissionView:
-    """A hand-in, if this person may look at it. Raises Problem 404 else: its existence is not told either."""
-    found = session.execute(
+    """A submission, if this person may see it. Raises RequestProblem 404 otherwise, as if it did not exist."""
+    row = session.execute(
         select(Submission, Team, Edition)
         .join(Team, Team.id == Submission.team_id)
         .join(Edition, Edition.id == Submission.edition_id)
         .where(Submission.id == submission_id)
     ).first()
-    if found is None:
-        raise not_found("hand-in")
-    hand_in, team, edition = found
-    own = (
-        person is not None
-        and session.scalar(
-            select(TeamMember.seat).where(TeamMember.team_id == team.id, TeamMember.person_id == person.id)
-        )
-        is not None
+    if row is None:
+        raise not_found("submission")
+    submission, team, edition = row
+    is_member = person is not None and session.scalar(
+        select(TeamMember).where(TeamMember.team_id == team.id, TeamMember.person_id == person.id)
     )
-    made = SubmissionView(
-        submission=hand_in,
+    view = SubmissionView(
+        submission=submission,
         team=team,
         edition=edition,
-        is_own_team=own,
+        is_own_team=bool(is_member),
         is_organiser=bool(person and person.admin),
         is_edition_over=now >= edition.ends,
     )
-    hidden = hand_in.kind == "final" or hand_in.state != "judged" or hand_in.disqualified or team.disqualified
-    if hidden and made.stories_public_only:
-        raise not_found("hand-in")
-    return made
+    is_hidden = (
+        submission.kind == "final"
+        or submission.state != "judged"
+        or submission.disqualified
+        or team.disqualified
+    )
+    if is_hidden and view.stories_public_only:
+        raise not_found("submission")
+    return view
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoryView:
-    """A story with what was said of it."""
+    """A story with its judgements."""
 
     id: int
     prompt_id: int
@@ -108,9 +109,9 @@ class StoryView:
 
 @dataclass(frozen=True, kw_only=True)
 class StoryPage:
-    """Some stories of a hand-in."""
+    """One page of a submission's stories."""
 
-    load_story_page: list[StoryView]
+    stories: list[StoryView]
     total: int
     page: int
 
@@ -119,7 +120,7 @@ class StoryPage:
         return max(1, -(-self.total // STORIES_PER_PAGE))
 
 
-def stories(
+def load_story_page(
     session: Session,
     view: SubmissionView,
     *,
@@ -128,18 +129,21 @@ def stories(
     page: int | None = 1,
     panel: str | None = None,
 ) -> StoryPage:
-    """A page of a hand-in's stories, all of them where `page` is None: by prompt, best or worst first, those with a text in them."""
+    """A page of a submission's stories, or all of them if `page` is None.
+
+    `order` is prompt, best or worst; `search` keeps stories with that text in the story or its prompt.
+    """
     panel = panel or view.edition.panel
-    value = (
-        select(JudgementRow.completion_id, story_mean().label("value"))
+    mean = (
+        select(JudgementRow.completion_id, story_mean().label("mean"))
         .where(JudgementRow.submission_id == view.submission.id, JudgementRow.panel == panel)
         .group_by(JudgementRow.completion_id)
         .subquery()
     )
     query = (
-        select(CompletionRow, Prompt, value.c.value)
+        select(CompletionRow, Prompt, mean.c.mean)
         .join(Prompt, Prompt.id == CompletionRow.prompt_id)
-        .join(value, value.c.completion_id == CompletionRow.id, isouter=True)
+        .join(mean, mean.c.completion_id == CompletionRow.id, isouter=True)
         .where(CompletionRow.submission_id == view.submission.id)
     )
     if view.stories_public_only:
@@ -149,66 +153,67 @@ def stories(
             CompletionRow.text.icontains(search[:200], autoescape=True)
             | Prompt.text.icontains(search[:200], autoescape=True)
         )
-    # Sorted by score, private stories would betray their scores by their place: they are left out.
+    # Sorting by score would reveal scores on private prompts by their position: they are left out.
     if order in {"best", "worst"}:
         if view.scores_public_only:
             query = query.where(Prompt.public)
-        by = value.c.value.desc() if order == "best" else value.c.value.asc()
-        ordered = query.order_by(by.nulls_last(), CompletionRow.id)
+        by_mean = mean.c.mean.desc() if order == "best" else mean.c.mean.asc()
+        sorted_query = query.order_by(by_mean.nulls_last(), CompletionRow.id)
     else:
-        ordered = query.order_by(Prompt.position, CompletionRow.sample)
+        sorted_query = query.order_by(Prompt.position, CompletionRow.sample)
     total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
     if page is not None:
         page = min(max(page, 1), max(1, -(-total // STORIES_PER_PAGE)))
-        ordered = ordered.limit(STORIES_PER_PAGE).offset((page - 1) * STORIES_PER_PAGE)
-    rows = session.execute(ordered).all()
-    said = load_judgements(
-        session, [row[0].id for row in rows if row[1].public or not view.scores_public_only], panel
-    )
-    shown = [
+        sorted_query = sorted_query.limit(STORIES_PER_PAGE).offset((page - 1) * STORIES_PER_PAGE)
+    rows = session.execute(sorted_query).all()
+    scores_visible = {
+        completion.id for completion, prompt, _ in rows if prompt.public or not view.scores_public_only
+    }
+    judgements = load_judgements(session, scores_visible, panel)
+    stories = [
         StoryView(
-            id=row[0].id,
-            prompt_id=row[1].id,
-            prompt=row[1].text,
-            sample=row[0].sample,
-            text=row[0].text,
-            public=row[1].public,
-            mean=row[2] if row[1].public or not view.scores_public_only else None,
-            judgements=said.get(row[0].id, []),
+            id=completion.id,
+            prompt_id=prompt.id,
+            prompt=prompt.text,
+            sample=completion.sample,
+            text=completion.text,
+            public=prompt.public,
+            mean=mean_score if completion.id in scores_visible else None,
+            judgements=judgements.get(completion.id, []),
         )
-        for row in rows
+        for completion, prompt, mean_score in rows
     ]
-    return StoryPage(load_story_page=shown, total=total, page=page or 1)
+    return StoryPage(stories=stories, total=total, page=page or 1)
 
 
 def story_mean() -> ColumnElement[float]:
-    """The panel's mean of a story in SQL, as judging's `combined` has it."""
+    """The panel's mean of a story in SQL, as `ranking.statistics.weighted_mean_and_sd` computes it."""
     score = func.coalesce(JudgementRow.calibrated, JudgementRow.overall)
     weight = case((JudgementRow.overall.is_not(None), func.coalesce(JudgementRow.weight, 1.0)), else_=0.0)
     return func.coalesce(func.sum(score * weight) / func.nullif(func.sum(weight), 0.0), func.avg(score))
 
 
 def load_judgements(
-    session: Session, completion_ids: Sequence[int], panel: str
+    session: Session, completion_ids: Collection[int], panel: str
 ) -> dict[int, list[JudgementRow]]:
-    """What was said of some stories."""
-    said: dict[int, list[JudgementRow]] = defaultdict(list)
-    for each in session.scalars(
+    """A panel's judgements of some completions, by completion, in the order of the judges' names."""
+    judgements: dict[int, list[JudgementRow]] = defaultdict(list)
+    for judgement in session.scalars(
         select(JudgementRow)
         .where(JudgementRow.completion_id.in_(completion_ids), JudgementRow.panel == panel)
         .order_by(JudgementRow.judge)
     ):
-        said[each.completion_id].append(each)
-    return said
+        judgements[judgement.completion_id].append(judgement)
+    return judgements
 
 
 def get_score(session: Session, view: SubmissionView, panel: str | None = None) -> Score | None:
-    """A hand-in's score on the side that may be seen."""
+    """A submission's score on the side that the visitor may see."""
     return session.get(Score, (view.submission.id, panel or view.edition.panel, view.side))
 
 
 def median_scores(session: Session, view: SubmissionView) -> dict[str, float]:
-    """The median of the field by criterion, over the last 200 judged hand-ins."""
+    """Median scores by criterion over the last 200 judged submissions of the same kind."""
     rows = session.scalars(
         select(Score.criteria)
         .join(Submission, Submission.id == Score.submission_id)
@@ -221,8 +226,8 @@ def median_scores(session: Session, view: SubmissionView) -> dict[str, float]:
         .order_by(Submission.id.desc())
         .limit(200)
     ).all()
-    values: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        for name, value in row.items():
-            values[name].append(value)
-    return {name: median(found) for name, found in values.items()}
+    scores: dict[str, list[float]] = defaultdict(list)
+    for criteria in rows:
+        for criterion, score in criteria.items():
+            scores[criterion].append(score)
+    return {criterion: median(values) for criterion, values in scores.items()}

@@ -1,1 +1,1 @@
-"""Uploaded models: storage, sandboxed counting and the check against the declaration."""
+"""Uploaded models: storage in chunks, and verification against the declaration in a sandbox."""

@@ -1,12 +1,12 @@
-"""A model's files: what is taken, how it is kept in pieces, how it comes out again.
+"""Uploaded model files: validates them, stores them in chunks, and writes them to a folder again.
 
-In: files open for reading. Out: ModelPiece rows; a folder with the same files.
-Beware: a piece is a few megabytes, so that a large model is never whole in memory and never holds the database.
+Input: files open for reading. Output: ModelChunk rows; a folder with the same files.
+Note: a chunk has a few megabytes and a transaction of its own, so that a large model never fills the memory or blocks the
+database.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ from smalltale.server.verification.model_checks import MODEL_FILES, REQUIRED_FIL
 
 CHUNK_BYTES = 4 << 20
 MAX_OTHER_FILE_BYTES = 32 << 20
-"""Of config and tokenizer together."""
+"""For each JSON file."""
 BYTES_PER_PARAMETER = 5
-"""Float32, and some room for names and tables."""
+"""4 of float32, and a margin for the header and for weights that are not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UploadedFile:
-    """One file of a model, open for reading."""
+    """A file of a model, open for reading."""
 
     name: str
     size: int
@@ -42,40 +42,40 @@ class UploadedFile:
 
 
 def max_weights_bytes(rules: Rules) -> int:
-    """The largest model.safetensors that an edition takes."""
-    return BYTES_PER_PARAMETER * max(each.max_parameters for each in rules.weight_classes)
+    """Size limit of model.safetensors in an edition."""
+    return BYTES_PER_PARAMETER * max(weight_class.max_parameters for weight_class in rules.weight_classes)
 
 
 def check_files(files: Sequence[UploadedFile], rules: Rules) -> list[FieldProblem]:
-    """Everything wrong with what was sent, before it is opened."""
-    names = [each.name for each in files]
+    """All problems of uploaded files that show before a model is opened."""
+    names = [file.name for file in files]
     problems = [
         FieldProblem(
             "files",
-            f"{escape_unprintable(name) or 'a file without a name'} is no file of a model",
-            f"send only {', '.join(MODEL_FILES)}; never a pickle",
+            f"{escape_unprintable(name) or 'a file without a name'} is not a file of a model",
+            f"upload only {', '.join(MODEL_FILES)}; never a pickle",
         )
         for name in names
         if name not in MODEL_FILES
     ]
     problems += [
-        FieldProblem("files", f"{name} is missing", "send it, too")
+        FieldProblem("files", f"{name} is missing", "upload it too")
         for name in REQUIRED_FILES
         if name not in names
     ]
     if len(set(names)) < len(names):
-        problems.append(FieldProblem("files", "a file is there twice", "send each once"))
-    for each in files:
-        limit = max_weights_bytes(rules) if each.name == WEIGHTS_FILE else MAX_OTHER_FILE_BYTES
-        if each.size > limit:
+        problems.append(FieldProblem("files", "a file name occurs twice", "upload each file once"))
+    for file in files:
+        limit = max_weights_bytes(rules) if file.name == WEIGHTS_FILE else MAX_OTHER_FILE_BYTES
+        if file.size > limit:
             problems.append(
                 FieldProblem(
                     "files",
-                    f"{escape_unprintable(each.name)} has {each.size:,} bytes",
-                    f"at most {limit:,} are taken",
+                    f"{escape_unprintable(file.name)} has {file.size:,} bytes",
+                    f"at most {limit:,} are accepted",
                 )
             )
-        elif each.name == WEIGHTS_FILE and not looks_like_safetensors(each):
+        elif file.name == WEIGHTS_FILE and not looks_like_safetensors(file):
             problems.append(
                 FieldProblem(
                     "files", f"{WEIGHTS_FILE} is not a safetensors file", "write it with safetensors"
@@ -84,42 +84,35 @@ def check_files(files: Sequence[UploadedFile], rules: Rules) -> list[FieldProble
     return problems
 
 
-def looks_like_safetensors(sent: UploadedFile) -> bool:
-    """Whether a file begins with the length of a header of JSON that fits into it."""
-    sent.content.seek(0)
-    start = sent.content.read(9)
-    return len(start) == 9 and struct.unpack("<Q", start[:8])[0] <= sent.size - 8 and start[8:] == b"{"
-
-
-def sha256(content: BinaryIO) -> str:
-    """The hash of a file that is open."""
-    digest = hashlib.sha256()
-    for piece in iter_chunks(content):
-        digest.update(piece)
-    return digest.hexdigest()
+def looks_like_safetensors(file: UploadedFile) -> bool:
+    """Whether a file begins with the length of a JSON header that fits into the file."""
+    file.content.seek(0)
+    start = file.content.read(9)
+    return len(start) == 9 and struct.unpack("<Q", start[:8])[0] <= file.size - 8 and start[8:] == b"{"
 
 
 def iter_chunks(content: BinaryIO) -> Iterator[bytes]:
-    """A file, a few megabytes at a time; an empty one is one empty piece."""
+    """The content of a file in chunks; an empty file is one empty chunk."""
     content.seek(0)
     yield content.read(CHUNK_BYTES)
-    while piece := content.read(CHUNK_BYTES):
-        yield piece
+    while chunk := content.read(CHUNK_BYTES):
+        yield chunk
 
 
-def delete_chunks(session: Session, submission_id: int, but: str | None = None) -> None:
-    """Delete the pieces of a hand-in's models."""
-    query = delete(ModelChunk).where(ModelChunk.submission_id == submission_id)
-    session.execute(query if but is None else query.where(ModelChunk.upload != but))
+def delete_chunks(session: Session, submission_id: int, keep_upload: str = "") -> None:
+    """Delete the chunks of a submission's models, except those of one upload."""
+    session.execute(
+        delete(ModelChunk).where(ModelChunk.submission_id == submission_id, ModelChunk.upload != keep_upload)
+    )
 
 
 def store_chunks(database: Database, submission_id: int, upload: str, files: Sequence[UploadedFile]) -> int:
-    """Write files piece by piece, each a transaction of its own. Returns how many pieces."""
+    """Write files in chunks, each in a transaction of its own. Returns the number of chunks."""
     count = 0
-    for each in files:
-        for number, content in enumerate(iter_chunks(each.content)):
+    for file in files:
+        for number, content in enumerate(iter_chunks(file.content)):
             row = ModelChunk(
-                upload=upload, file=each.name, number=number, submission_id=submission_id, content=content
+                upload=upload, file=file.name, number=number, submission_id=submission_id, content=content
             )
             with database.write() as session:
                 session.add(row)
@@ -130,19 +123,19 @@ def store_chunks(database: Database, submission_id: int, upload: str, files: Seq
 def write_model_folder(
     database: Database, upload: str, files: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> None:
-    """Write an upload's files into a folder. Raises SmalltaleError where they are not as they came."""
-    for name, told in files.items():
+    """Write an upload's files to a folder. Raises SmalltaleError if their hashes are not those of the upload."""
+    for name, description in files.items():
         with translate_os_errors(folder / name), (folder / name).open("wb") as out:
             number = 0
-            while (piece := read_chunk(database, upload, name, number)) is not None:
-                out.write(piece)
+            while (chunk := read_chunk(database, upload, name, number)) is not None:
+                out.write(chunk)
                 number += 1
-        if sha256_file(folder / name) != told["sha256"]:
-            raise SmalltaleError(f"{name} is not in the database as it was sent; send the model again")
+        if sha256_file(folder / name) != description["sha256"]:
+            raise SmalltaleError(f"{name} in the database is not what was uploaded; upload the model again")
 
 
 def read_chunk(database: Database, upload: str, name: str, number: int) -> bytes | None:
-    """One piece, None past the last."""
+    """A chunk of a file; None after the last."""
     with database.read() as session:
         return session.scalar(
             select(ModelChunk.content).where(

@@ -1,12 +1,13 @@
-"""Is a hand-in's model what was declared? Asked for, sent in pieces, looked at by a worker, told on every page.
+"""Verifies that a submission's model is the declared one: request, upload, check by a worker, verdict for every page.
 
-In: a final hand-in's model, or one that an organiser asked for. Out: a Verification row, the count beside the hand-in.
-Beware: every piece is a transaction of its own, so that a large model never holds the database; what was sent counts
-only when its last transaction queued the job.
+Input: the model of a final submission, or one that an organiser requested. Output: a Verification row, and the verified
+parameter count of the submission.
+Note: chunks are written in many transactions; an upload exists only when the last transaction has queued its job.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import shutil
 import tempfile
@@ -48,39 +49,38 @@ from smalltale.server.verification.model_uploads import (
     UploadedFile,
     check_files,
     delete_chunks,
-    sha256,
     store_chunks,
     write_model_folder,
 )
-from smalltale.submission import Completion as Row
+from smalltale.submission import Completion
 
 
-def is_model_wanted(hand_in: Submission, found: Verification | None) -> bool:
-    """Whether the team may send its model now: a finalist, or asked, and not verified yet."""
-    if found is not None and found.state == "verified":
-        return False
-    return hand_in.kind == "final" or found is not None
+def is_model_wanted(submission: Submission, verification: Verification | None) -> bool:
+    """Whether the team may upload its model: for a final submission or on request, until it is verified."""
+    if verification is None:
+        return submission.kind == "final"
+    return verification.state != "verified"
 
 
 def request_model(database: Database, organiser: Person, submission_id: int) -> None:
-    """Ask a team for its model, or have the model looked at again that is here. Raises Problem."""
+    """Request a team's model, or queue an uploaded model for another verification. Raises RequestProblem."""
     require_organiser(organiser)
     with database.write() as session:
         if session.get(Submission, submission_id) is None:
-            raise not_found("hand-in")
-        found = session.get(Verification, submission_id)
-        if found is None:
-            session.add(fresh(database, submission_id, asked_by=organiser.handle))
-        elif found.upload is not None and is_doubtful(found):
-            found.state, found.changed = "waiting", database.now()
-            queue_verification(session, database, submission_id, found.upload)
+            raise not_found("submission")
+        verification = session.get(Verification, submission_id)
+        if verification is None:
+            session.add(new_verification(database, submission_id, asked_by=organiser.handle))
+        elif verification.upload is not None and is_doubtful(verification):
+            verification.state, verification.changed = "waiting", database.now()
+            queue_verification(session, database, submission_id, verification.upload)
         else:
             return
         append_audit(session, database.now(), organiser.handle, "model asked for", f"hand-in {submission_id}")
 
 
-def fresh(database: Database, submission_id: int, asked_by: str | None = None) -> Verification:
-    """A row of which nothing is known yet."""
+def new_verification(database: Database, submission_id: int, asked_by: str | None = None) -> Verification:
+    """A verification without an upload."""
     return Verification(
         submission_id=submission_id,
         state="asked",
@@ -92,79 +92,87 @@ def fresh(database: Database, submission_id: int, asked_by: str | None = None) -
     )
 
 
-def model_status(hand_in: Submission, found: Verification | None, *, whole: bool) -> dict[str, Any]:
-    """What the API says of a hand-in's model; the reasons are for the team and the organisers."""
-    return {
-        "state": found.state if found is not None else None,
-        "wanted": is_model_wanted(hand_in, found),
-        "counted_parameters": found.counted if found is not None else None,
-        "stories": found.stories.get("verdict") if found is not None else None,
-        **({"reasons": found.reasons, "check": found.stories} if found is not None and whole else {}),
+def model_status(
+    submission: Submission, verification: Verification | None, *, with_reasons: bool
+) -> dict[str, Any]:
+    """The API's JSON about a submission's model; the reasons are for the team and the organisers."""
+    status = {
+        "state": verification.state if verification else None,
+        "wanted": is_model_wanted(submission, verification),
+        "counted_parameters": verification.counted if verification else None,
+        "stories": verification.stories.get("verdict") if verification else None,
     }
+    if verification and with_reasons:
+        status |= {"reasons": verification.reasons, "check": verification.stories}
+    return status
 
 
-def is_doubtful(found: Verification) -> bool:
-    """Whether a worker has looked, and there is still something to ask."""
-    return found.state in {"contradicted", "unproven"} or (
-        found.state == "verified" and found.stories.get("verdict") != "plausible"
+def is_doubtful(verification: Verification) -> bool:
+    """Whether a finished verification leaves a question, so that another one makes sense."""
+    return verification.state in {"contradicted", "unproven"} or (
+        verification.state == "verified" and verification.stories.get("verdict") != "plausible"
     )
 
 
 def authorize_model_upload(database: Database, person: Person, submission_id: int) -> Submission:
-    """The hand-in, where this person may send its model now. Raises Problem, before anything large is read."""
+    """The submission, if this person may upload its model now. Raises RequestProblem, before anything large is read."""
     with database.read() as session:
-        hand_in = session.get(Submission, submission_id)
-        if hand_in is None or not session.scalar(
+        submission = session.get(Submission, submission_id)
+        if submission is None or not session.scalar(
             select(TeamMember.person_id).where(
-                TeamMember.team_id == hand_in.team_id, TeamMember.person_id == person.id
+                TeamMember.team_id == submission.team_id, TeamMember.person_id == person.id
             )
         ):
-            raise not_found("hand-in")
-        found = session.get(Verification, submission_id)
-    if found is not None and found.state == "verified":
-        raise RequestProblem(409, "this hand-in's model is verified; nothing more is needed")
-    if not is_model_wanted(hand_in, found):
-        raise RequestProblem(409, "models are sent with final hand-ins, and where an organiser asks for one")
-    return hand_in
+            raise not_found("submission")
+        verification = session.get(Verification, submission_id)
+    if verification is not None and verification.state == "verified":
+        raise RequestProblem(409, "this submission's model is verified; nothing more is needed")
+    if not is_model_wanted(submission, verification):
+        raise RequestProblem(
+            409, "models are uploaded for final submissions, or when an organiser requests one"
+        )
+    return submission
 
 
 def receive_model(
     database: Database, person: Person, submission_id: int, files: Sequence[UploadedFile]
 ) -> None:
-    """Keep a model and queue its verification. Raises Problem with everything wrong with it; then nothing is kept."""
-    hand_in = authorize_model_upload(database, person, submission_id)
+    """Store a model and queue its verification. Raises RequestProblem with all its problems; then nothing is stored."""
+    submission = authorize_model_upload(database, person, submission_id)
     with database.read() as session:
-        rules = get_rules(session.get_one(Edition, hand_in.edition_id))
+        rules = get_rules(session.get_one(Edition, submission.edition_id))
     problems = check_files(files, rules)
     if problems:
         raise RequestProblem(422, "this model was not accepted", problems)
-    hashes = {each.name: sha256(each.content) for each in files}
-    if hashes[WEIGHTS_FILE] != hand_in.model_hash:
+    hashes = {file.name: hash_content(file) for file in files}
+    if hashes[WEIGHTS_FILE] != submission.model_hash:
         raise RequestProblem(
             422,
             "this model was not accepted",
             [
                 FieldProblem(
                     WEIGHTS_FILE,
-                    f"its SHA-256 is {hashes[WEIGHTS_FILE]}, declared was {hand_in.model_hash}",
-                    "send the model that wrote the stories",
+                    f"its SHA-256 is {hashes[WEIGHTS_FILE]}, declared was {submission.model_hash}",
+                    "upload the model that wrote the stories",
                 )
             ],
         )
     upload = secrets.token_hex(16)
     count = store_chunks(database, submission_id, upload, files)
     with database.write() as session:
-        kept = select(func.count()).select_from(ModelChunk).where(ModelChunk.upload == upload)
-        found = session.get(Verification, submission_id)
-        if session.scalar(kept) != count or (found is not None and found.state == "verified"):
-            raise RequestProblem(409, "another model was sent for this hand-in meanwhile; look at its page")
-        if found is None:
-            found = fresh(database, submission_id)
-            session.add(found)
-        found.state, found.upload, found.changed = "waiting", upload, database.now()
-        found.files = {each.name: {"bytes": each.size, "sha256": hashes[each.name]} for each in files}
-        found.counted, found.reasons, found.stories = None, [], {}
-        delete_chunks(session, submission_id, but=upload)
+        stored = select(func.count()).select_from(ModelChunk).where(ModelChunk.upload == upload)
+        verification = session.get(Verification, submission_id)
+        if session.scalar(stored) != count or (verification and verification.state == "verified"):
+            raise RequestProblem(
+                409, "another model was uploaded for this submission meanwhile; see its page"
+            )
+        if verification is None:
+            verification = new_verification(database, submission_id)
+            session.add(verification)
+        verification.state, verification.upload, verification.changed = "waiting", upload, database.now()
+        verification.files = {file.name: {"bytes": file.size, "sha256": hashes[file.name]} for file in files}
+        verification.counted, verification.reasons, verification.stories = None, [], {}
+        delete_chunks(session, submission_id, keep_upload=upload)
         queue_verification(session, database, submission_id, upload)
         append_audit(
             session,
@@ -172,29 +180,35 @@ def receive_model(
             person.handle,
             "model sent",
             f"hand-in {submission_id}",
-            files=found.files,
+            files=verification.files,
         )
 
 
-def verify_upload(database: Database, job: LeasedJob, name: str, lost: threading.Event) -> None:
-    """A worker's part: write the model to a folder of its own, look at it, keep the verdict."""
-    with tempfile.TemporaryDirectory(prefix="smalltale-model-") as place:
+def hash_content(file: UploadedFile) -> str:
+    """Hex SHA-256 of an uploaded file."""
+    file.content.seek(0)
+    return hashlib.file_digest(file.content, "sha256").hexdigest()
+
+
+def verify_upload(database: Database, job: LeasedJob, worker: str, lease_lost: threading.Event) -> None:
+    """Run a verification job: write the model to a temporary folder, check it, store the verdict."""
+    with tempfile.TemporaryDirectory(prefix="smalltale-model-") as folder:
         with database.read() as session:
             files = dict(session.get_one(Verification, job.submission_id).files)
-        write_model_folder(database, job.panel, files, Path(place))
+        write_model_folder(database, job.panel, files, Path(folder))
         try:
-            found = look(database, job.submission_id, Path(place), stop=lost)
+            result = verify_submission(database, job.submission_id, Path(folder), stop=lease_lost)
         except SandboxStopped as error:
             raise LeaseLost from error
     with database.write() as session:
-        renew_lease(session, database, job, name)
-        row = session.get_one(Verification, job.submission_id)
-        if row.upload == job.panel:
-            keep(session, database, row, "worker", found)
+        renew_lease(session, database, job, worker)
+        verification = session.get_one(Verification, job.submission_id)
+        if verification.upload == job.panel:
+            store_result(session, database, verification, "worker", result)
         finish_job(session, job)
 
 
-def look(
+def verify_submission(
     database: Database,
     submission_id: int,
     folder: Path,
@@ -202,12 +216,12 @@ def look(
     frozen: Sequence[str] = (),
     stop: threading.Event | None = None,
 ) -> VerificationResult:
-    """What a folder's model is, held against a hand-in's declaration."""
+    """Verify a folder's model against a submission's declaration and stories."""
     with database.read() as session:
-        hand_in = session.get(Submission, submission_id)
-        if hand_in is None:
-            raise not_found("hand-in")
-        rules = session.get_one(Edition, hand_in.edition_id).toml
+        submission = session.get(Submission, submission_id)
+        if submission is None:
+            raise not_found("submission")
+        rules = session.get_one(Edition, submission.edition_id).toml
         rows = session.execute(
             select(Prompt.text, CompletionRow.text)
             .join(Prompt, Prompt.id == CompletionRow.prompt_id)
@@ -215,78 +229,68 @@ def look(
             .order_by(Prompt.position, CompletionRow.sample)
         ).all()
     check_model_folder(folder)
-    found = verify_model(folder, claim_of(hand_in), rules, frozen=frozen, stop=stop)
-    if found.verdict == "contradicted":
-        return found
-    sampling = str(hand_in.declaration.get("sampling", ""))
-    stories = check_stories(folder, [Row(*each) for each in rows], sampling, stop=stop)
-    return replace(found, stories=stories)
-
-
-def claim_of(hand_in: Submission) -> dict[str, Any]:
-    """A declaration as `smalltale count --verify` reads it."""
-    return {
-        "counted_parameters": hand_in.counted_parameters,
-        "model_hash": hand_in.model_hash,
-        "weight_class": hand_in.weight_class,
+    claim = {
+        "counted_parameters": submission.counted_parameters,
+        "model_hash": submission.model_hash,
+        "weight_class": submission.weight_class,
     }
+    result = verify_model(folder, claim, rules, frozen=frozen, stop=stop)
+    if result.verdict == "contradicted":
+        return result
+    sampling = str(submission.declaration.get("sampling", ""))
+    completions = [Completion(prompt, text) for prompt, text in rows]
+    return replace(result, stories=check_stories(folder, completions, sampling, stop=stop))
 
 
 def verify_folder(
     database: Database, organiser: str, submission_id: int, folder: Path, frozen: Sequence[str] = ()
 ) -> VerificationResult:
-    """An organiser's own look at a model that lies here as a folder. Raises SmalltaleError where it cannot be looked at."""
-    with tempfile.TemporaryDirectory(prefix="smalltale-model-") as place:
-        check_model_folder(folder)
+    """Verify a model that reached the organisers as a folder, and store the verdict. Raises SmalltaleError."""
+    check_model_folder(folder)
+    with tempfile.TemporaryDirectory(prefix="smalltale-model-") as copy:
         for name in MODEL_FILES:
             if (folder / name).is_file():
                 with translate_os_errors(folder / name):
-                    shutil.copyfile(folder / name, Path(place) / name)
-        found = look(database, submission_id, Path(place), frozen=frozen)
+                    shutil.copyfile(folder / name, Path(copy) / name)
+        result = verify_submission(database, submission_id, Path(copy), frozen=frozen)
     with database.write() as session:
-        row = session.get(Verification, submission_id)
-        if row is None:
-            row = fresh(database, submission_id)
-            session.add(row)
-        keep(session, database, row, organiser, found)
-    return found
+        verification = session.get(Verification, submission_id)
+        if verification is None:
+            verification = new_verification(database, submission_id)
+            session.add(verification)
+        store_result(session, database, verification, organiser, result)
+    return result
 
 
-def keep(session: Session, database: Database, row: Verification, by: str, found: VerificationResult) -> None:
-    """Write a verdict where pages and leaderboards read it; bytes that leave no question are no longer needed."""
-    hand_in = session.get_one(Submission, row.submission_id)
-    row.state, row.counted, row.reasons = (
-        found.verdict,
-        found.counted,
-        [each.replace("\x00", "")[:500] for each in found.reasons],
-    )
-    row.stories, row.changed = found.stories, database.now()
-    hand_in.verified_parameters = found.counted if found.verdict == "verified" else None
-    session.get_one(Edition, hand_in.edition_id).revision += 1
-    if found.verdict == "verified" and found.stories.get("verdict") == "plausible":
-        delete_chunks(session, hand_in.id)
+def store_result(
+    session: Session, database: Database, verification: Verification, actor: str, result: VerificationResult
+) -> None:
+    """Store a verdict for pages and leaderboards. A model without open questions is deleted."""
+    submission = session.get_one(Submission, verification.submission_id)
+    verification.state, verification.counted = result.verdict, result.counted
+    verification.reasons = [reason.replace("\x00", "")[:500] for reason in result.reasons]
+    verification.stories, verification.changed = result.stories, database.now()
+    submission.verified_parameters = result.counted if result.verdict == "verified" else None
+    session.get_one(Edition, submission.edition_id).revision += 1
+    if result.verdict == "verified" and result.stories.get("verdict") == "plausible":
+        delete_chunks(session, submission.id)
     append_audit(
         session,
         database.now(),
-        by,
-        f"model {found.verdict}",
-        f"hand-in {hand_in.id}",
-        counted=found.counted,
-        claimed=hand_in.counted_parameters,
-        reasons=row.reasons,
-        stories=found.stories.get("verdict"),
+        actor,
+        f"model {result.verdict}",
+        f"hand-in {submission.id}",
+        counted=result.counted,
+        claimed=submission.counted_parameters,
+        reasons=verification.reasons,
+        stories=result.stories.get("verdict"),
     )
 
 
 def fail_verification(session: Session, database: Database, job: LeasedJob, error: str) -> None:
-    """After the last attempt: unproven, with what was in the way."""
-    row = session.get_one(Verification, job.submission_id)
-    if row.upload == job.panel:
-        keep(
-            session,
-            database,
-            row,
-            "worker",
-            VerificationResult(verdict="unproven", counted=None, reasons=[error]),
-        )
+    """After the last attempt: the verdict is unproven, with the error as its reason."""
+    verification = session.get_one(Verification, job.submission_id)
+    if verification.upload == job.panel:
+        result = VerificationResult(verdict="unproven", counted=None, reasons=[error])
+        store_result(session, database, verification, "worker", result)
     finish_job(session, job, error[:500])

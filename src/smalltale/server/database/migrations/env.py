@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that store.py hands over."""
+"""Alembic's environment: runs the migrations on the connection that session.py passes."""
 
 from typing import Any, Literal
 
@@ -8,12 +8,13 @@ from smalltale.server.database.models import Base
 from smalltale.server.database.models.base import UtcDateTime
 
 
-def render(kind: str, thing: object, _: Any) -> str | Literal[False]:
-    """Our column type by its plain name in new migrations."""
-    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(thing, UtcDateTime) else False
+def render_item(kind: str, schema_item: object, _: Any) -> str | Literal[False]:
+    """Write UtcDateTime as SQLAlchemy's own type in new migrations."""
+    is_instant = kind == "type" and isinstance(schema_item, UtcDateTime)
+    return "sa.DateTime(timezone=True)" if is_instant else False
 
 
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_item=render
+    connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_item=render_item
 )
 context.run_migrations()

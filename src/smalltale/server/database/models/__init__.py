@@ -1,7 +1,8 @@
-"""The hackathon's tables, for SQLite and PostgreSQL alike.
+"""The tables of the hackathon, the same for SQLite and PostgreSQL.
 
-In: nothing. Out: mapped classes; store.py opens the database, migrations/ brings an old one up to date.
-Beware: every instant is timezone-aware UTC; a unique constraint, not a look before the leap, decides every race.
+session.py opens a database, migrations/ updates an old one. Where an attribute has another name than its column, the
+column's name is in `mapped_column`: a submission was called a hand-in when the first databases were made.
+Note: every instant is timezone-aware UTC, and every race is decided by a unique constraint, not by a query before the write.
 """
 
 from __future__ import annotations

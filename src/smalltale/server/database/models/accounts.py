@@ -1,8 +1,4 @@
-"""People, how they come in, and their teams.
-
-In: nothing. Out: mapped classes.
-Beware: unique keys, not looks before leaps, keep one team a person and the number of seats.
-"""
+"""People, their sessions and API tokens, invitations, and teams."""
 
 from __future__ import annotations
 
@@ -15,13 +11,14 @@ from smalltale.server.database.models.base import Base
 
 
 class Person(Base):
-    """Somebody who can sign in: by password, or through a provider."""
+    """A person who can sign in by password or through a provider."""
 
     __tablename__ = "person"
     __table_args__ = (UniqueConstraint("provider", "provider_id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     handle: Mapped[str] = mapped_column(String(40), unique=True)
     password: Mapped[str | None] = mapped_column(String(200))
+    """The hash; None for a person who signs in through a provider."""
     provider: Mapped[str | None] = mapped_column(String(20))
     provider_id: Mapped[str | None] = mapped_column(String(80))
     admin: Mapped[bool] = mapped_column(default=False)
@@ -30,7 +27,7 @@ class Person(Base):
 
 
 class AccountInvitation(Base):
-    """A code that makes one local account."""
+    """A code that creates one local account; only its hash is stored."""
 
     __tablename__ = "account_invitation"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -41,7 +38,7 @@ class AccountInvitation(Base):
 
 
 class BrowserSession(Base):
-    """A browser's session; only the hash of its cookie is kept."""
+    """A session of a browser; only the hash of its cookie is stored."""
 
     __tablename__ = "sign_in"
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -50,7 +47,7 @@ class BrowserSession(Base):
 
 
 class ApiToken(Base):
-    """A program's key; only its hash is kept."""
+    """A key for the API; only its hash is stored."""
 
     __tablename__ = "api_token"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -73,7 +70,7 @@ class RateLimitCounter(Base):
 
 
 class Team(Base):
-    """One or two people in one edition, with the hardware that slots them into a weight class."""
+    """One or two people in one edition, with the hardware that determines their weight class."""
 
     __tablename__ = "team"
     __table_args__ = (UniqueConstraint("edition_id", "name_key"),)
@@ -81,17 +78,17 @@ class Team(Base):
     edition_id: Mapped[int] = mapped_column(ForeignKey("edition.id"))
     name: Mapped[str] = mapped_column(String(60))
     name_key: Mapped[str] = mapped_column(String(80))
-    """The name folded, so that look-alikes collide."""
+    """The name without case and accents, so that similar names collide."""
     hardware: Mapped[str] = mapped_column(String(200))
     weight_class: Mapped[str] = mapped_column(String(20))
     confirmed: Mapped[bool] = mapped_column(default=False)
-    """Whether an organiser has confirmed the class that the hardware slots into."""
+    """Whether an organiser has confirmed the weight class."""
     declared: Mapped[datetime]
     disqualified: Mapped[str | None] = mapped_column(Text)
 
 
 class TeamMember(Base):
-    """One team a person and edition: the key says so. `seat` keeps a team from growing past the limit in a race."""
+    """Membership of a team. The primary key allows one team per person and edition, the unique seat limits the team."""
 
     __tablename__ = "member"
     __table_args__ = (UniqueConstraint("team_id", "seat"),)
@@ -102,7 +99,7 @@ class TeamMember(Base):
 
 
 class TeamInvitation(Base):
-    """A team asks a person in."""
+    """A team invites a person."""
 
     __tablename__ = "team_invitation"
     __table_args__ = (UniqueConstraint("team_id", "person_id"),)
@@ -111,3 +108,4 @@ class TeamInvitation(Base):
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
     created: Mapped[datetime] = mapped_column("made")
     answer: Mapped[str | None] = mapped_column(String(10))
+    """accepted or declined; None while it is open."""

@@ -1,8 +1,4 @@
-"""What every table of the hackathon is made of.
-
-In: nothing. Out: Base, the column types that both databases share.
-Beware: every instant is timezone-aware UTC; SQLite forgets zones, so a type of our own puts them back.
-"""
+"""The declarative base of all tables, and the column types that SQLite and PostgreSQL share."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A timezone-aware instant, kept in UTC (SQLite forgets zones)."""
+    """A timezone-aware instant, stored in UTC. SQLite drops the zone, so it is added again on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -22,22 +18,18 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        assert value.tzinfo is not None, "an instant without a zone"
+        assert value.tzinfo is not None, "a datetime without a time zone"
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return (
-            None
-            if value is None
-            else value.replace(tzinfo=UTC)
-            if value.tzinfo is None
-            else value.astimezone(UTC)
-        )
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012 - SQLAlchemy's own form
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012 - the form that SQLAlchemy requires
 
 
 BigKey = BigInteger().with_variant(Integer, "sqlite")

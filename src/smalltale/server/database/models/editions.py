@@ -1,8 +1,4 @@
-"""Editions, their prompts, and the few values of the server itself.
-
-In: nothing. Out: mapped classes.
-Beware: prompts never change once hand-ins may answer them.
-"""
+"""Editions, their prompts, and settings of the server itself. Prompts never change once they are imported."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from smalltale.server.database.models.base import Base
 
 
 class Setting(Base):
-    """One value a name: the secret that signs forms, the scheme's stamp."""
+    """A named value: the secret that signs forms."""
 
     __tablename__ = "setting"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -24,7 +20,7 @@ class Setting(Base):
 
 
 class Edition(Base):
-    """One hackathon: its rules as TOML, the panel that judges it, and a counter that moves when its standings may have."""
+    """One hackathon: its rules as TOML, its judges, and a revision that increases whenever the standings may have changed."""
 
     __tablename__ = "edition"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -35,17 +31,17 @@ class Edition(Base):
     ends: Mapped[datetime]
     judges: Mapped[list[str]]
     calibrations: Mapped[dict[str, Any]]
-    """By judge, what its qualification says (judging/panel.py); a judge without one, or below the bar, never ranks."""
+    """By judge, its calibration from its qualification (judging/panel.py); a judge without one, or below the bar, never ranks."""
     rubric: Mapped[str] = mapped_column(String(64))
     panel: Mapped[str] = mapped_column(String(64))
-    """Names judges and rubric version; a new panel's judgements are kept beside the old one's."""
+    """Name of the judges and the version of the rubric; a new panel does not replace the judgements of the old one."""
     panels: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """By panel, whom that name means: its judges and its rubric's version. One that has judged never changes."""
+    """By panel name, its judges, rubric and rubric version. A panel that has judged never changes."""
     revision: Mapped[int] = mapped_column(default=0)
 
 
 class PromptSet(Base):
-    """Prompts that hand-ins answer: kind practice, daily or final. Nobody sees it before `appears`."""
+    """Prompts for submissions of one kind: practice, daily or final. Hidden until `appears`."""
 
     __tablename__ = "prompt_set"
     __table_args__ = (UniqueConstraint("edition_id", "kind"),)
@@ -57,7 +53,7 @@ class PromptSet(Base):
 
 
 class Prompt(Base):
-    """One story's beginning. `public` ones make the public leaderboard, the others the private one."""
+    """The beginning of a story. The public leaderboard uses the prompts with `public`, the private one the others."""
 
     __tablename__ = "prompt"
     __table_args__ = (UniqueConstraint("prompt_set_id", "position"),)

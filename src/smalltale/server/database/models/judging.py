@@ -1,7 +1,6 @@
-"""Work that waits, the workers that do it, what judges said and what it sums up to.
+"""The job queue, its workers, the judgements and the scores.
 
-In: nothing. Out: mapped classes.
-Beware: the keys keep the same work from being queued twice, and a story from being judged twice into a score.
+Note: the keys prevent that the same job is queued twice, and that a judge's opinion of a story counts twice.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from smalltale.server.database.models.base import Base, BigKey
 
 
 class Job(Base):
-    """Durable work, one a key. A worker holds it by a lease that it renews; a lease run out is anyone's to take."""
+    """A durable job. A worker holds it by a lease that it renews; after the lease has expired, any worker may take it."""
 
     __tablename__ = "job"
     __table_args__ = (Index("job_waiting", "state", "run_after"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(120), unique=True)
-    """kind:hand-in:panel, so that the same work is never queued twice."""
+    """kind:submission:panel, so that the same job is never queued twice."""
     kind: Mapped[str] = mapped_column(String(20))
     """judge or verify."""
     submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), index=True)
     panel: Mapped[str] = mapped_column(String(64))
-    """Who judges; for kind verify the upload that is looked at."""
+    """The panel that judges; for kind verify, the upload to verify."""
     state: Mapped[str] = mapped_column(String(10), default="waiting")
     """waiting, running, done, failed."""
     run_after: Mapped[datetime]
@@ -38,7 +37,7 @@ class Job(Base):
 
 
 class Worker(Base):
-    """A worker's heartbeat."""
+    """The last heartbeat of a worker, and what it was doing."""
 
     __tablename__ = "worker"
     name: Mapped[str] = mapped_column(String(80), primary_key=True)
@@ -47,7 +46,7 @@ class Worker(Base):
 
 
 class JudgementRow(Base):
-    """What one judge of one panel said of one story: the key keeps a story from being judged twice into a score."""
+    """A judge's judgement of one completion, as a member of one panel."""
 
     __tablename__ = "judgement"
     completion_id: Mapped[int] = mapped_column(BigKey, ForeignKey("completion.id"), primary_key=True)
@@ -57,26 +56,26 @@ class JudgementRow(Base):
     state: Mapped[str] = mapped_column(String(10))
     overall: Mapped[float | None]
     calibrated: Mapped[float | None]
-    """The overall score on the panel's common scale; None for a judge alone or a panel not wholly calibrated."""
+    """The overall score on the panel's common scale; None unless every judge of the panel is calibrated."""
     weight: Mapped[float | None]
-    """The judge's share in that panel's mean."""
+    """The judge's weight in that panel's mean."""
     scores: Mapped[dict[str, Any]]
     age: Mapped[str | None] = mapped_column(String(8))
     words: Mapped[str] = mapped_column(Text, default="")
 
     @property
     def ranking_score(self) -> float | None:
-        """The overall score as it counts: on the panel's common scale where there is one."""
+        """The overall score that counts for ranking: on the panel's common scale if there is one."""
         return self.overall if self.calibrated is None else self.calibrated
 
     @property
     def effective_weight(self) -> float:
-        """What it weighs beside the other judges' scores."""
+        """The weight in the panel's mean; 1 for all judges of a panel without calibration."""
         return 1.0 if self.weight is None else self.weight
 
 
 class Score(Base):
-    """A hand-in summed up for one side of the prompts: public, private or all."""
+    """A submission's summary for one side of the prompts: public, private or all."""
 
     __tablename__ = "score"
     submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), primary_key=True)

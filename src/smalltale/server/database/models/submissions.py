@@ -1,7 +1,6 @@
-"""What teams hand in: files, stories, models; what they and the organisers say of them; and the log of it all.
+"""Submissions with their files, completions, models and appeals, and the audit log.
 
-In: nothing. Out: mapped classes.
-Beware: the unique key (team, slot) is the daily limit.
+Note: the unique key (team, slot) enforces the daily limit.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from smalltale.server.database.models.base import Base, BigKey
 
 
 class Submission(Base):
-    """A file that passed the gate. `slot` is what it uses up of the team's limit; None where it uses up nothing."""
+    """A validated submission. `slot` is the part of the team's limit that it uses; None if it uses none."""
 
     __tablename__ = "hand_in"
     __table_args__ = (
@@ -39,13 +38,13 @@ class Submission(Base):
     declaration: Mapped[dict[str, Any]]
     warnings: Mapped[list[str]]
     state: Mapped[str] = mapped_column(String(12), default="queued")
-    """queued, judging, judged, failed; failed gives the slot back."""
+    """queued, judging, judged, failed; a failed submission frees its slot."""
     reason: Mapped[str | None] = mapped_column(Text)
     disqualified: Mapped[str | None] = mapped_column(Text)
 
 
 class CompletionRow(Base):
-    """One story of a hand-in."""
+    """One story of a submission."""
 
     __tablename__ = "completion"
     __table_args__ = (UniqueConstraint("hand_in_id", "prompt_id", "sample"),)
@@ -57,7 +56,7 @@ class CompletionRow(Base):
 
 
 class SubmissionFile(Base):
-    """The bytes of a hand-in as they came, for the record."""
+    """The submitted file, unchanged, for the record."""
 
     __tablename__ = "upload"
     submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), primary_key=True)
@@ -66,26 +65,26 @@ class SubmissionFile(Base):
 
 
 class Verification(Base):
-    """What became of the question whether a hand-in's model is what was declared."""
+    """The verification of a submission's model against its declaration."""
 
     __tablename__ = "verification"
     submission_id: Mapped[int] = mapped_column("hand_in_id", ForeignKey("hand_in.id"), primary_key=True)
     state: Mapped[str] = mapped_column(String(12))
-    """asked (an organiser wants the model), waiting (it is here), verified, contradicted, unproven."""
+    """asked (an organiser wants the model), waiting (the model is uploaded), verified, contradicted, unproven."""
     asked_by: Mapped[str | None] = mapped_column(String(40))
     upload: Mapped[str | None] = mapped_column(String(32))
-    """Names the pieces of the model that was sent last."""
+    """Identifies the chunks of the model that was uploaded last."""
     files: Mapped[dict[str, Any]]
-    """Size and SHA-256 of each file of the upload, by its name."""
+    """Size and SHA-256 of each uploaded file, by file name."""
     changed: Mapped[datetime]
     counted: Mapped[int | None] = mapped_column(BigInteger)
     reasons: Mapped[list[str]]
     stories: Mapped[dict[str, Any]]
-    """What the plausibility check found (`smalltale plausible`); empty where it was not made."""
+    """The answer of `smalltale plausible`; empty if the stories were not checked."""
 
 
 class ModelChunk(Base):
-    """A few megabytes of a model's file. They go when the model is verified and its stories are plausible."""
+    """A few megabytes of a model's file; deleted when the model is verified and its stories are plausible."""
 
     __tablename__ = "model_piece"
     upload: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -96,7 +95,7 @@ class ModelChunk(Base):
 
 
 class Appeal(Base):
-    """A team asks the organisers to look again."""
+    """A team's request that the organisers review a submission."""
 
     __tablename__ = "appeal"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -109,7 +108,7 @@ class Appeal(Base):
 
 
 class Audit(Base):
-    """What was done, by whom. Each row's hash covers the one before; triggers refuse changes and deletions."""
+    """Who did what. Each row's hash covers the row before; triggers refuse changes and deletions."""
 
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(primary_key=True)
