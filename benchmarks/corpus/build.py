@@ -213,8 +213,8 @@ def rates(path: Path, valid: Path) -> dict[str, float]:
         found[name] = round((piece.stop - piece.start) / 1e6 / (time.perf_counter() - began), 1)
         return made
 
-    reads = timed("read", lambda: [read.text for read in read_piece(piece)])
-    cleaned = timed("clean", lambda: [clean_story(text).text for text in reads])
+    documents = timed("read", lambda: list(read_piece(piece)))
+    cleaned = timed("clean", lambda: [clean_story(document, 30).text for document in documents])
     words = timed("hash words", lambda: hash_words(cleaned))
     timed("story keys", lambda: hash_stories(words))
     timed("MinHash", lambda: minhash(words))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from smalltale.corpus.document import SourceDocument
 from smalltale.corpus.fable.generator import generate_stories
 from smalltale.corpus.steps.clean import (
     DROP_REASONS,
@@ -22,6 +23,10 @@ from smalltale.files import END_OF_STORY
 
 BODY = "She was happy and went to the park with her mom. They saw a big dog that ran to them and it was very kind."
 STORY = f"Once there was a girl named Lily. {BODY} In the end they all went home to play."
+
+
+def clean(text: str, minimum_words: int = 30) -> SourceDocument:
+    return clean_story(SourceDocument(text, "story"), minimum_words)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,7 @@ STORY = f"Once there was a girl named Lily. {BODY} In the end they all went home
     ],
 )  # fmt: skip
 def test_a_story_is_dropped_with_its_reason(text: str, reason: str) -> None:
-    assert clean_story(text).reason == reason
+    assert clean(text).reason == reason
     assert reason in DROP_REASONS
 
 
@@ -80,7 +85,7 @@ def test_a_story_is_dropped_with_its_reason(text: str, reason: str) -> None:
     ],
 )
 def test_a_story_is_fixed(before: str, after: str, fix: str) -> None:
-    cleaned = clean_story(before + STORY)
+    cleaned = clean(before + STORY)
     assert (cleaned.text, cleaned.reason) == (after + STORY, None)
     assert fix in cleaned.fixes
     assert fix in FIXES
@@ -90,12 +95,12 @@ def test_a_story_is_fixed(before: str, after: str, fix: str) -> None:
     "ending", [" The end.", "\nThe End!", "\n\nTHE END.", '\n"The end."', "\n*The End.*", "\n(The end.)"]
 )
 def test_a_closing_the_end_is_removed(ending: str) -> None:
-    assert clean_story(STORY + ending).text == STORY
-    assert clean_story(STORY + " It was a happy time in the end.").text.endswith(" in the end.")
+    assert clean(STORY + ending).text == STORY
+    assert clean(STORY + " It was a happy time in the end.").text.endswith(" in the end.")
 
 
 def test_a_lower_case_first_letter_is_capitalized() -> None:
-    assert clean_story("once" + STORY[4:]).text == STORY
+    assert clean("once" + STORY[4:]).text == STORY
 
 
 @pytest.mark.parametrize(
@@ -106,7 +111,7 @@ def test_a_lower_case_first_letter_is_capitalized() -> None:
     ],
 )
 def test_a_clean_story_is_not_changed(text: str) -> None:
-    assert clean_story(text) == (text, (), None)
+    assert clean(text) == SourceDocument(text, "story")
 
 
 @given(st.text(max_size=400), st.booleans())
@@ -115,10 +120,10 @@ def test_a_clean_story_is_not_changed(text: str) -> None:
 def test_any_text_gives_a_known_reason_or_a_text_that_cleaning_again_does_not_change(
     text: str, is_inside: bool
 ) -> None:
-    cleaned = clean_story(f"{STORY} {text} {STORY}" if is_inside else text, minimum_words=1)
+    cleaned = clean(f"{STORY} {text} {STORY}" if is_inside else text, minimum_words=1)
     assert cleaned.reason is None or cleaned.reason in DROP_REASONS
     if cleaned.reason is None:
-        assert clean_story(cleaned.text, minimum_words=1) == (cleaned.text, (), None)
+        assert clean(cleaned.text, minimum_words=1) == SourceDocument(cleaned.text, "story")
 
 
 def test_the_mojibake_of_tinystories_v1_is_fixed_and_no_quote_is_doubled(shared_data: Path) -> None:
@@ -136,7 +141,7 @@ def test_truncated_stories_of_the_tinystories_sample_are_dropped_and_nearly_all_
     shared_data: Path,
 ) -> None:
     raw = (shared_data / "TinyStories-train.sample.txt").read_text(encoding="utf-8")
-    cleaned = [clean_story(story) for story in raw.split(END_OF_STORY) if story.strip()]
+    cleaned = [clean(story) for story in raw.split(END_OF_STORY) if story.strip()]
     assert len(cleaned) == 11_751
     assert {story.reason for story in cleaned[-50:]} == {"truncated"}
     assert sum(story.reason is not None for story in cleaned[:-50]) <= 5

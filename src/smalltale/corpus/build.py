@@ -24,7 +24,7 @@ from smalltale.corpus.batch import Step
 from smalltale.corpus.config import CorpusConfig
 from smalltale.corpus.corpus_folder import FORMAT
 from smalltale.corpus.index import load_index, load_sketches
-from smalltale.corpus.parts import PartSettings, PartSummary, prepare_part
+from smalltale.corpus.parts import PartSummary, prepare_part
 from smalltale.corpus.sources.catalog import Source, find_sources
 from smalltale.corpus.sources.pieces import read_piece, split_source
 from smalltale.corpus.steps.clean import CleanStories, strip_stories
@@ -88,14 +88,6 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
     validation = read_validation(config, validation_sources)
     write_json(work / "validation.json", validation)
     train_shards = count_train_shards(config, sources)
-    settings = PartSettings(
-        folder=work,
-        end_mark=config.mark,
-        seed=config.seed,
-        validation_share=0.0 if config.validation else config.validation_share,
-        has_sketches=config.near_duplicates < 1,
-        slots=train_shards,
-    )
     story_steps: list[Step] = [
         CleanStories(config.minimum_words) if config.clean else strip_stories,
         *prepare_leak_steps(config, validation, work),
@@ -110,7 +102,7 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
         stages[name] = round(time.monotonic() - started - sum(stages.values()), 3)
 
     with WorkerPool(count_processes(config, sources)) as pool:
-        summaries = prepare_parts(config, sources, steps, settings, pool)
+        summaries = prepare_parts(work, config, sources, steps, train_shards, pool)
         if sum(summary.kept for summary in summaries) > MANY_STORIES:
             pool.release()  # Deduplication needs the memory; starting new workers costs half a second.
         end_stage("read, clean, hash")
@@ -121,7 +113,7 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
             index.lengths,
             index.is_from_file,
             index.read_order,
-            load_sketches(work, summaries, validation) if settings.has_sketches else None,
+            load_sketches(work, summaries, validation) if config.finds_near_duplicates else None,
             config.near_duplicates,
         )
         plan = plan_shards(work, config, summaries, index, verdicts, train_shards)
@@ -210,10 +202,11 @@ def count_processes(config: CorpusConfig, sources: Sequence[Source]) -> int:
 
 
 def prepare_parts(
+    work: Path,
     config: CorpusConfig,
     sources: Sequence[Source],
     steps: dict[str, list[Step]],
-    settings: PartSettings,
+    train_shards: int,
     pool: WorkerPool,
 ) -> list[PartSummary]:
     """Run every piece through the steps for its kind of source, in any order; return the summaries in order."""
@@ -223,7 +216,7 @@ def prepare_parts(
         for piece in split_source(source, config.mark, config.parts, config.stories)
     )
     jobs: Iterator[Any] = (
-        (number, prepare_part, (number, piece, steps[piece.source.kind], settings))
+        (number, prepare_part, (work, number, piece, steps[piece.source.kind], config, train_shards))
         for number, piece in enumerate(pieces)
     )
     is_compressed = any(source.path.endswith("gz") for source in sources)

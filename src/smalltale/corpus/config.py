@@ -74,6 +74,15 @@ class CorpusConfig:
         require("mark", bool(self.mark), "give the text that separates stories")
         check_schedule(self.schedule)
 
+    @property
+    def hashed_validation_share(self) -> float:
+        """The share of the stories that their hash assigns to val: 0 if a validation file is given."""
+        return 0.0 if self.validation else self.validation_share
+
+    @property
+    def finds_near_duplicates(self) -> bool:
+        return self.near_duplicates < 1
+
     def output_settings(self) -> dict[str, Any]:
         """Return the settings that change the output: all but `processes`."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "processes"}

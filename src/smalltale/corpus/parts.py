@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from smalltale.corpus.batch import Batch, Step
+from smalltale.corpus.config import CorpusConfig
 from smalltale.corpus.document import SourceDocument
 from smalltale.corpus.hashing import hash_stories
 from smalltale.corpus.sources.pieces import Piece, read_piece
@@ -34,21 +35,6 @@ DROPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("text", "source", "
 EMPTY_BATCH = pa.RecordBatch.from_pylist([], schema=TEXT_SCHEMA)
 MAX_DROPPED_CHARACTERS = 20_000
 """Characters of a dropped text that are stored."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartSettings:
-    """How parts are written."""
-
-    folder: Path
-    end_mark: str
-    seed: int
-    validation_share: float
-    """0 if a validation file is given."""
-    has_sketches: bool
-    """Whether near duplicates are searched for."""
-    slots: int
-    """Number of position ranges, one record batch each, so that a shard of the train split reads only its rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +54,19 @@ def part_stem(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}"
 
 
-def prepare_part(number: int, piece: Piece, steps: Sequence[Step], settings: PartSettings) -> PartSummary:
+def prepare_part(
+    folder: Path, number: int, piece: Piece, steps: Sequence[Step], config: CorpusConfig, train_shards: int
+) -> PartSummary:
     """Run the documents of a piece through the steps and write its part, unless it is complete already."""
-    stem = part_stem(settings.folder, number)
+    stem = part_stem(folder, number)
     summary_file = stem.with_suffix(".json")
     if summary_file.exists():
         return PartSummary(**json.loads(summary_file.read_text(encoding="utf-8")))
-    batch = Batch(list(read_piece(piece, settings.end_mark, settings.seed)))
+    batch = Batch(list(read_piece(piece, config.mark, config.seed)))
     read_bytes = sum(utf8_length(document.text) for document in batch.documents)
     for step in steps:
         batch = step(batch)
-    write_stories(stem, piece.source.name, batch, settings)
+    write_stories(stem, piece.source.name, batch, config, train_shards)
     write_dropped(stem.with_suffix(".dropped.parquet"), piece.source.name, batch.dropped)
     summary = PartSummary(
         source=piece.source.name,
@@ -94,16 +82,18 @@ def prepare_part(number: int, piece: Piece, steps: Sequence[Step], settings: Par
     return summary
 
 
-def write_stories(stem: Path, source: str, batch: Batch, settings: PartSettings) -> None:
-    """Write the kept stories, sorted by position, and what later steps need to know of them."""
+def write_stories(stem: Path, source: str, batch: Batch, config: CorpusConfig, train_shards: int) -> None:
+    """Write the kept stories, sorted by position, and what later steps need to know of them.
+
+    The stories of one train shard are one record batch, so that writing a shard reads only its own rows.
+    """
     keys = hash_stories(batch.word_hashes)
-    in_validation = is_in_validation(keys, settings.validation_share)
-    positions = base_positions(keys, settings.seed)
+    in_validation = is_in_validation(keys, config.hashed_validation_share)
+    positions = base_positions(keys, config.seed)
     order = np.lexsort((np.arange(len(keys)), positions, in_validation))
-    last_slot = settings.slots - 1
-    slots = np.minimum((positions * settings.slots).astype(np.int64), last_slot)
-    slots = np.where(in_validation, settings.slots, slots)[order]
-    bounds = np.searchsorted(slots, np.arange(settings.slots + 2))
+    shards = np.minimum((positions * train_shards).astype(np.int64), train_shards - 1)
+    shards = np.where(in_validation, train_shards, shards)[order]
+    bounds = np.searchsorted(shards, np.arange(train_shards + 2))
     stories = [batch.kept[row] for row in order]
     with atomic_file(stem.with_suffix(".arrow")) as temporary:
         options = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -120,7 +110,7 @@ def write_stories(stem: Path, source: str, batch: Batch, settings: PartSettings)
         "in_validation": in_validation[order],
         "read_order": order.astype(np.int32),
     }
-    if settings.has_sketches:
+    if config.finds_near_duplicates:
         sketches = minhash(batch.word_hashes)
         arrays |= {"signatures": sketches.signatures[order]}
         write_array(stem.with_suffix(".bands.npy"), sketches.bands[:, order])

@@ -1,7 +1,7 @@
-"""What is in a corpus: counts, lengths, vocabulary, openings, every rule's work, examples; as data and as one HTML page.
+"""Report what a corpus contains: counts, lengths, vocabulary, openings, fixes, drops and examples.
 
-In: a corpus folder. Out: a CorpusReport; a self-contained page.
-Beware: words and lengths come from the first stories of each split (they lie shuffled); counts are of the whole.
+Input: a corpus folder. Output: a CorpusReport, and a self-contained HTML page.
+Words and lengths are counted over the first stories of the train split, which is shuffled; other counts are exact.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +25,26 @@ from smalltale.files import atomic_file, read_json, translate_os_errors
 
 SAMPLE_STORIES = 100_000
 KEPT_EXAMPLES = 6
-DROPPED_EXAMPLES = 3
+EXAMPLES_PER_REASON = 3
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
-OTHER_REASONS = {
-    "duplicate": "the same words as another story; the longest copy stays",
-    "near-duplicate": "shares most of its 5-word shingles with another story; the longest stays",
-    "leak": "has a long run of words in common with a validation story or a prompt, or is a near copy of one",
+REASON_MEANINGS = DROP_REASONS | {
+    "duplicate": "the same words as another story; the longest copy is kept",
+    "near-duplicate": "shares most of its 5-word shingles with another story; the longest is kept",
+    "leak": "shares a long run of words with a validation story or a prompt, or is a near duplicate of one",
     "stub": "too little prose in the article",
-    "hard words": "too few sentences of the article that a small child would understand",
+    "hard words": "too few sentences that a small child would understand",
 }
 COLOUR = "#2f6f8f"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusReport:
-    """Everything the page and the terminal show."""
+    """What the page and the terminal show."""
 
     name: str
     meta: Mapping[str, Any]
     sampled: int
-    """Stories that words and lengths were counted over."""
+    """Number of stories over which words and lengths were counted."""
     words: int
     mean_words: float
     median_words: int
@@ -53,40 +54,40 @@ class CorpusReport:
     """(words read, distinct words so far)."""
     common_words: Sequence[tuple[str, int]]
     openings: Sequence[tuple[str, float]]
-    """The first four words and the share of stories that begin so."""
+    """First four words, share of the stories that begin with them."""
     kept_examples: Sequence[Document]
     dropped: Sequence[tuple[str, str, int, Sequence[Mapping[str, str]]]]
     """Reason, meaning, count, examples."""
     fixes: Sequence[tuple[str, str, int]]
     wiki_only_words: Sequence[tuple[str, int]]
-    """Words that the wiki part has and the stories have not, the most frequent first."""
+    """Words that occur in wiki articles but not in stories, most frequent first."""
     wiki_only_count: int
 
 
 def make_report(folder: Path) -> CorpusReport:
-    """Read a corpus folder. Raises FileProblem where it is none."""
+    """Read a corpus folder. Raises FileProblem if it is not one."""
     meta = read_json(folder / "meta.json")
-    counts: Counter[str] = Counter()
-    wiki: Counter[str] = Counter()
+    story_words: Counter[str] = Counter()
+    wiki_words: Counter[str] = Counter()
     openings: Counter[str] = Counter()
     lengths: list[int] = []
     growth: list[tuple[int, int]] = []
-    kept: list[Document] = []
+    examples: list[Document] = []
     total = 0
-    for document in sample(folder):
+    for document in islice(read_corpus(folder, "train"), SAMPLE_STORIES):
         words = WORD.findall(document.text.lower())
-        (wiki if document.source == "simplewiki" else counts).update(words)
+        (wiki_words if document.source == "simplewiki" else story_words).update(words)
         lengths.append(len(words))
         total += len(words)
         openings[" ".join(document.text.split()[:4])] += 1
         if len(lengths) % 500 == 0 or len(lengths) <= 10:
-            growth.append((total, len(counts | wiki) if wiki else len(counts)))
-        if len(kept) < KEPT_EXAMPLES:
-            kept.append(document)
+            growth.append((total, len(story_words | wiki_words) if wiki_words else len(story_words)))
+        if len(examples) < KEPT_EXAMPLES:
+            examples.append(document)
     ordered = sorted(lengths)
-    examples = dropped_examples(folder)
-    both = counts + wiki
-    new = Counter({word: count for word, count in wiki.items() if word not in counts})
+    all_words = story_words + wiki_words
+    wiki_only = Counter({word: count for word, count in wiki_words.items() if word not in story_words})
+    dropped_examples = read_dropped_examples(folder)
     return CorpusReport(
         name=folder.name,
         meta=meta,
@@ -95,72 +96,66 @@ def make_report(folder: Path) -> CorpusReport:
         mean_words=total / max(1, len(lengths)),
         median_words=ordered[len(ordered) // 2] if ordered else 0,
         lengths=lengths,
-        distinct=len(both),
-        growth=[*growth, (total, len(both))],
-        common_words=both.most_common(40),
+        distinct=len(all_words),
+        growth=[*growth, (total, len(all_words))],
+        common_words=all_words.most_common(40),
         openings=[(opening, count / len(lengths)) for opening, count in openings.most_common(15)],
-        kept_examples=kept,
+        kept_examples=examples,
         dropped=[
-            (reason, (DROP_REASONS | OTHER_REASONS).get(reason, ""), count, examples.get(reason, []))
-            for reason, count in sorted(meta.get("dropped", {}).items(), key=lambda each: -each[1])
+            (reason, REASON_MEANINGS.get(reason, ""), count, dropped_examples.get(reason, []))
+            for reason, count in Counter(meta.get("dropped", {})).most_common()
         ],
         fixes=[
             (rule, FIXES.get(rule, ""), count)
-            for rule, count in sorted(meta.get("mended", {}).items(), key=lambda each: -each[1])
+            for rule, count in Counter(meta.get("mended", {})).most_common()
         ],
-        wiki_only_words=new.most_common(60),
-        wiki_only_count=len(new),
+        wiki_only_words=wiki_only.most_common(60),
+        wiki_only_count=len(wiki_only),
     )
 
 
-def sample(folder: Path) -> Iterator[Document]:
-    """The first stories of the train split; the split lies shuffled unless a schedule orders it."""
-    for number, document in enumerate(read_corpus(folder, "train")):
-        if number >= SAMPLE_STORIES:
-            return
-        yield document
-
-
-def dropped_examples(folder: Path) -> dict[str, list[Mapping[str, str]]]:
-    """A few dropped texts for each reason, the first that were read."""
-    found: dict[str, list[Mapping[str, str]]] = {}
+def read_dropped_examples(folder: Path) -> dict[str, list[Mapping[str, str]]]:
+    """Return the first few dropped texts of each reason, shortened."""
+    examples_by_reason: dict[str, list[Mapping[str, str]]] = {}
     for path in sorted((folder / "dropped").glob("*.parquet")):
-        with translate_os_errors(path), pq.ParquetFile(path) as opened:
-            for batch in opened.iter_batches(batch_size=2000):
+        with translate_os_errors(path), pq.ParquetFile(path) as parquet:
+            for batch in parquet.iter_batches(batch_size=2000):
                 for row in batch.to_pylist():
-                    examples = found.setdefault(row["reason"], [])
-                    if len(examples) < DROPPED_EXAMPLES:
+                    examples = examples_by_reason.setdefault(row["reason"], [])
+                    if len(examples) < EXAMPLES_PER_REASON:
                         text = row["text"]
                         row["text"] = text if len(text) <= 700 else f"{text[:350]} … {text[-300:]}"
                         examples.append(row)
-    return found
+    return examples_by_reason
 
 
 def write_report(report: CorpusReport, path: Path) -> None:
-    """One HTML page that needs nothing else."""
+    """Write one self-contained HTML page."""
     from jinja2 import Environment, StrictUndefined
 
     source = (package_files("smalltale.corpus") / "report.html.jinja").read_text(encoding="utf-8")
-    page = Environment(
+    environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(source)
+    )
     plots = {"lengths": plot_lengths(report), "growth": plot_growth(report), "drops": plot_drops(report)}
     with atomic_file(path) as temporary:
-        temporary.write_text(page.render(report=report, plots=plots), encoding="utf-8")
+        temporary.write_text(
+            environment.from_string(source).render(report=report, plots=plots), encoding="utf-8"
+        )
 
 
 def plot_lengths(report: CorpusReport) -> str:
     longest = sorted(report.lengths)[int(0.995 * (len(report.lengths) - 1))]
-    return svg(
+    return draw_svg(
         "words in a story",
         "stories",
-        lambda axes: axes.hist([min(each, longest) for each in report.lengths], bins=60, color=COLOUR),
+        lambda axes: axes.hist([min(length, longest) for length in report.lengths], bins=60, color=COLOUR),
     )
 
 
 def plot_growth(report: CorpusReport) -> str:
     words, distinct = zip(*report.growth, strict=True)
-    return svg(
+    return draw_svg(
         "words read", "distinct words", lambda axes: axes.plot(words, distinct, color=COLOUR, linewidth=2)
     )
 
@@ -170,15 +165,15 @@ def plot_drops(report: CorpusReport) -> str:
         return ""
     names = [reason for reason, _, _, _ in report.dropped][::-1]
     counts = [count for _, _, count, _ in report.dropped][::-1]
-    return svg(
+    return draw_svg(
         "stories dropped",
         "",
         lambda axes: axes.bar_label(axes.barh(names, counts, color=COLOUR), fmt="{:,.0f}", padding=3),
     )
 
 
-def svg(across: str, up: str, draw: Any) -> str:
-    """A small plot as an SVG element."""
+def draw_svg(x_label: str, y_label: str, draw: Callable[[Any], object]) -> str:
+    """Return a small plot as an SVG element; an empty `y_label` means that the y axis shows names."""
     import matplotlib
 
     with matplotlib.rc_context(
@@ -192,17 +187,17 @@ def svg(across: str, up: str, draw: Any) -> str:
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         draw(axes)
-        axes.set_xlabel(across)
-        axes.set_ylabel(up)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(short_number))
-        if up:
+        if y_label:
             axes.yaxis.set_major_formatter(FuncFormatter(short_number))
         else:
             axes.margins(x=0.15)
-        written = io.StringIO()
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    text = written.getvalue()
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 

@@ -1,14 +1,13 @@
-"""The words that fable's stories draw from: lists of our own, one a part that a word can play.
+"""The words of fable's stories, one tuple for each kind of word.
 
-In: nothing. Out: tuples of words, by the slot name that templates use.
-Beware: the order of a list is part of the output's bytes; add words only together with a new FABLE_VERSION.
+Pitfall: the order of a list decides the bytes of every story; change a list only together with FABLE_VERSION.
 """
 
 from __future__ import annotations
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a list; `_` stands for a space within one."""
+    """Split a list of words; `_` becomes a space within a word."""
     return tuple(word.replace("_", " ") for word in text.split())
 
 
@@ -128,3 +127,4 @@ VERBS = words(
     slept slid smiled sneezed sorted splashed spun stacked stretched swam swept swung tiptoed tumbled twirled waded
     waltzed wandered washed watched waved whispered whittled wiggled wondered wrote yawned"""
 )
+NUMBERS = words("two three four five six seven eight nine ten eleven twelve twenty")

@@ -24,7 +24,7 @@ FORMATS = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "p
 """How a file is read, by its suffix."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PublishedFile:
     """A file on the Hugging Face Hub and what its publisher says of it."""
 
@@ -36,33 +36,26 @@ class PublishedFile:
     kind: str = "stories"
 
 
+TINYSTORIES = "roneneldan/TinyStories"
 PUBLISHED = {
-    "tinystories-tar": PublishedFile(
-        repository="roneneldan/TinyStories", pattern="TinyStories_all_data.tar.gz"
-    ),
+    "tinystories-tar": PublishedFile(TINYSTORIES, "TinyStories_all_data.tar.gz"),
     "tinystories-v2": PublishedFile(
-        repository="roneneldan/TinyStories",
-        pattern="TinyStoriesV2-GPT4-train.txt",
+        TINYSTORIES,
+        "TinyStoriesV2-GPT4-train.txt",
         size=2_227_753_162,
         sha256="6418d412de72888f52b5142c761ac21a582f7d1166f0bfbdb5f03ccfdec90443",
     ),
     "tinystories-v2-valid": PublishedFile(
-        repository="roneneldan/TinyStories",
-        pattern="TinyStoriesV2-GPT4-valid.txt",
+        TINYSTORIES,
+        "TinyStoriesV2-GPT4-valid.txt",
         size=22_502_601,
         sha256="6874bae9a4c1a4e7edcf0e53b86c17817e9cf881fc75ff2368da457b80c0585d",
     ),
-    "tinystories-v1": PublishedFile(repository="roneneldan/TinyStories", pattern="TinyStories-train.txt"),
-    "tinystories-v1-valid": PublishedFile(
-        repository="roneneldan/TinyStories", pattern="TinyStories-valid.txt"
-    ),
-    "tinystories-v1-parquet": PublishedFile(
-        repository="roneneldan/TinyStories", pattern="data/train-*.parquet"
-    ),
+    "tinystories-v1": PublishedFile(TINYSTORIES, "TinyStories-train.txt"),
+    "tinystories-v1-valid": PublishedFile(TINYSTORIES, "TinyStories-valid.txt"),
+    "tinystories-v1-parquet": PublishedFile(TINYSTORIES, "data/train-*.parquet"),
     "simplewiki": PublishedFile(
-        repository="lsb/simplewiki2023",
-        pattern="*.parquet|*.jsonl|*.jsonl.gz|*.json|*.json.gz|*.csv|*.txt",
-        kind="wiki",
+        "lsb/simplewiki2023", "*.parquet|*.jsonl|*.jsonl.gz|*.json|*.json.gz|*.csv|*.txt", kind="wiki"
     ),
 }
 

@@ -11,7 +11,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ftfy import fix_encoding
 
@@ -110,17 +109,6 @@ COMMON_SHARE = 0.2
 DIGIT_SHARE = 0.03
 
 
-class CleanedStory(NamedTuple):
-    """The result of the rules for one story."""
-
-    text: str
-    """The fixed text; the input if the story is dropped."""
-    fixes: tuple[str, ...]
-    """Names in FIXES."""
-    reason: str | None
-    """A name in DROP_REASONS; None for a kept story."""
-
-
 @dataclass(frozen=True)
 class CleanStories:
     """Step: clean each document."""
@@ -128,11 +116,7 @@ class CleanStories:
     minimum_words: int
 
     def __call__(self, batch: Batch) -> Batch:
-        return batch.map_kept(self.clean_document)
-
-    def clean_document(self, document: SourceDocument) -> SourceDocument:
-        text, fixes, reason = clean_story(document.text, self.minimum_words)
-        return SourceDocument(text, document.id, reason, fixes=fixes)
+        return batch.map_kept(lambda document: clean_story(document, self.minimum_words))
 
 
 def strip_stories(batch: Batch) -> Batch:
@@ -140,46 +124,46 @@ def strip_stories(batch: Batch) -> Batch:
     return batch.map_kept(lambda document: document._replace(text=document.text.strip()))
 
 
-def clean_story(text: str, minimum_words: int = 30) -> CleanedStory:
-    """Keep, fix or drop one story."""
-    if len(text) > MAX_CHARACTERS:
-        return CleanedStory(text, (), "very long")
-    fixed, fixes = text.strip(), []
-    if not fixed:
-        return CleanedStory(text, (), "empty")
+def clean_story(document: SourceDocument, minimum_words: int) -> SourceDocument:
+    """Return the document as it is, with its text fixed and the rules in `fixes`, or with a name in DROP_REASONS."""
+    if len(document.text) > MAX_CHARACTERS:
+        return document._replace(reason="very long")
+    text, fixes = document.text.strip(), []
+    if not text:
+        return document._replace(reason="empty")
     is_unusual = (
-        not fixed.isascii()
-        or UNUSUAL_CHARACTER.search(fixed) is not None
-        or contains_any(fixed, UNUSUAL_STRINGS)
+        not text.isascii()
+        or UNUSUAL_CHARACTER.search(text) is not None
+        or contains_any(text, UNUSUAL_STRINGS)
     )
     if is_unusual:
-        reason = check_bytes(fixed)
+        reason = check_bytes(text)
         if reason:
-            return CleanedStory(text, (), reason)
+            return document._replace(reason=reason)
         for name, rule in EARLY_FIXES:
-            before, fixed = fixed, rule(fixed)
-            if fixed != before:
+            before, text = text, rule(text)
+            if text != before:
                 fixes.append(name)
-        reason = check_markup(fixed)
+        reason = check_markup(text)
         if reason:
-            return CleanedStory(text, (), reason)
-    reason = check_ends(fixed)
+            return document._replace(reason=reason)
+    reason = check_ends(text)
     if reason:
-        return CleanedStory(text, (), reason)
+        return document._replace(reason=reason)
     for name, rule in LATE_FIXES if is_unusual else LAST_FIXES:
-        before, fixed = fixed, rule(fixed)
-        if fixed != before:
+        before, text = text, rule(text)
+        if text != before:
             fixes.append(name)
-    reason = check_words(fixed, minimum_words)
+    reason = check_words(text, minimum_words)
     if reason:
-        return CleanedStory(text, (), reason)
+        return document._replace(reason=reason)
     if not fixes:
-        return CleanedStory(fixed, (), None)
+        return document._replace(text=text)
     # A fix can give another rule work: without the ornament between them, two quotes are a doubled quote.
-    again = clean_story(fixed, minimum_words)
+    again = clean_story(document._replace(text=text), minimum_words)
     if again.reason:
-        return CleanedStory(text, (), again.reason)
-    return CleanedStory(again.text, tuple(dict.fromkeys((*fixes, *again.fixes))), None)
+        return document._replace(reason=again.reason)
+    return again._replace(fixes=tuple(dict.fromkeys((*fixes, *again.fixes))))
 
 
 def check_bytes(text: str) -> str | None:
@@ -218,10 +202,8 @@ def check_words(text: str, minimum_words: int) -> str | None:
     if len(words) < minimum_words:
         return "very short"
     half = len(words) // 2
-    first, second = (
-        sum(map(COMMON_WORDS.__contains__, words[:half])),
-        sum(map(COMMON_WORDS.__contains__, words[half:])),
-    )
+    first = sum(map(COMMON_WORDS.__contains__, words[:half]))
+    second = sum(map(COMMON_WORDS.__contains__, words[half:]))
     if first + second < COMMON_SHARE * len(words):
         return "not English"
     if half >= 30 and min(first, second) < COMMON_SHARE / 2 * half:
@@ -260,9 +242,9 @@ def fix_mojibake(text: str) -> str:
 def fix_entities(text: str) -> str:
     if "&" in text and ENTITY.search(text):
         text = html.unescape(text)
-    return (
-        PLAIN_TAG.sub(lambda tag: "\n" if tag[0][1:3].lower() == "br" else "", text) if "<" in text else text
-    )
+    if "<" not in text:
+        return text
+    return PLAIN_TAG.sub(lambda tag: "\n" if tag[0][1:3].lower() == "br" else "", text)
 
 
 def fix_white_space(text: str) -> str:
@@ -275,12 +257,13 @@ def fix_white_space(text: str) -> str:
 
 def fix_symbols(text: str) -> str:
     """Replace compatibility forms, then remove emoji, ornaments and marks of other scripts; letters stay."""
-    if text.isascii() or not UNSUPPORTED_CHARACTER.search(text):
-        return text if text.isascii() else unicodedata.normalize("NFC", text)
-    plain = unicodedata.normalize("NFKC", text.replace("…", "\0")).replace("\0", "…")
-    return fix_white_space(
-        UNSUPPORTED_CHARACTER.sub(lambda match: match[0] if match[0].isalpha() else "", plain)
-    )
+    if text.isascii():
+        return text
+    if not UNSUPPORTED_CHARACTER.search(text):
+        return unicodedata.normalize("NFC", text)
+    normalized = unicodedata.normalize("NFKC", text.replace("…", "\0")).replace("\0", "…")
+    letters_only = UNSUPPORTED_CHARACTER.sub(lambda match: match[0] if match[0].isalpha() else "", normalized)
+    return fix_white_space(letters_only)
 
 
 def fix_quotes(text: str) -> str:
@@ -288,8 +271,14 @@ def fix_quotes(text: str) -> str:
     return re.sub('""+', '"', text) if '""' in text else text
 
 
+def remove_the_end(text: str) -> str:
+    if "end" not in text[-20:].lower():
+        return text
+    return (text[:-40] + THE_END.sub("", text[-40:])).rstrip()
+
+
 def fix_capital(text: str) -> str:
-    return text[0].upper() + text[1:] if text[0].islower() else text
+    return text[0].upper() + text[1:] if text[:1].islower() else text
 
 
 EARLY_FIXES: tuple[tuple[str, Callable[[str], str]], ...] = (
@@ -302,15 +291,8 @@ EARLY_FIXES: tuple[tuple[str, Callable[[str], str]], ...] = (
 )
 """Rules that run before the ends of the story are checked."""
 LAST_FIXES: tuple[tuple[str, Callable[[str], str]], ...] = (
-    (
-        "the end",
-        lambda text: (
-            THE_END.sub("", text[-40:]).join((text[:-40], "")).rstrip()
-            if "end" in text[-20:].lower()
-            else text
-        ),
-    ),
-    ("capital", lambda text: fix_capital(text) if text else text),
+    ("the end", remove_the_end),
+    ("capital", fix_capital),
 )
 LATE_FIXES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("quotes", fix_quotes),
