@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.generation.generate import completions
-from smalltale.generation.hf_model import HuggingFace
-from smalltale.generation.language_model import open_storyteller
+from smalltale.generation.generate import generate_completions
+from smalltale.generation.hf_model import HuggingFaceModel
+from smalltale.generation.language_model import open_language_model
 from smalltale.generation.sampler import GenerationConfig
 from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
 
@@ -45,34 +45,34 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_hugging_face_folder_writes_greedily_what_transformers_generate_writes(llama: Path) -> None:
-    teller = open_storyteller(str(llama), "cpu", "float32")
-    assert isinstance(teller, HuggingFace)
+def test_greedy_completions_of_a_hugging_face_folder_equal_transformers_generate(llama: Path) -> None:
+    model = open_language_model(str(llama), "cpu", "float32")
+    assert isinstance(model, HuggingFaceModel)
     config = GenerationConfig(samples=1, temperature=0, max_tokens=12, loop_repeats=0, batch=2)
-    for row in completions(teller, PROMPTS, config):
-        ids = torch.tensor([teller.encode(row.prompt)])
-        whole = teller.model.generate(
+    for row in generate_completions(model, PROMPTS, config):
+        ids = torch.tensor([model.encode(row.prompt)])
+        output = model.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False
         )
-        assert row.completion == teller.decode(whole[0, ids.shape[1] :].tolist())
+        assert row.completion == model.decode(output[0, ids.shape[1] :].tolist())
 
 
 def test_completions_of_a_hugging_face_folder_do_not_depend_on_the_batch(llama: Path) -> None:
-    teller = open_storyteller(str(llama), "cpu", "float32")
+    model = open_language_model(str(llama), "cpu", "float32")
     wide, narrow = (
-        completions(teller, PROMPTS, GenerationConfig(samples=2, max_tokens=10, batch=batch))
+        generate_completions(model, PROMPTS, GenerationConfig(samples=2, max_tokens=10, batch=batch))
         for batch in (6, 2)
     )
     assert wide == narrow
 
 
-class Counter:
-    """A callable's model: after each token comes the next letter, until z."""
+class NextLetterModel:
+    """A NextLogitsModel: after each letter comes the next one, until z."""
 
     context = 64
 
     def encode(self, prompt: str) -> list[int]:
-        return [ord(each) for each in prompt]
+        return [ord(letter) for letter in prompt]
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(chr, ids))
@@ -82,28 +82,28 @@ class Counter:
 
     def next_logits(self, rows: list[list[int]]) -> Tensor:
         logits = torch.full((len(rows), 128), -20.0)
-        for place, row in enumerate(rows):
-            logits[place, row[-1] + 1] = 20.0
+        for index, row in enumerate(rows):
+            logits[index, row[-1] + 1] = 20.0
         return logits
 
 
-def test_any_callable_writes_through_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("tale_counter")
-    module.factory, module.nothing = Counter, dict  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tale_counter", module)
-    teller = open_storyteller("tale_counter:factory")
+def test_any_object_with_next_logits_generates(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("next_letter")
+    module.factory, module.nothing = NextLetterModel, dict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "next_letter", module)
+    model = open_language_model("next_letter:factory")
     config = GenerationConfig(samples=1, temperature=0.5)
-    rows = completions(teller, ["once u", "once w", "v"], config)
+    rows = generate_completions(model, ["once u", "once w", "v"], config)
     assert [row.completion for row in rows] == ["vwxyz", "xyz", "wxyz"]
     with pytest.raises(SmalltaleError, match="without encode"):
-        open_storyteller("tale_counter:nothing")
+        open_language_model("next_letter:nothing")
     with pytest.raises(SmalltaleError, match="cannot be imported"):
-        open_storyteller("tale_counter:missing")
+        open_language_model("next_letter:missing")
 
 
-def test_a_folder_of_neither_kind_is_named(tmp_path: Path) -> None:
+def test_a_folder_of_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match="does not exist"):
-        open_storyteller(str(tmp_path))
+        open_language_model(str(tmp_path))
     (tmp_path / "config.json").write_text('{"a": 1}')
     with pytest.raises(FileProblem, match="neither the architecture"):
-        open_storyteller(str(tmp_path))
+        open_language_model(str(tmp_path))

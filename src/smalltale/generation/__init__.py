@@ -1,1 +1,1 @@
-"""A checkpoint and prompts in, different completions out."""
+"""Generates completions of prompts with a checkpoint or any other language model."""

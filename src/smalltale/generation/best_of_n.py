@@ -1,7 +1,7 @@
-"""Best of N: choose the candidates that judges would rather read.
+"""Best of N: choose the candidates of a prompt that judges are likely to prefer.
 
-In: the candidates of one prompt. Out: the chosen ones, best first, and every candidate's signals.
-Beware: signals look at the page, not at the story; they sort out broken candidates better than they find good ones.
+Input: the candidates of one prompt. Output: the chosen ones, best first, and the signals of every candidate.
+Signals measure form, not content; they are better at rejecting broken candidates than at finding good ones.
 """
 
 from __future__ import annotations
@@ -13,28 +13,30 @@ import numpy as np
 
 from smalltale.generation.candidate import Candidate
 from smalltale.generation.sampler import RankWeights
-from smalltale.signals import (
+from smalltale.text_signals import (
+    count_repeated_sentences,
     ends_properly,
-    looped_sentences,
-    names,
+    find_names,
+    has_closed_quotes,
     pronoun_share,
-    quotes_closed,
-    repeated_share,
-    word_pairs,
-    words,
+    repeated_ngram_share,
+    split_words,
+    word_bigrams,
 )
 
 STORY_WORDS = (40, 260)
-"""Words of a completion that counts as neither cut nor endless."""
-BAND = (0.2, 0.9)
-"""Quantiles of the candidates' mean log-probability between which one counts as neither wild nor dull."""
+"""Least and most words of a completion with the full length signal."""
+LIKELIHOOD_QUANTILES = (0.2, 0.9)
+"""Quantiles of the candidates' mean log-probability; a candidate between them is neither wild nor dull."""
 COPY_WORDS = (15, 40)
-"""A copied span below the first costs nothing, one from the second on all of its points."""
+"""Words of the longest copied span up to which the signal is 1, and from which it is 0."""
+FREE_NEW_NAMES = 3
+"""Names that a completion may add to the prompt's without a penalty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signals:
-    """A candidate's signals, each between 0 and 1, 1 the best."""
+    """A candidate's signals by the keys of RankWeights; each is between 0 and 1, where 1 is best."""
 
     ended: float
     unlooped: float
@@ -43,12 +45,12 @@ class Signals:
     pronouns: float
     dialogue: float
     uncopied: float | None
-    """None where no training text was given."""
+    """None without a training text."""
     length: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked:
+class RankedCandidate:
     """A candidate with its signals."""
 
     candidate: Candidate
@@ -63,79 +65,82 @@ def choose_best(
     candidates: Sequence[Candidate],
     samples: int,
     weights: RankWeights,
-    show: Callable[[Ranked], None] = lambda ranked: None,
-    copied: Sequence[int] | None = None,
+    on_ranked: Callable[[RankedCandidate], None] = lambda ranked: None,
+    copied_words: Sequence[int] | None = None,
 ) -> list[Candidate]:
-    """The `samples` best candidates: most points first, then most points less what they share with those chosen.
+    """The `samples` best candidates, chosen greedily: points minus the overlap with the candidates already chosen.
 
-    copied: for each candidate the words of its longest span that stands in the training text.
+    copied_words: for each candidate, the words of its longest span copied from the training text.
     """
-    chances = [each.mean_log_probability for each in candidates]
-    low, high = np.quantile(chances, BAND)
-    lengths: Sequence[int | None] = copied if copied is not None else [None] * len(candidates)
+    low, high = np.quantile(
+        [candidate.mean_log_probability for candidate in candidates], LIKELIHOOD_QUANTILES
+    )
+    copies: Sequence[int | None] = copied_words if copied_words is not None else [None] * len(candidates)
     signals = [
-        signals_of(prompt, each, (float(low), float(high)), length)
-        for each, length in zip(candidates, lengths, strict=True)
+        measure_signals(prompt, candidate, (float(low), float(high)), copied)
+        for candidate, copied in zip(candidates, copies, strict=True)
     ]
-    points = [weighted(each, weights) for each in signals]
-    pairs = [word_pairs(each.text) for each in candidates]
+    points = [weighted_sum(candidate_signals, weights) for candidate_signals in signals]
+    bigrams = [word_bigrams(candidate.text) for candidate in candidates]
     chosen: list[int] = []
+
+    def marginal_points(index: int) -> float:
+        largest_overlap = max((overlap(bigrams[index], bigrams[earlier]) for earlier in chosen), default=0)
+        return points[index] - weights.diversity * largest_overlap
+
     while len(chosen) < min(samples, len(candidates)):
-        rest = [index for index in range(len(candidates)) if index not in chosen]
-        chosen.append(
-            max(
-                rest,
-                key=lambda index: (
-                    points[index]
-                    - weights.diversity
-                    * max((shared(pairs[index], pairs[each]) for each in chosen), default=0),
-                    -index,
-                ),
-            )
-        )
+        remaining = [index for index in range(len(candidates)) if index not in chosen]
+        chosen.append(max(remaining, key=lambda index: (marginal_points(index), -index)))
     for index, candidate in enumerate(candidates):
-        show(
-            Ranked(candidate=candidate, signals=signals[index], points=points[index], chosen=index in chosen)
+        on_ranked(
+            RankedCandidate(
+                candidate=candidate, signals=signals[index], points=points[index], chosen=index in chosen
+            )
         )
     return [candidates[index] for index in chosen]
 
 
-def weighted(signals: Signals, weights: RankWeights) -> float:
-    """The sum of signals times weights; what was not looked at gives nothing."""
-    table = asdict(weights)
-    return float(sum(table[each.name] * (getattr(signals, each.name) or 0.0) for each in fields(signals)))
-
-
-def signals_of(prompt: str, candidate: Candidate, band: tuple[float, float], copied: int | None) -> Signals:
-    """What one candidate shows."""
-    text = candidate.text
-    said = words(text)
-    finished = ends_properly(prompt + text)
-    least, most = STORY_WORDS
-    known, told = names(prompt), names(text)
-    kept = 1.0 if not known or known & told else 0.0
-    crowd = max(0, len(told - known) - 3)
-    free, full = COPY_WORDS
-    return Signals(
-        ended=float(finished and candidate.ended == "story"),
-        unlooped=0.0
-        if candidate.ended == "loop"
-        else max(0.0, 1 - looped_sentences(text) / 2 - repeated_share(said)),
-        likelihood=float(band[0] <= candidate.mean_log_probability <= band[1]),
-        names=max(0.0, kept - 0.25 * crowd),
-        pronouns=pronouns_kept(prompt, text),
-        dialogue=float(quotes_closed(prompt + text)),
-        uncopied=None if copied is None else 1 - min(1.0, max(0, copied - free) / (full - free)),
-        length=min(1.0, len(said) / least, most / max(1, len(said))),
+def weighted_sum(signals: Signals, weights: RankWeights) -> float:
+    """The sum of signals times weights; a signal that was not measured counts as 0."""
+    weight_by_name = asdict(weights)
+    return float(
+        sum(weight_by_name[field.name] * (getattr(signals, field.name) or 0.0) for field in fields(signals))
     )
 
 
-def pronouns_kept(prompt: str, text: str) -> float:
-    """1 where he and she are as common as in the beginning, or either text has neither."""
-    before, after = pronoun_share(prompt), pronoun_share(text)
-    return 1.0 if before is None or after is None else 1 - abs(before - after)
+def measure_signals(
+    prompt: str, candidate: Candidate, likelihood_range: tuple[float, float], copied_words: int | None
+) -> Signals:
+    """The signals of one candidate."""
+    text = candidate.text
+    words = split_words(text)
+    min_words, max_words = STORY_WORDS
+    prompt_names, story_names = find_names(prompt), find_names(text)
+    keeps_a_name = not prompt_names or bool(prompt_names & story_names)
+    excess_names = max(0, len(story_names - prompt_names) - FREE_NEW_NAMES)
+    no_penalty, full_penalty = COPY_WORDS
+    unlooped = max(0.0, 1 - count_repeated_sentences(text) / 2 - repeated_ngram_share(words))
+    uncopied = None
+    if copied_words is not None:
+        uncopied = 1 - min(1.0, max(0, copied_words - no_penalty) / (full_penalty - no_penalty))
+    return Signals(
+        ended=float(ends_properly(prompt + text) and candidate.ended == "story"),
+        unlooped=0.0 if candidate.ended == "loop" else unlooped,
+        likelihood=float(likelihood_range[0] <= candidate.mean_log_probability <= likelihood_range[1]),
+        names=max(0.0, float(keeps_a_name) - 0.25 * excess_names),
+        pronouns=pronoun_consistency(prompt, text),
+        dialogue=float(has_closed_quotes(prompt + text)),
+        uncopied=uncopied,
+        length=min(1.0, len(words) / min_words, max_words / max(1, len(words))),
+    )
 
 
-def shared(left: set[tuple[str, str]], right: set[tuple[str, str]]) -> float:
-    """Share of the word pairs of the smaller set that stand in the other, too."""
+def pronoun_consistency(prompt: str, text: str) -> float:
+    """1 minus the difference between the shares of she in both texts; 1 if either has neither he nor she."""
+    in_prompt, in_text = pronoun_share(prompt), pronoun_share(text)
+    return 1.0 if in_prompt is None or in_text is None else 1 - abs(in_prompt - in_text)
+
+
+def overlap(left: set[tuple[str, str]], right: set[tuple[str, str]]) -> float:
+    """Overlap coefficient: common bigrams over the size of the smaller set."""
     return len(left & right) / max(1, min(len(left), len(right)))

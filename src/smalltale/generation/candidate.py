@@ -1,7 +1,7 @@
-"""One finished completion, and the journal that keeps each as soon as it is written.
+"""A finished completion, and an append-only journal of them from which a killed run resumes.
 
-In: candidates as they finish. Out: a JSONL file from which a killed run goes on.
-Beware: a journal belongs to one model, prompt set and configuration; its first line says which.
+Input: candidates as they finish. Output: a JSONL file.
+A journal belongs to one model, prompt set and configuration; its first line is their hash.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from smalltale.files import explained
+from smalltale.files import translate_os_errors
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One finished completion."""
+    """One finished completion, before the best are selected."""
 
     prompt: int
     """Index of the prompt."""
@@ -27,7 +27,7 @@ class Candidate:
     tokens: int
     mean_log_probability: float
     ended: str
-    """story: the model ended it; length: it reached its longest; loop: it was caught in one."""
+    """story: the model ended it; length: it reached the maximum length; loop: the loop guard stopped it."""
 
 
 class Journal:
@@ -38,7 +38,7 @@ class Journal:
         self.path = path
         self.mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         self.finished = self.read()
-        with explained(path):
+        with translate_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self.opened: TextIO = path.open("w", encoding="utf-8", newline="\n")
         self.write_line({"run": self.mark})

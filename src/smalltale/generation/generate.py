@@ -1,7 +1,7 @@
-"""Complete prompts: a storyteller and prompts in, different completions out.
+"""Completes prompts: generates the requested number of different completions per prompt with any LanguageModel.
 
-In: prompts as text. Out: Completions in the prompts' order, the prompt itself never among the words.
-Beware: candidates are numbered from 0 for each prompt; which of them are handed in does not depend on the batch.
+Input: prompts as text. Output: Completions in the order of the prompts, without the prompt text.
+The candidates of a prompt are numbered from 0; which of them are returned does not depend on the batch.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smalltale.errors import SmalltaleError
-from smalltale.generation.best_of_n import Ranked, choose_best
+from smalltale.generation.best_of_n import RankedCandidate, choose_best
 from smalltale.generation.candidate import Candidate
-from smalltale.generation.inference_weights import Decoder
-from smalltale.generation.language_model import Ours, Storyteller, choose_dtype
-from smalltale.generation.sampler import GenerationConfig, choose, draws, repeats
+from smalltale.generation.language_model import LanguageModel, NativeModel, choose_dtype
+from smalltale.generation.sampler import GenerationConfig, ends_in_loop, sample_tokens, uniform_draws
 from smalltale.model.transformer import Transformer
-from smalltale.signals import is_visible
-from smalltale.submission import Completion, as_seen
+from smalltale.submission import Completion, normalize_visible_text
+from smalltale.text_signals import has_visible_text
 from smalltale.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 8
-"""Rounds in which a completion that equals another one of its prompt is written anew."""
-LOOK_FOR_LOOPS = 16
-"""Tokens between two looks for an endless loop."""
+MAX_ROUNDS = 8
+"""Rounds of generation; each round after the first replaces candidates that were empty or equal to another one."""
+LOOP_CHECK_TOKENS = 16
+"""Tokens between two checks for an endless loop."""
 PROGRESS_SECONDS = 0.3
 
 
 @dataclass(kw_only=True)
-class Row:
-    """One completion being written."""
+class ActiveCompletion:
+    """One completion that is being generated: a row of the batch."""
 
     prompt: int
     sample: int
@@ -49,234 +48,242 @@ class Row:
     log_probability: float = 0.0
 
 
-def complete(
+def complete_prompts(
     model: Transformer, tokenizer: Tokenizer, prompts: Sequence[str], config: GenerationConfig
 ) -> list[Completion]:
-    """`config.samples` different completions by one of our models for each prompt, prompt by prompt."""
+    """`generate_completions` with a Transformer and its tokenizer."""
     dtype = choose_dtype(model.embedding.weight.device, config.dtype)
-    return completions(Ours(model, tokenizer, dtype), prompts, config)
+    return generate_completions(NativeModel(model, tokenizer, dtype), prompts, config)
 
 
-def completions(
-    teller: Storyteller,
+def generate_completions(
+    model: LanguageModel,
     prompts: Sequence[str],
     config: GenerationConfig,
     *,
     finished: Sequence[Candidate] = (),
-    keep: Callable[[Candidate], None] = lambda candidate: None,
-    ranked: Callable[[Ranked], None] = lambda ranked: None,
-    copied_words: Callable[[Sequence[str]], Sequence[int]] | None = None,
+    on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+    on_ranked: Callable[[RankedCandidate], None] = lambda ranked: None,
+    longest_copies: Callable[[Sequence[str]], Sequence[int]] | None = None,
 ) -> list[Completion]:
-    """`config.samples` different completions for each prompt, prompt by prompt.
+    """`config.samples` different completions per prompt, prompt by prompt.
 
-    finished: candidates of an earlier, broken run; keep is told each new one, ranked each candidate's signals;
-    copied_words: the longest span, in words, that each text shares with the training stories; best of N avoids long ones.
-    Raises SmalltaleError where a prompt does not fit the model, or no more different completions are found.
+    finished: candidates of an earlier, interrupted run. on_candidate is called with each new candidate, on_ranked with each
+    candidate's signals. longest_copies returns the words of each text's longest span copied from the training stories.
+    Raises SmalltaleError if a prompt does not fit the model, or if the model repeats itself too often.
     """
-    encoded = [encode(teller, prompt) for prompt in prompts]
-    found: dict[tuple[int, int], Candidate] = {(each.prompt, each.sample): each for each in finished}
-    wanted = [config.candidates] * len(prompts)
-    for _ in range(MAX_ATTEMPTS):
+    encoded = [encode_prompt(model, prompt) for prompt in prompts]
+    candidates = {(candidate.prompt, candidate.sample): candidate for candidate in finished}
+    counts = [config.candidates] * len(prompts)
+    for _ in range(MAX_ROUNDS):
         missing = [
             (prompt, sample)
-            for prompt, count in enumerate(wanted)
+            for prompt, count in enumerate(counts)
             for sample in range(count)
-            if (prompt, sample) not in found
+            if (prompt, sample) not in candidates
         ]
-        for candidate in write(teller, prompts, encoded, missing, config):
-            found[candidate.prompt, candidate.sample] = candidate
-            keep(candidate)
+        for candidate in generate_candidates(model, prompts, encoded, missing, config):
+            candidates[candidate.prompt, candidate.sample] = candidate
+            on_candidate(candidate)
         usable = [
-            different([found[prompt, sample] for sample in range(count)])
-            for prompt, count in enumerate(wanted)
+            deduplicate([candidates[prompt, sample] for sample in range(count)])
+            for prompt, count in enumerate(counts)
         ]
-        short = [prompt for prompt, each in enumerate(usable) if len(each) < config.samples]
+        short = [prompt for prompt, group in enumerate(usable) if len(group) < config.samples]
         if not short:
             break
         for prompt in short:
-            wanted[prompt] += config.samples - len(usable[prompt])
+            counts[prompt] += config.samples - len(usable[prompt])
     else:
         raise SmalltaleError(
             f"the model gives only {len(usable[short[0]])} different completions of {prompts[short[0]][:40]!r}…, "
-            f"{config.samples} are wanted; raise generation.temperature"
+            f"{config.samples} are needed; raise generation.temperature"
         )
     return [
-        Completion(prompts[each.prompt], each.text)
-        for each in best(prompts, usable, config, ranked, copied_words)
+        Completion(prompts[candidate.prompt], candidate.text)
+        for candidate in select_candidates(prompts, usable, config, on_ranked, longest_copies)
     ]
 
 
-def best(
+def select_candidates(
     prompts: Sequence[str],
     usable: Sequence[Sequence[Candidate]],
     config: GenerationConfig,
-    ranked: Callable[[Ranked], None],
-    copied_words: Callable[[Sequence[str]], Sequence[int]] | None,
+    on_ranked: Callable[[RankedCandidate], None],
+    longest_copies: Callable[[Sequence[str]], Sequence[int]] | None,
 ) -> Iterator[Candidate]:
-    """`config.samples` candidates of each prompt; the best where there are more."""
-    copied: dict[str, int] = {}
-    if copied_words is not None:
-        texts = [each.text for candidates in usable for each in candidates]
-        copied = dict(zip(texts, copied_words(texts), strict=True))
+    """`config.samples` candidates per prompt: the best if there are more."""
+    words_by_text: dict[str, int] = {}
+    if longest_copies is not None:
+        texts = [candidate.text for candidates in usable for candidate in candidates]
+        words_by_text = dict(zip(texts, longest_copies(texts), strict=True))
     for prompt, candidates in zip(prompts, usable, strict=True):
         if len(candidates) > config.samples:
-            lengths = None if copied_words is None else [copied[each.text] for each in candidates]
-            candidates = choose_best(prompt, candidates, config.samples, config.rank, ranked, lengths)
+            copied = None
+            if longest_copies is not None:
+                copied = [words_by_text[candidate.text] for candidate in candidates]
+            candidates = choose_best(prompt, candidates, config.samples, config.rank, on_ranked, copied)
         yield from candidates
 
 
-def encode(teller: Storyteller, prompt: str) -> list[int]:
-    """A prompt's ids. Raises SmalltaleError where it cannot be read."""
-    if not is_visible(prompt):
-        raise SmalltaleError(f"a prompt is empty ({prompt!r}); give every prompt some words")
-    ids = teller.encode(prompt)
+def encode_prompt(model: LanguageModel, prompt: str) -> list[int]:
+    """A prompt's ids. Raises SmalltaleError if it is empty or longer than the context."""
+    if not has_visible_text(prompt):
+        raise SmalltaleError(f"a prompt is empty ({prompt!r}); write at least one word in every prompt")
+    ids = model.encode(prompt)
     if not ids:
-        raise SmalltaleError(f"the tokenizer knows no character of the prompt {prompt[:40]!r}; give another")
-    if len(ids) >= teller.context:
         raise SmalltaleError(
-            f"the prompt {prompt[:40]!r}… has {len(ids)} tokens, the model reads {teller.context}; shorten it"
+            f"the tokenizer has no token for any character of the prompt {prompt[:40]!r}; change the prompt"
+        )
+    if len(ids) >= model.context:
+        raise SmalltaleError(
+            f"the prompt {prompt[:40]!r}… has {len(ids)} tokens, the model reads {model.context}; shorten it"
         )
     return ids
 
 
-def different(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those with words, each text once."""
-    texts: dict[str, Candidate] = {}
-    for each in candidates:
-        if is_visible(each.text) and "\x00" not in each.text:
-            texts.setdefault(as_seen(each.text), each)
-    return list(texts.values())
+def deduplicate(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates with visible text and without NUL, the first of each text."""
+    candidate_by_text: dict[str, Candidate] = {}
+    for candidate in candidates:
+        if has_visible_text(candidate.text) and "\x00" not in candidate.text:
+            candidate_by_text.setdefault(normalize_visible_text(candidate.text), candidate)
+    return list(candidate_by_text.values())
 
 
-def write(
-    teller: Storyteller,
+def generate_candidates(
+    model: LanguageModel,
     prompts: Sequence[str],
     encoded: list[list[int]],
     missing: Sequence[tuple[int, int]],
     config: GenerationConfig,
 ) -> Iterator[Candidate]:
-    """Write completions, by (prompt, sample); finished rows make room for waiting ones."""
+    """Generate the missing (prompt, sample) pairs with continuous batching: waiting rows replace finished ones."""
     if not missing:
         return
-    order = sorted(missing, key=lambda each: (len(encoded[each[0]]), each))
+    order = sorted(missing, key=lambda pair: (len(encoded[pair[0]]), pair))
     longest = max(len(encoded[prompt]) for prompt, _ in order)
-    batch = Batch(teller, encoded, min(config.batch or teller.batch, len(order)), longest, config)
+    batch = GenerationBatch(model, encoded, min(config.batch or model.batch, len(order)), longest, config)
     waiting = deque(
-        Row(
+        ActiveCompletion(
             prompt=prompt,
             sample=sample,
-            uniform=draws(config.seed, prompts[prompt], sample, config.max_tokens),
+            uniform=uniform_draws(config.seed, prompts[prompt], sample, config.max_tokens),
         )
         for prompt, sample in order
     )
-    done, shown = 0, 0.0
+    done, logged = 0, 0.0
     while waiting or batch.rows:
-        if waiting and len(batch.live) <= batch.size * (1 - teller.refill):
+        if waiting and len(batch.active) <= batch.size * (1 - model.refill):
             batch.drop_finished()
-            batch.take([waiting.popleft() for _ in range(min(len(waiting), batch.size - len(batch.rows)))])
+            batch.add([waiting.popleft() for _ in range(min(len(waiting), batch.size - len(batch.rows)))])
         finished = batch.step()
         yield from finished
         done += len(finished)
-        if time.monotonic() - shown > PROGRESS_SECONDS or not (waiting or batch.rows):
-            shown = time.monotonic()
+        if time.monotonic() - logged > PROGRESS_SECONDS or not (waiting or batch.rows):
+            logged = time.monotonic()
             log.info("generating", extra={"done": done, "total": len(order), "unit": "stories"})
 
 
-class Batch:
-    """Rows being written; finished ones stay, unread, until enough of them have gathered to be worth a drop."""
+class GenerationBatch:
+    """Rows that are being generated. Finished rows stay until they are a large enough share to be worth dropping."""
 
     DROP_SHARE = 1 / 8
 
     def __init__(
-        self, teller: Storyteller, encoded: list[list[int]], size: int, longest: int, config: GenerationConfig
+        self,
+        model: LanguageModel,
+        encoded: list[list[int]],
+        size: int,
+        longest: int,
+        config: GenerationConfig,
     ) -> None:
-        self.teller, self.encoded, self.size, self.config = teller, encoded, size, config
-        self.decoder: Decoder = teller.decoder(size, longest, config.max_tokens)
-        self.rows: list[Row] = []
-        self.live: list[int] = []
-        """Places of the rows that are not finished."""
+        self.model, self.encoded, self.size, self.config = model, encoded, size, config
+        self.decoder = model.decoder(size, longest, config.max_tokens)
+        self.rows: list[ActiveCompletion] = []
+        self.active: list[int] = []
+        """Indices of the rows that are not finished."""
         self.logits: Tensor | None = None
         self.seen: Tensor | None = None
-        """(B, V), the tokens of each row's prompt and story, where they are penalised."""
+        """(B, V), the tokens in each row's prompt and story; only with a repetition penalty."""
 
-    def take(self, rows: list[Row]) -> None:
-        """Read the prompts of new rows."""
+    def add(self, rows: list[ActiveCompletion]) -> None:
+        """Append rows and read their prompts."""
         logits = self.decoder.add([self.encoded[row.prompt] for row in rows])
-        self.live += range(len(self.rows), len(self.rows) + len(rows))
+        self.active += range(len(self.rows), len(self.rows) + len(rows))
         self.rows += rows
         self.logits = logits if self.logits is None else torch.cat((self.logits, logits))
         if self.config.repetition_penalty != 1:
             seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-            for place, row in enumerate(rows):
-                seen[place, self.encoded[row.prompt]] = True
+            for index, row in enumerate(rows):
+                seen[index, self.encoded[row.prompt]] = True
             self.seen = seen if self.seen is None else torch.cat((self.seen, seen))
 
     def step(self) -> list[Candidate]:
-        """One token for each row. Returns those that are finished by it."""
+        """Generate one token per row. Returns the candidates finished by it."""
         assert self.logits is not None
         device = self.logits.device
         uniform = torch.from_numpy(
             np.array([row.uniform[min(len(row.ids), len(row.uniform) - 1)] for row in self.rows])
         )
         with torch.inference_mode():
-            choice = choose(self.logits, uniform.to(device), self.config, self.seen)
-            ids, chances = choice.ids.tolist(), choice.log_probability.tolist()
+            sampled = sample_tokens(self.logits, uniform.to(device), self.config, self.seen)
+            ids, log_probabilities = sampled.ids.tolist(), sampled.log_probability.tolist()
             if self.seen is not None:
-                self.seen[torch.arange(len(self.rows), device=device), choice.ids] = True
-        finished, live = [], []
-        for place in self.live:
-            row = self.rows[place]
-            ended = self.write_one(row, ids[place], chances[place])
+                self.seen[torch.arange(len(self.rows), device=device), sampled.ids] = True
+        finished, active = [], []
+        for index in self.active:
+            row = self.rows[index]
+            ended = self.append_token(row, ids[index], log_probabilities[index])
             if ended:
-                finished.append(self.candidate(row, ended))
+                finished.append(self.to_candidate(row, ended))
             else:
-                live.append(place)
-        self.live = live
-        if not live:
+                active.append(index)
+        self.active = active
+        if not active:
             self.rows, self.logits, self.seen = [], None, None
             self.decoder.keep([])
             return finished
-        drop = len(self.rows) - len(live) >= max(1, self.DROP_SHARE * len(self.rows))
-        ids_now = choice.ids[live] if drop else choice.ids
+        drop = len(self.rows) - len(active) >= max(1, self.DROP_SHARE * len(self.rows))
+        next_ids = sampled.ids[active] if drop else sampled.ids
         if drop:
             self.drop_finished()
-        self.logits = self.decoder.step(ids_now)
+        self.logits = self.decoder.step(next_ids)
         return finished
 
-    def write_one(self, row: Row, token: int, log_probability: float) -> str:
-        """Add a token. Returns why the row is finished, or nothing."""
+    def append_token(self, row: ActiveCompletion, token: int, log_probability: float) -> str:
+        """Append a token. Returns why the row is finished (Candidate.ended), or an empty string."""
         if not math.isfinite(log_probability):
             raise SmalltaleError("the model gives NaN; its training has diverged, train it again")
         row.log_probability += log_probability
-        if self.teller.ends(token):
+        if self.model.ends(token):
             return "story"
         row.ids.append(token)
-        length, repeated = len(row.ids), self.config.loop_repeats
-        if repeated and length % LOOK_FOR_LOOPS == 0 and repeats(row.ids, repeated):
+        length, repeats = len(row.ids), self.config.loop_repeats
+        if repeats and length % LOOP_CHECK_TOKENS == 0 and ends_in_loop(row.ids, repeats):
             return "loop"
-        most = min(self.config.max_tokens, self.teller.context - len(self.encoded[row.prompt]))
-        return "length" if length >= most else ""
+        max_length = min(self.config.max_tokens, self.model.context - len(self.encoded[row.prompt]))
+        return "length" if length >= max_length else ""
 
-    def candidate(self, row: Row, ended: str) -> Candidate:
-        """What a finished row gives."""
+    def to_candidate(self, row: ActiveCompletion, ended: str) -> Candidate:
         tokens = len(row.ids) + (ended == "story")
         return Candidate(
             prompt=row.prompt,
             sample=row.sample,
-            text=self.teller.decode(row.ids),
+            text=self.model.decode(row.ids),
             tokens=tokens,
             mean_log_probability=row.log_probability / max(1, tokens),
             ended=ended,
         )
 
     def drop_finished(self) -> None:
-        """Free the places of finished rows."""
-        if len(self.live) == len(self.rows):
+        """Remove finished rows, here and in the decoder."""
+        if len(self.active) == len(self.rows):
             return
-        self.decoder.keep(self.live)
-        self.rows = [self.rows[place] for place in self.live]
+        self.decoder.keep(self.active)
+        self.rows = [self.rows[index] for index in self.active]
         if self.logits is not None:
-            self.logits = self.logits[self.live]
+            self.logits = self.logits[self.active]
         if self.seen is not None:
-            self.seen = self.seen[self.live]
-        self.live = list(range(len(self.rows)))
+            self.seen = self.seen[self.active]
+        self.active = list(range(len(self.rows)))

@@ -1,7 +1,7 @@
-"""Models that are not ours: any Hugging Face causal model, and anything that gives the next token's logits.
+"""LanguageModels of other frameworks: Hugging Face causal models, and any object that returns the next token's logits.
 
-In: a Hugging Face model folder, or an object with `next_logits`. Out: Storytellers.
-Beware: a Hugging Face model is opened without running code of its folder (`trust_remote_code` stays off).
+Input: a Hugging Face or nanoGPT model folder, or an object with `next_logits`. Output: LanguageModels.
+No code in a folder is run (`trust_remote_code` stays off).
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from smalltale.errors import FileProblem
+from smalltale.errors import FileProblem, first_line
 from smalltale.generation.inference_weights import Decoder
-from smalltale.model.foreign import OutsideModel, open_outside
+from smalltale.model.architectures import CONTEXT_KEYS, read_config_number
+from smalltale.model.foreign import ForeignModel, open_foreign_model
 from smalltale.tokens.tokenizer import Tokenizer
 
 
-class NextLogits(Protocol):
-    """What a factory may return: the least a model must do."""
+class NextLogitsModel(Protocol):
+    """The smallest interface that a factory's model may have."""
 
     context: int
 
@@ -34,28 +35,28 @@ class NextLogits(Protocol):
         """The logits (B, V) of the token after each row."""
 
 
-class StepByStep:
-    """A NextLogits as a Storyteller: every step reads the rows anew."""
+class NextLogitsAdapter:
+    """A NextLogitsModel as a LanguageModel. Without a KV cache: every step reads the complete rows."""
 
-    def __init__(self, model: NextLogits) -> None:
+    def __init__(self, model: NextLogitsModel) -> None:
         self.model = model
         self.context, self.batch, self.refill = model.context, int(getattr(model, "batch", 32)), 1 / 8
         self.encode, self.decode, self.ends = model.encode, model.decode, model.ends
 
-    def decoder(self, rows: int, longest_prompt: int, room: int) -> Decoder:
-        return RowsDecoder(self.model)
+    def decoder(self, rows: int, longest_prompt: int, max_new_tokens: int) -> Decoder:
+        return UncachedDecoder(self.model)
 
 
-class RowsDecoder:
-    """Rows kept as lists of ids."""
+class UncachedDecoder:
+    """Keeps rows as lists of ids."""
 
-    def __init__(self, model: NextLogits) -> None:
+    def __init__(self, model: NextLogitsModel) -> None:
         self.model = model
         self.rows: list[list[int]] = []
 
     def add(self, prompts: list[list[int]]) -> Tensor:
-        self.rows += [list(each) for each in prompts]
-        return torch.as_tensor(self.model.next_logits([list(each) for each in prompts])).float()
+        self.rows += [list(prompt) for prompt in prompts]
+        return torch.as_tensor(self.model.next_logits([list(prompt) for prompt in prompts])).float()
 
     def step(self, ids: Tensor) -> Tensor:
         self.rows = [[*row, token] for row, token in zip(self.rows, ids.tolist(), strict=True)]
@@ -65,18 +66,18 @@ class RowsDecoder:
         self.rows = [self.rows[row] for row in rows]
 
 
-class Rereader:
-    """A model that keeps nothing between steps (nanoGPT's): rows are padded at their right, which no token before sees."""
+class UncachedModel:
+    """A ForeignModel without a KV cache (nanoGPT) as a NextLogitsModel; causal attention ignores the right padding."""
 
-    def __init__(self, model: OutsideModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: ForeignModel, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.context = model.config.context
         self.device = next(model.parameters()).device
 
     @classmethod
-    def open(cls, folder: Path, device: torch.device) -> Rereader:
+    def open(cls, folder: Path, device: torch.device) -> UncachedModel:
         """A checkpoint folder that `smalltale import` wrote. Raises FileProblem."""
-        return cls(open_outside(folder, device), Tokenizer.load(folder))
+        return cls(open_foreign_model(folder, device), Tokenizer.load(folder))
 
     def encode(self, prompt: str) -> list[int]:
         return [self.tokenizer.end_id, *self.tokenizer.encode(prompt)]
@@ -91,27 +92,25 @@ class Rereader:
     def next_logits(self, rows: list[list[int]]) -> Tensor:
         longest = max(map(len, rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.device)
-        ends = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        return self.model(ids)[torch.arange(len(rows), device=self.device), ends]  # type: ignore[no-any-return]
+        last_positions = torch.tensor([len(row) - 1 for row in rows], device=self.device)
+        return self.model(ids)[torch.arange(len(rows), device=self.device), last_positions]  # type: ignore[no-any-return]
 
 
-class HuggingFace:
-    """A causal model of transformers with its tokenizer."""
+class HuggingFaceModel:
+    """A causal model of transformers and its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
-        config = model.config
-        self.context = int(
-            getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048
-        )
+        self.context = read_config_number(model, CONTEXT_KEYS) or 2048
         self.batch, self.refill = 128, 1 / 2
-        found = model.generation_config.eos_token_id
-        found = tokenizer.eos_token_id if found is None else found
-        self.end_ids = set(found if isinstance(found, list) else [found])
+        eos_ids = model.generation_config.eos_token_id
+        if eos_ids is None:
+            eos_ids = tokenizer.eos_token_id
+        self.end_ids = set(eos_ids if isinstance(eos_ids, list) else [eos_ids])
 
     @classmethod
-    def open(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> HuggingFace:
-        """A model folder. Raises FileProblem where transformers cannot open it."""
+    def open(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> HuggingFaceModel:
+        """A model folder. Raises FileProblem if transformers cannot open it."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
@@ -119,9 +118,9 @@ class HuggingFace:
             model.to(device).eval()
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            first = str(error).strip().splitlines()[0]
             raise FileProblem(
-                f"{folder} does not open as a Hugging Face causal model ({first}); give a whole model folder with its tokenizer"
+                f"{folder} does not open as a Hugging Face causal model ({first_line(error)}); "
+                "give a complete model folder with its tokenizer"
             ) from error
         return cls(model, tokenizer)
 
@@ -138,62 +137,67 @@ class HuggingFace:
     def ends(self, token: int) -> bool:
         return token in self.end_ids
 
-    def decoder(self, rows: int, longest_prompt: int, room: int) -> Decoder:
-        return CohortDecoder(self.model, self.context)
+    def decoder(self, rows: int, longest_prompt: int, max_new_tokens: int) -> Decoder:
+        return HuggingFaceDecoder(self.model, self.context)
 
 
-class CohortDecoder:
-    """Rows that came in together share one cache of the library, padded at its left."""
+class HuggingFaceDecoder:
+    """Decodes groups of rows; the rows of one call of `add` share one KV cache of transformers."""
 
     def __init__(self, model: Any, context: int) -> None:
         self.model, self.context = model, context
-        self.cohorts: list[Cohort] = []
+        self.groups: list[CachedRows] = []
 
     @torch.inference_mode()
     def add(self, prompts: list[list[int]]) -> Tensor:
-        cohort = Cohort(self.model, prompts, self.context)
-        self.cohorts.append(cohort)
-        return cohort.logits
+        group = CachedRows(self.model, prompts, self.context)
+        self.groups.append(group)
+        return group.logits
 
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
-        parts = torch.split(ids, [cohort.size for cohort in self.cohorts])
-        return torch.cat([cohort.step(part) for cohort, part in zip(self.cohorts, parts, strict=True)])
+        ids_by_group = torch.split(ids, [group.size for group in self.groups])
+        return torch.cat(
+            [group.step(group_ids) for group, group_ids in zip(self.groups, ids_by_group, strict=True)]
+        )
 
     def keep(self, rows: list[int]) -> None:
-        start, left = 0, []
-        for cohort in self.cohorts:
-            inside = [row - start for row in rows if start <= row < start + cohort.size]
-            start += cohort.size
-            if inside:
-                cohort.keep(inside)
-                left.append(cohort)
-        self.cohorts = left
+        start, remaining = 0, []
+        for group in self.groups:
+            group_rows = [row - start for row in rows if start <= row < start + group.size]
+            start += group.size
+            if group_rows:
+                group.keep(group_rows)
+                remaining.append(group)
+        self.groups = remaining
 
 
-class Cohort:
-    """Rows of one cache."""
+class CachedRows:
+    """Rows that share one KV cache, padded on the left."""
 
     def __init__(self, model: Any, prompts: list[list[int]], context: int) -> None:
         self.model, self.size, self.context = model, len(prompts), context
         device, T = model.device, max(map(len, prompts))
-        ids = torch.tensor([[0] * (T - len(each)) + each for each in prompts], device=device)
-        self.mask = torch.tensor([[0] * (T - len(each)) + [1] * len(each) for each in prompts], device=device)
+        padding = [[0] * (T - len(prompt)) for prompt in prompts]
+        ids = torch.tensor(
+            [zeros + prompt for zeros, prompt in zip(padding, prompts, strict=True)], device=device
+        )
+        self.mask = torch.tensor([zeros + [1] * (T - len(zeros)) for zeros in padding], device=device)
         positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
-        answer = model(input_ids=ids, attention_mask=self.mask, position_ids=positions, use_cache=True)
-        self.cache = answer.past_key_values
-        self.logits: Tensor = answer.logits[:, -1].float()
+        output = model(input_ids=ids, attention_mask=self.mask, position_ids=positions, use_cache=True)
+        self.cache = output.past_key_values
+        self.logits: Tensor = output.logits[:, -1].float()
 
     def step(self, ids: Tensor) -> Tensor:
         self.mask = torch.cat((self.mask, torch.ones_like(self.mask[:, :1])), dim=1)
-        answer = self.model(
+        output = self.model(
             input_ids=ids[:, None],
             attention_mask=self.mask,
             position_ids=(self.mask.sum(-1, keepdim=True) - 1).clamp_max(self.context - 1),
             past_key_values=self.cache,
             use_cache=True,
         )
-        logits: Tensor = answer.logits[:, -1].float()
+        logits: Tensor = output.logits[:, -1].float()
         return logits
 
     def keep(self, rows: list[int]) -> None:

@@ -1,7 +1,7 @@
-"""What can write stories: a checkpoint of ours, a Hugging Face causal model, or any callable.
+"""The interface of models that complete prompts, and the opening of them from a folder or a factory.
 
-In: a folder, or `package.module:factory`. Out: a Storyteller.
-Beware: code is run only where the user names it (`package.module:factory`); nothing in a folder is ever run.
+Input: a smalltale checkpoint, nanoGPT or Hugging Face folder, or `package.module:factory`. Output: a LanguageModel.
+Only code that the user names (`package.module:factory`) is run; code in a folder is not.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ import torch
 
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
-from smalltale.generation.inference_weights import Decoder, Weights
-from smalltale.generation.native_decoder import NativeDecoder, native_library
+from smalltale.generation.inference_weights import Decoder, InferenceWeights
+from smalltale.generation.native_decoder import NativeDecoder, load_native_library
 from smalltale.generation.torch_decoder import TorchDecoder
 from smalltale.model.gpt import GPT_ARCHITECTURE
 from smalltale.model.serialization import ARCHITECTURE
 from smalltale.model.transformer import Transformer
 from smalltale.tokens.tokenizer import Tokenizer
-from smalltale.training.checkpoint import load_model
+from smalltale.training.checkpoint import load_checkpoint
 from smalltale.training.device import choose_device
 
-BATCH = {"cpu": 320, "cuda": 512, "mps": 128}
-"""Rows at once by device, where the recipe leaves it open."""
+DEFAULT_BATCH = {"cpu": 320, "cuda": 512, "mps": 128}
+"""Rows per batch by device, if the recipe does not set generation.batch."""
 
 
-class Storyteller(Protocol):
-    """The one protocol between models and `complete`."""
+class LanguageModel(Protocol):
+    """What `generate_completions` needs from a model."""
 
     context: int
-    """Tokens it reads at most, the prompt and what comes before it included."""
+    """Longest input in tokens, including a start token, the prompt and the completion."""
     batch: int
-    """Rows at once that suit it."""
+    """Default number of rows per batch."""
     refill: float
-    """Take in new rows when so large a share of the batch is free."""
+    """Share of the batch that must be free before new rows are added."""
 
     def encode(self, prompt: str) -> list[int]:
-        """The ids to read before the first token is written, a start token included."""
+        """The ids to read before the first token is generated, including a start token."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The words of ids."""
+        """The text of ids."""
 
     def ends(self, token: int) -> bool:
         """Whether a token ends the story."""
 
-    def decoder(self, rows: int, longest_prompt: int, room: int) -> Decoder:
-        """A decoder for at most so many rows, each with `room` tokens behind its prompt."""
+    def decoder(self, rows: int, longest_prompt: int, max_new_tokens: int) -> Decoder:
+        """A decoder for up to `rows` rows, each with a prompt of up to `longest_prompt` tokens."""
 
 
 @dataclass
-class Ours:
-    """A Transformer and its tokenizer; a story is read from the end-of-story token on, as in training."""
+class NativeModel:
+    """A Transformer and its tokenizer. Prompts follow an end-of-story token, as every story does in training."""
 
     model: Transformer
     tokenizer: Tokenizer
     dtype: torch.dtype
     native: bool = True
-    """Whether a CPU may use the compiled decoder."""
+    """Use the compiled decoder on a CPU."""
     refill: float = 1 / 8
-    weights: Weights = field(init=False)
+    weights: InferenceWeights = field(init=False)
 
     def __post_init__(self) -> None:
-        self.weights = Weights(self.model, self.dtype)
+        self.weights = InferenceWeights(self.model, self.dtype)
         self.context = self.model.config.context
-        self.batch = BATCH[self.weights.device.type]
+        self.batch = DEFAULT_BATCH[self.weights.device.type]
 
     def encode(self, prompt: str) -> list[int]:
         return [self.tokenizer.end_id, *self.tokenizer.encode(prompt)]
@@ -79,61 +79,63 @@ class Ours:
     def ends(self, token: int) -> bool:
         return token == self.tokenizer.end_id
 
-    def decoder(self, rows: int, longest_prompt: int, room: int) -> Decoder:
-        library = native_library() if self.native and self.weights.device.type == "cpu" else None
+    def decoder(self, rows: int, longest_prompt: int, max_new_tokens: int) -> Decoder:
+        library = load_native_library() if self.native and self.weights.device.type == "cpu" else None
         if library is not None:
-            return NativeDecoder(self.weights, library, rows, longest_prompt, room)
-        return TorchDecoder(self.weights, longest_prompt, room)
+            return NativeDecoder(self.weights, library, rows, longest_prompt, max_new_tokens)
+        return TorchDecoder(self.weights, longest_prompt, max_new_tokens)
 
 
-def open_storyteller(place: str, device: str = "auto", dtype: str = "auto") -> Storyteller:
-    """A checkpoint folder of ours or of Hugging Face, or `package.module:factory`. Raises FileProblem."""
-    path = Path(place)
-    if ":" in place and not path.exists():
-        return from_factory(place)
+def open_language_model(source: str, device: str = "auto", dtype: str = "auto") -> LanguageModel:
+    """A checkpoint folder of smalltale, nanoGPT or Hugging Face, or `package.module:factory`. Raises FileProblem."""
+    path = Path(source)
+    if ":" in source and not path.exists():
+        return load_from_factory(source)
     config = read_json(path / "config.json")
-    if isinstance(config, dict) and config.get("architecture") == ARCHITECTURE:
-        loaded = load_model(path, choose_device(device).torch_device)
-        return Ours(loaded.model, loaded.tokenizer, choose_dtype(loaded.model.embedding.weight.device, dtype))
-    if isinstance(config, dict) and config.get("architecture") == GPT_ARCHITECTURE:
-        from smalltale.generation.hf_model import Rereader, StepByStep
+    if not isinstance(config, dict):
+        config = {}
+    torch_device = choose_device(device).torch_device
+    if config.get("architecture") == ARCHITECTURE:
+        checkpoint = load_checkpoint(path, torch_device)
+        return NativeModel(checkpoint.model, checkpoint.tokenizer, choose_dtype(torch_device, dtype))
+    if config.get("architecture") == GPT_ARCHITECTURE:
+        from smalltale.generation.hf_model import NextLogitsAdapter, UncachedModel
 
-        return StepByStep(Rereader.open(path, choose_device(device).torch_device))
-    if isinstance(config, dict) and "model_type" in config:
-        from smalltale.generation.hf_model import HuggingFace
+        return NextLogitsAdapter(UncachedModel.open(path, torch_device))
+    if "model_type" in config:
+        from smalltale.generation.hf_model import HuggingFaceModel
 
-        where = choose_device(device).torch_device
-        return HuggingFace.open(path, where, choose_dtype(where, dtype))
+        return HuggingFaceModel.open(path, torch_device, choose_dtype(torch_device, dtype))
     raise FileProblem(
         f"{path / 'config.json'} names neither the architecture smalltale or nanogpt nor a Hugging Face model_type; "
         "give a checkpoint folder, or package.module:factory"
     )
 
 
-def choose_dtype(device: torch.device, wish: str) -> torch.dtype:
-    """The wished number type, or bfloat16 where the device multiplies in it."""
-    if wish != "auto":
-        return cast(torch.dtype, getattr(torch, wish))
+def choose_dtype(device: torch.device, dtype: str) -> torch.dtype:
+    """The dtype of this name; for auto, bfloat16 if the device multiplies in it."""
+    if dtype != "auto":
+        return cast(torch.dtype, getattr(torch, dtype))
     return choose_device(device.type).dtype
 
 
-def from_factory(place: str) -> Storyteller:
-    """What `package.module:factory` returns when called: a Storyteller, or an object with `next_logits`."""
-    from smalltale.generation.hf_model import StepByStep
+def load_from_factory(source: str) -> LanguageModel:
+    """The object that `package.module:factory` returns: a LanguageModel, or a NextLogitsModel, which is wrapped."""
+    from smalltale.generation.hf_model import NextLogitsAdapter
 
-    module_name, _, name = place.partition(":")
+    module_name, _, factory_name = source.partition(":")
     try:
-        factory: Any = getattr(importlib.import_module(module_name), name)
+        factory: Any = getattr(importlib.import_module(module_name), factory_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise SmalltaleError(
-            f"{place} cannot be imported ({error}); give package.module:factory, with the package on PYTHONPATH"
+            f"{source} cannot be imported ({error}); give package.module:factory, with the package on PYTHONPATH"
         ) from error
-    made = factory()
-    if hasattr(made, "decoder"):
-        return cast(Storyteller, made)
-    if all(hasattr(made, each) for each in ("encode", "decode", "ends", "next_logits", "context")):
-        return StepByStep(made)
+    model = factory()
+    if hasattr(model, "decoder"):
+        return cast(LanguageModel, model)
+    if all(hasattr(model, name) for name in ("encode", "decode", "ends", "next_logits", "context")):
+        return NextLogitsAdapter(model)
     raise SmalltaleError(
-        f"{place} returned a {type(made).__name__} without encode, decode, ends, context and next_logits; "
+        f"{source} returned a {type(model).__name__} without encode, decode, ends, context and next_logits; "
         "see docs/generation.md for what a factory returns"
     )
