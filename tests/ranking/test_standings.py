@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smalltale.ranking.standings import Entry, JudgeScores, interval, is_separated, rank, summarise_entry
+from smalltale.ranking.standings import Entry, JudgeScores, is_separated, rank, summarise_entry
 
 
 def judged(
@@ -93,7 +93,7 @@ def test_two_judges_show_how_far_they_disagree() -> None:
 
 
 def test_nothing_judged_has_no_mean() -> None:
-    assert interval([]) == (None, None, None)
+    assert summarise_entry("team", [], expected=8).mean is None
     assert rank([summarise_entry("team", [], expected=8)])[0].note == "incomplete: 0 of 8 judgements"
 
 

@@ -18,6 +18,7 @@ from smalltale.ranking.statistics import (
     prompts_to_separate,
     quadratic_kappa,
     spearman,
+    weighted_mean_and_sd,
 )
 
 
@@ -31,6 +32,15 @@ def test_an_interval_draws_whole_prompts_and_covers_the_truth_as_often_as_it_say
         assert found.high is not None
         hits += found.low <= 6 <= found.high
     assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_the_order_of_prompts_and_stories_changes_no_digit_of_an_interval() -> None:
+    draw = np.random.default_rng(2)
+    scores_by_prompt = {str(n): draw.normal(5, 2, size=4).tolist() for n in range(20)}
+    shuffled = {prompt: scores_by_prompt[prompt][::-1] for prompt in sorted(scores_by_prompt, reverse=True)}
+    assert clustered_interval(shuffled) == clustered_interval(scores_by_prompt)
+    stories = [(float(score), float(weight)) for score, weight in draw.random((5, 2))]
+    assert weighted_mean_and_sd(stories[::-1])[0] == weighted_mean_and_sd(stories)[0]
 
 
 def test_one_prompt_gives_a_mean_without_an_interval() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,8 +28,8 @@ from smalltale.server.editions.editions import EditionDraft, get_rules, import_e
 from smalltale.server.editions.validate import check_edition
 from smalltale.server.judging import panels
 from smalltale.server.judging.panel import Story
-from smalltale.server.leaderboard.leaderboard import build_leaderboard
-from smalltale.server.submissions.visibility import stories, view_submission
+from smalltale.server.leaderboard.leaderboard import build_leaderboards
+from smalltale.server.submissions.visibility import load_story_page, view_submission
 from smalltale.server.worker import run_worker
 
 from .conftest import START, Hackathon
@@ -88,7 +89,7 @@ def with_panel(hackathon: Hackathon, calibrations: dict[str, Calibration]) -> No
         toml=hackathon.edition.toml,
         rules=get_rules(hackathon.edition),
         judges=[MILD, HARSH],
-        load_calibrations=calibrations,
+        calibrations=calibrations,
         rubric="paper",
         panel="paper-1",
         sets=[],
@@ -115,19 +116,15 @@ def test_the_servers_panel_scores_a_hand_in_as_judge_run_does(hackathon: Hackath
     with hackathon.database.read() as session:
         score = session.get_one(Score, (row.id, "paper-1", "all"))
         assert (score.judged, score.expected, score.qualified) == (48, 48, True)
-        (report_row,) = panel_rows(read_rows(tmp_path / "out"))
-        reported = report_row.interval
-        assert (score.mean, score.low, score.high) == (expected.mean, expected.low, expected.high)
-        assert (reported.mean, reported.low, reported.high) == (expected.mean, expected.low, expected.high), (
-            "report, leaderboard and server page agree to the last digit"
-        )
+        assert score.mean == pytest.approx(expected.mean)
+        assert (score.low, score.high) == pytest.approx((expected.low, expected.high))
         assert score.disagreement == pytest.approx(expected.disagreement)
         raw = [each.overall for each in session.scalars(select(JudgementRow))]
         assert score.mean != pytest.approx(sum(filter(None, raw)) / len(raw), abs=0.1), (
             "plain means of a mild and a harsh judge are another figure"
         )
         view = view_submission(session, row.id, hackathon.add_person("boss", admin=True), hackathon.clock())
-        page = stories(session, view, order="best")
+        page = load_story_page(session, view, order="best")
         assert [each.mean for each in page.stories] == sorted(
             (each.mean or 0.0 for each in page.stories), reverse=True
         )
@@ -154,9 +151,7 @@ def test_a_judge_below_the_bar_scores_and_never_ranks(
     row = hackathon.submit(hackathon.add_team("ada"))
     judged(hackathon)
     with hackathon.database.read() as session:
-        (line,) = build_leaderboard(
-            session, hackathon.edition, kind="daily", side="public", weight_class=None
-        ).rows
+        (line,) = build_leaderboards(session, hackathon.edition, kind="daily", side="public")[None].rows
     assert line.standing.rank is None
     assert line.standing.entry.mean is not None
     assert "not qualified to rank" in line.standing.note
@@ -229,7 +224,7 @@ def write_qualification(path: Path, each: Calibration) -> None:
 def test_an_edition_names_its_judges_qualifications_and_check_says_who_may_not_rank(tmp_path: Path) -> None:
     write_qualification(tmp_path / "mild.json", CALIBRATIONS[MILD])
     draft = read_edition(edition_file(tmp_path, ["mild.json"]))
-    assert dict(draft.load_calibrations) == {MILD: CALIBRATIONS[MILD]}
+    assert dict(draft.calibrations) == {MILD: CALIBRATIONS[MILD]}
     write_qualification(tmp_path / "harsh.json", replace(CALIBRATIONS[HARSH], qualified=False))
     for files, said in ((["mild.json"], "no qualification"), (["mild.json", "harsh.json"], "has not passed")):
         found = [each.text for each in check_edition(read_edition(edition_file(tmp_path, files)), START)]
@@ -305,3 +300,34 @@ def test_a_worker_with_another_version_of_the_rubric_judges_nothing() -> None:
     panels.LanguageModelPanel([MILD], "paper", version=PAPER.hash)
     with pytest.raises(SmalltaleError, match=f"version {PAPER.hash} here, and the panel judges by 0123"):
         panels.LanguageModelPanel([MILD], "paper", version="0123")
+
+
+def test_report_leaderboard_and_server_show_the_same_interval_to_the_last_digit(
+    hackathon: Hackathon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def varied(question: Question, base: int) -> str:
+        story = question.messages[1].content.split("\n***\n")[1].partition("\n===")[0]
+        draw = zlib.crc32(f"{base} {story}".encode())
+        scores = {name: 2 + (draw >> 3 * place) % 8 for place, name in enumerate(PAPER.criteria)}
+        return json.dumps({"check": question.nonce, "assessment": "Read.", **scores, "age": "C"})
+
+    monkeypatch.setitem(globals(), "marked", varied)
+    calibrations = {name: replace(CALIBRATIONS[name], sd=sd) for name, sd in ((MILD, 1.3), (HARSH, 0.7))}
+    with_panel(hackathon, calibrations)
+    row = hackathon.submit(hackathon.add_team("ada"))
+    assert judged(hackathon) == 1
+    (tmp_path / "stories.csv").write_bytes(hand_in_file())
+    judge_submission(
+        tmp_path / "stories.csv",
+        judges_of([MILD, HARSH]),
+        PAPER,
+        tmp_path / "out",
+        calibrations={calibration.judge: calibration for calibration in calibrations.values()},
+    )
+    (panel,) = panel_rows(read_rows(tmp_path / "out"))
+    entry = read_entry(tmp_path / "out")
+    with hackathon.database.read() as session:
+        score = session.get_one(Score, (row.id, "paper-1", "all"))
+        stored = score.mean, score.low, score.high
+    assert (entry.mean, entry.low, entry.high) == stored
+    assert (panel.interval.mean, panel.interval.low, panel.interval.high) == stored

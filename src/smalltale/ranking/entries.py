@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from smalltale.errors import FileProblem
 from smalltale.files import read_json, translate_os_errors
-from smalltale.ranking.standings import Entry, JudgeScores, interval, summarise_entry
+from smalltale.ranking.standings import Entry, JudgeScores, summarise_entry
+from smalltale.ranking.statistics import clustered_interval
 
 NOT_CRITERIA = {"overall"}
 
@@ -60,9 +61,10 @@ def read_criterion_intervals(folder: Path) -> list[tuple[str, float, float, floa
             by_criterion[criterion][story.prompt].append(score)
     found = []
     for criterion, prompts in by_criterion.items():
-        mean, low, high = interval([sum(scores) / len(scores) for scores in prompts.values()])
-        if mean is not None:
-            found.append((criterion, mean, mean if low is None else low, mean if high is None else high))
+        interval = clustered_interval(prompts)
+        if interval is not None:
+            low, high = (interval.mean if bound is None else bound for bound in (interval.low, interval.high))
+            found.append((criterion, interval.mean, low, high))
     return found
 
 

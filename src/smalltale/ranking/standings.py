@@ -7,19 +7,21 @@ Beware: only whole entries of qualified judges get a rank; a half-judged or unqu
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from smalltale.ranking.statistics import assign_ranks, weighted_mean_and_sd
+from smalltale.ranking.statistics import (
+    assign_ranks,
+    bootstrap_interval,
+    exact_mean,
+    paired_differences,
+    weighted_mean_and_sd,
+)
 
 State = Literal["ok", "unparsable", "refused", "error"]
-BOOTSTRAP_DRAWS = 1_000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,6 @@ def summarise_entry(
     weight_class: str = "",
     counted_parameters: int | None = None,
     verified: bool = False,
-    seed: int = 0,
 ) -> Entry:
     """Sum up one entry's judgements. A judgement without a score counts as missing, never as zero."""
     by_prompt: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
@@ -114,20 +115,22 @@ def summarise_entry(
         by_prompt[story.prompt][story.sample].append((value, story.weight))
         for criterion, score in story.scores.items():
             by_criterion[criterion].append(score)
-    heard = {
-        prompt: [weighted_mean_and_sd(said) for said in samples.values()]
+    stories_by_prompt = {
+        prompt: [weighted_mean_and_sd(scores) for scores in samples.values()]
         for prompt, samples in sorted(by_prompt.items())
     }
-    means = {prompt: float(np.mean([mean for mean, _ in told])) for prompt, told in heard.items()}
-    spreads = [spread for told in heard.values() for _, spread in told if spread is not None]
-    mean, low, high = interval(list(means.values()), seed=seed)
+    prompt_means = {
+        prompt: exact_mean([mean for mean, _ in stories]) for prompt, stories in stories_by_prompt.items()
+    }
+    spreads = [sd for stories in stories_by_prompt.values() for _, sd in stories if sd is not None]
+    interval = bootstrap_interval(list(prompt_means.values()))
     return Entry(
         name=name,
-        mean=mean,
-        low=low,
-        high=high,
+        mean=interval.mean if interval else None,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
         criteria={criterion: float(np.mean(values)) for criterion, values in by_criterion.items()},
-        prompt_means=means,
+        prompt_means=prompt_means,
         judged=judged,
         expected=expected,
         disagreement=float(np.mean(spreads)) if spreads else None,
@@ -138,41 +141,15 @@ def summarise_entry(
     )
 
 
-def interval(
-    prompt_means: Sequence[float], *, seed: int = 0
-) -> tuple[float | None, float | None, float | None]:
-    """Mean, low and high of a bootstrap over prompts. With one prompt there is no interval: low = high = None."""
-    if not prompt_means:
-        return None, None, None
-    values = np.asarray(prompt_means, dtype=np.float64)
-    mean = float(values.mean())
-    if len(values) == 1:
-        return mean, None, None
-    means, outside = (
-        np.sort(resampling(len(values), seed) @ values),
-        round(BOOTSTRAP_DRAWS * (1 - CONFIDENCE) / 2),
-    )
-    return mean, float(means[outside]), float(means[-outside - 1])
-
-
-@lru_cache(maxsize=64)
-def resampling(count: int, seed: int) -> NDArray[np.float64]:
-    """(BOOTSTRAP_DRAWS, count): the weight of each prompt in each resample. Kept, because a leaderboard asks for one a team."""
-    draws = np.random.default_rng(seed).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
-    return np.stack([np.bincount(draw, minlength=count) for draw in draws]) / count
-
-
-def is_separated(better: Entry, worse: Entry, *, seed: int = 0) -> bool:
+def is_separated(better: Entry, worse: Entry) -> bool:
     """Whether `better` is above `worse` beyond the noise.
 
     Paired on the prompts both have, where these are at least two; else by intervals that do not overlap.
     """
-    shared = [prompt for prompt in better.prompt_means if prompt in worse.prompt_means]
-    if len(shared) >= 2:
-        low = interval(
-            [better.prompt_means[prompt] - worse.prompt_means[prompt] for prompt in shared], seed=seed
-        )[1]
-        return low is not None and low > 0
+    differences = paired_differences(better.prompt_means, worse.prompt_means)
+    if len(differences) >= 2:
+        difference = bootstrap_interval(differences)
+        return difference is not None and difference.low is not None and difference.low > 0
     if better.low is None or worse.high is None:
         return False
     return better.low > worse.high

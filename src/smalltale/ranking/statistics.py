@@ -1,7 +1,7 @@
 """Statistics of judgements: means with intervals, paired comparison, Bradley–Terry, ranks with ties.
 
-In: scores by prompt. Out: Interval, Paired, strengths, ranks.
-Beware: completions of one prompt are not independent, so every bootstrap draws whole prompts.
+Input: scores by prompt. Output: Interval, PairedComparison, strengths, ranks.
+Pitfall: completions of one prompt are not independent, so every bootstrap resamples whole prompts.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS = 2_000
+BOOTSTRAP_DRAWS = 2_000
 CONFIDENCE = 0.95
 Floats = NDArray[np.float64]
 T = TypeVar("T")
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % interval; low and high are None where one prompt gives none."""
+    """A mean and its 95 % confidence interval; low and high are None where there is one prompt only."""
 
     mean: float
     low: float | None
@@ -33,76 +34,118 @@ class Interval:
         return f"{self.mean:.2f}{bounds}"
 
 
-def clustered_interval(by_prompt: Mapping[str, Sequence[float]], *, seed: int = 0) -> Interval | None:
-    """The mean over prompts of each prompt's mean, prompts resampled. None where there is no score."""
-    means = np.array([np.mean(scores) for scores in by_prompt.values() if len(scores)])
-    if not len(means):
-        return None
-    if len(means) == 1:
-        return Interval(float(means[0]), None, None)
-    draws = np.random.default_rng(seed).integers(0, len(means), size=(DRAWS, len(means)))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means[draws].mean(axis=1), [tail, 1 - tail])
-    return Interval(float(means.mean()), float(low), float(high))
+def bootstrap_interval(prompt_means: Sequence[float], *, seed: int = 0) -> Interval | None:
+    """The mean of one value per prompt and its percentile bootstrap interval. None without a value.
 
-
-def weighted_mean_and_sd(said: Sequence[tuple[float, float]]) -> tuple[float, float | None]:
-    """What judges said of one story, (score, weight) each: the weighted mean, and their standard deviation.
-
-    Scores that all weigh nothing are averaged plainly; one judge alone has no deviation.
+    The only bootstrap of the package: the report, the leaderboard and the server show its figures. The order of the
+    prompts does not change the result: `math.fsum` is exact, and the values are sorted before resampling.
     """
-    scores = np.array([score for score, _ in said])
-    weights = np.array([weight for _, weight in said])
-    mean = float(np.average(scores, weights=weights if weights.any() else None))
+    if not prompt_means:
+        return None
+    mean = exact_mean(prompt_means)
+    if len(prompt_means) == 1:
+        return Interval(mean, None, None)
+    resampled_means = np.sort(resampling_weights(len(prompt_means), seed) @ np.sort(prompt_means))
+    # np.quantile's linear interpolation without its 0.1 ms of overhead: a leaderboard of 500 teams has 1,000 intervals.
+    tail = (1 - CONFIDENCE) / 2 * (BOOTSTRAP_DRAWS - 1)
+    low, high = np.interp([tail, BOOTSTRAP_DRAWS - 1 - tail], np.arange(BOOTSTRAP_DRAWS), resampled_means)
+    return Interval(mean, float(low), float(high))
+
+
+@lru_cache(maxsize=16)
+def resampling_weights(count: int, seed: int) -> Floats:
+    """(BOOTSTRAP_DRAWS, count): the share of each prompt in each resample.
+
+    Cached because the entries of a leaderboard have the same number of prompts: with 40 prompts the matrix takes 7 ms, and
+    500 entries then take 0.15 s instead of 4 s (2 cores, November 2026).
+    """
+    draws = np.random.default_rng(seed).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
+    return np.stack([np.bincount(draw, minlength=count) for draw in draws]) / count
+
+
+def clustered_interval(scores_by_prompt: Mapping[str, Sequence[float]], *, seed: int = 0) -> Interval | None:
+    """The mean over prompts of each prompt's mean score, prompts resampled. None where there is no score."""
+    return bootstrap_interval(
+        [exact_mean(scores) for scores in scores_by_prompt.values() if len(scores)], seed=seed
+    )
+
+
+def exact_mean(values: Sequence[float]) -> float:
+    """The mean, summed without rounding, so that it does not depend on the order of the values."""
+    return math.fsum(values) / len(values)
+
+
+def weighted_mean_and_sd(scores_and_weights: Sequence[tuple[float, float]]) -> tuple[float, float | None]:
+    """The weighted mean of one story's scores by several judges, and the scores' standard deviation.
+
+    Weights that are all 0 count as equal. The deviation of a single score is None.
+    """
+    scores = [score for score, _ in scores_and_weights]
+    total_weight = math.fsum(weight for _, weight in scores_and_weights)
+    if total_weight:
+        mean = math.fsum(score * weight for score, weight in scores_and_weights) / total_weight
+    else:
+        mean = exact_mean(scores)
     return mean, float(np.std(scores)) if len(scores) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """The first entry minus the second, on the prompts both have."""
+    """The first entry minus the second, on the prompts that both have."""
 
     difference: Interval
     prompts: int
     wins: int
     losses: int
     p_value: float
-    """Two-sided, by flipping the signs of the prompts' differences."""
+    """Two-sided, from a permutation test that flips the signs of the prompts' differences."""
     spread: float
     """Standard deviation of the prompts' differences; 0 with one prompt."""
 
     @property
     def is_separated(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         low, high = self.difference.low, self.difference.high
         return low is not None and high is not None and (low > 0 or high < 0)
 
     def prompts_to_separate(self, resolution: float) -> int:
-        """How many prompts separate two such entries that differ by `resolution` marks, compared in pairs."""
+        """Number of prompts that separate two such entries that differ by `resolution` points, compared in pairs."""
         return prompts_for_power(self.spread**2, resolution)
+
+
+def paired_differences(first_means: Mapping[str, float], second_means: Mapping[str, float]) -> list[float]:
+    """First minus second on each prompt that both have.
+
+    Rounded to 9 decimals: equal scores minus a regression line may differ in their last bit, and would count as a win.
+    """
+    return [
+        round(mean - second_means[prompt], 9)
+        for prompt, mean in first_means.items()
+        if prompt in second_means
+    ]
 
 
 def compare_paired(
     first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]], *, seed: int = 0
 ) -> PairedComparison | None:
-    """Compare two entries prompt by prompt. None where they share no prompt."""
-    shared = [prompt for prompt in first if len(first[prompt]) and len(second.get(prompt, ()))]
-    # Rounded, because two equal scores less one line's values may differ in the last bit.
-    differences = {
-        prompt: [round(float(np.mean(first[prompt]) - np.mean(second[prompt])), 9)] for prompt in shared
-    }
-    difference = clustered_interval(differences, seed=seed)
+    """Compare two entries' scores prompt by prompt. None where they share no prompt."""
+    first_means, second_means = (
+        {prompt: exact_mean(scores) for prompt, scores in scores_by_prompt.items() if len(scores)}
+        for scores_by_prompt in (first, second)
+    )
+    differences = np.sort(paired_differences(first_means, second_means))
+    difference = bootstrap_interval(differences.tolist(), seed=seed)
     if difference is None:
         return None
-    values = np.array([each[0] for each in differences.values()])
-    signs = np.random.default_rng(seed + 1).choice([-1.0, 1.0], size=(DRAWS, len(values)))
-    extreme = np.abs((signs * values).mean(axis=1)) >= abs(values.mean()) - 1e-12
+    signs = np.random.default_rng(seed + 1).choice([-1.0, 1.0], size=(BOOTSTRAP_DRAWS, len(differences)))
+    is_extreme = np.abs((signs * differences).mean(axis=1)) >= abs(differences.mean()) - 1e-12
     return PairedComparison(
         difference=difference,
-        prompts=len(values),
-        wins=int((values > 0).sum()),
-        losses=int((values < 0).sum()),
-        p_value=float((extreme.sum() + 1) / (DRAWS + 1)),
-        spread=float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+        prompts=len(differences),
+        wins=int((differences > 0).sum()),
+        losses=int((differences < 0).sum()),
+        p_value=float((is_extreme.sum() + 1) / (BOOTSTRAP_DRAWS + 1)),
+        spread=float(np.std(differences, ddof=1)) if len(differences) > 1 else 0.0,
     )
 
 
