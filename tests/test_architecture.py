@@ -17,6 +17,7 @@ ORDER = (
     "sandbox",
     "rules",
     "files",
+    "journal",
     "prompts",
     "text_signals",
     "corpus",
@@ -38,6 +39,7 @@ ORDER = (
 ONLY_THESE = {
     "errors": set(),
     "files": {"errors"},
+    "journal": {"errors", "files"},
     "rules": {"errors"},
     "submission": {"rules", "files", "prompts", "text_signals", "errors"},
 }
