@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from smalltale.errors import FileProblem
 from smalltale.generation.best_of_n import RankedCandidate, choose_best
-from smalltale.generation.candidate import Candidate, Journal
+from smalltale.generation.candidate import Candidate, CandidateJournal
 from smalltale.generation.sampler import RankWeights, ends_in_loop
 
 GOOD = "Mia and the dog ran home. She gave it some water, and then it slept on her bed. Mia was happy. "
@@ -48,18 +51,20 @@ def test_an_endless_loop_is_detected_and_a_story_is_not() -> None:
 
 def test_a_killed_run_resumes_and_a_different_run_starts_over(tmp_path: Path) -> None:
     path = tmp_path / ".a.csv.journal.jsonl"
-    first = Journal(path, {"seed": 1})
-    first.keep(candidate(0, "A “story”\nwith lines"))
+    first = CandidateJournal(path, {"seed": 1})
+    first.add(candidate(0, "A “story”\nwith lines"))
     first.close()
     with path.open("a", encoding="utf-8") as file:
         file.write('{"prompt": 0, "sam')
-    second = Journal(path, {"seed": 1})
+    second = CandidateJournal(path, {"seed": 1})
     assert second.finished == [candidate(0, "A “story”\nwith lines")]
     second.close()
-    third = Journal(path, {"seed": 2})
+    third = CandidateJournal(path, {"seed": 2})
     assert third.finished == []
+    with pytest.raises(FileProblem, match="another run is writing"):
+        CandidateJournal(path, {"seed": 2})
     third.remove()
-    assert not path.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_copied_story_is_not_chosen_and_its_signal_is_zero() -> None:

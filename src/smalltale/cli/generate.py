@@ -1,4 +1,4 @@
-"""`smalltale generate`: a model and prompts in, a hand-in out."""
+"""`smalltale generate`: write a submission with a model's completions of prompts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from smalltale.cli.options import DeviceName, Overrides, Recipe
+from smalltale.cli.output import print_line
+
 if TYPE_CHECKING:
     from smalltale.generation.best_of_n import RankedCandidate
     from smalltale.generation.sampler import GenerationConfig
@@ -24,25 +27,29 @@ def add_to(app: typer.Typer) -> None:
     def generate(
         checkpoint: Annotated[
             str,
-            typer.Argument(help="A checkpoint folder, ours or Hugging Face's, or package.module:factory."),
+            typer.Argument(
+                help="A checkpoint folder of smalltale or of Hugging Face transformers, or package.module:factory."
+            ),
         ],
-        prompts: Annotated[Path, typer.Option(help="CSV, YAML, JSONL or text with prompts.")],
-        out: Annotated[Path, typer.Option(help="The hand-in to write: .csv, .jsonl or .parquet.")],
-        recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "demo",
+        prompts: Annotated[Path, typer.Option(help="A prompt file: .csv, .yaml, .jsonl or .txt.")],
+        out: Annotated[Path, typer.Option(help="The submission to write: .csv, .jsonl or .parquet.")],
+        recipe: Recipe = "demo",
         team: Annotated[str, typer.Option(help="Your team's name.")] = "my team",
         best_of: Annotated[
-            int | None, typer.Option(help="Write so many candidates a prompt, hand in the best.")
+            int | None, typer.Option(help="Generate N candidates per prompt, keep the best.")
         ] = None,
         copied_from: Annotated[
             Path | None,
-            typer.Option(help="Training stories (text file or corpus folder) that the best must not copy."),
+            typer.Option(
+                help="With --best-of: prefer candidates that do not copy these training stories (file or corpus folder)."
+            ),
         ] = None,
-        seed: Annotated[int | None, typer.Option(help="Other draws.")] = None,
-        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-        set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
+        seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
+        device: DeviceName = "auto",
+        set_: Overrides = None,
     ) -> None:
-        """Write different completions for every prompt, as a hand-in. A killed run goes on where it was."""
-        wait_without_spinning()
+        """Generate distinct completions for every prompt and write them as a submission; a killed run continues."""
+        set_passive_openmp()
         from smalltale.cli.stories import read_stories_from
         from smalltale.config import load_recipe
         from smalltale.errors import SmalltaleError
@@ -58,7 +65,7 @@ def add_to(app: typer.Typer) -> None:
             config = replace(config, best_of=best_of)
         if copied_from is not None and config.candidates <= config.samples:
             raise SmalltaleError(
-                f"--copied-from {copied_from} helps to choose among candidates, and there are no more than are handed in; "
+                f"--copied-from {copied_from} only affects the choice among candidates, and all of them are submitted; "
                 "add --best-of 16"
             )
         ranked: list[RankedCandidate] = []
@@ -68,18 +75,13 @@ def add_to(app: typer.Typer) -> None:
         )
         if ranked:
             show_signals(ranked)
-        Console().print(
-            f"{out}: {rows} completions; submission.json beside it",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        print_line(f"{out}: {rows} completions; submission.json is next to it")
 
 
-def wait_without_spinning() -> None:
-    """Keep OpenMP's threads from spinning behind each short kernel; it reads this when torch is first imported.
+def set_passive_openmp() -> None:
+    """Keep OpenMP's threads from spinning after each short kernel. Takes effect when torch is first imported.
 
-    176 completions by a 5.8M model on two cores with other work on them: 6.4 s instead of 18.3 s (2026-11-24).
+    176 completions of a 5.8M model on two busy cores: 6.4 s instead of 18.3 s (2026-11-24).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -94,31 +96,31 @@ def generate_submission(
     ranked: list[RankedCandidate] | None = None,
     training: Iterable[str] | None = None,
 ) -> int:
-    """Write the completions of a model and its declaration. Returns the number of rows."""
-    from smalltale.generation.candidate import Journal
+    """Write a model's completions and the declaration. Returns the number of rows; appends all candidates to `ranked`."""
+    from smalltale.generation.candidate import CandidateJournal
     from smalltale.generation.generate import generate_completions
     from smalltale.generation.language_model import open_language_model
     from smalltale.metrics.memorization import longest_copies
     from smalltale.submission import write_submission
 
     declaration = build_declaration(checkpoint, team, config)
-    teller = open_language_model(str(checkpoint), device, config.dtype)
+    model = open_language_model(str(checkpoint), device, config.dtype)
     settings = {
         key: value for key, value in asdict(config).items() if key not in {"rank", "batch", "best_of"}
     }
-    journal = Journal(
+    journal = CandidateJournal(
         out.with_name(f".{out.name}.journal.jsonl"),
         [str(checkpoint), declaration.get("model_hash"), prompts, settings],
     )
     try:
         rows = generate_completions(
-            teller,
+            model,
             prompts,
             config,
             finished=journal.finished,
-            keep=journal.keep,
-            ranked=(lambda each: None) if ranked is None else ranked.append,
-            copied_words=None if training is None else partial(longest_copies, stories=training),
+            on_candidate=journal.add,
+            on_ranked=(lambda candidate: None) if ranked is None else ranked.append,
+            longest_copies=None if training is None else partial(longest_copies, stories=training),
         )
         write_submission(out, rows, declaration)
     finally:
@@ -128,7 +130,7 @@ def generate_submission(
 
 
 def build_declaration(checkpoint: str | Path, team: str, config: GenerationConfig) -> dict[str, Any]:
-    """What submission.json says of the model; what is not known is null, for the team to fill in."""
+    """The content of submission.json; unknown fields are null, for the team to fill in."""
     from smalltale.doctor import describe_machine
     from smalltale.files import read_json, sha256_file
     from smalltale.training.device import choose_device
@@ -153,19 +155,19 @@ def build_declaration(checkpoint: str | Path, team: str, config: GenerationConfi
 
 
 def show_signals(ranked: list[RankedCandidate]) -> None:
-    """Each signal's mean over the candidates and over the chosen ones."""
+    """Print the mean of each signal over all candidates and over the chosen ones."""
     from dataclasses import fields
 
     from rich.table import Table
 
-    chosen = [each for each in ranked if each.chosen]
+    chosen = [candidate for candidate in ranked if candidate.chosen]
     table = Table("signal", f"{len(ranked)} candidates", f"{len(chosen)} chosen", title="best of N")
-    for each in fields(ranked[0].signals):
-        values = [[getattr(one.signals, each.name) for one in group] for group in (ranked, chosen)]
-        looked = None not in values[0]
-        table.add_row(
-            each.name, *(f"{sum(group) / len(group):.3f}" if looked else "not looked at" for group in values)
-        )
-    points = (sum(one.points for one in group) / len(group) for group in (ranked, chosen))
-    table.add_row("points", *(f"{mean:.2f}" for mean in points))
+    for signal in fields(ranked[0].signals):
+        columns = [[getattr(row.signals, signal.name) for row in rows] for rows in (ranked, chosen)]
+        if None in columns[0]:
+            table.add_row(signal.name, *("not measured" for _ in columns))
+        else:
+            table.add_row(signal.name, *(f"{sum(column) / len(column):.3f}" for column in columns))
+    means = (sum(row.points for row in rows) / len(rows) for rows in (ranked, chosen))
+    table.add_row("points", *(f"{mean:.2f}" for mean in means))
     Console().print(table)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from smalltale.files import translate_os_errors
+from smalltale.journal import Journal, lock_path, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,49 +29,27 @@ class Candidate:
     """story: the model ended it; length: it reached the maximum length; loop: the loop guard stopped it."""
 
 
-class Journal:
-    """The candidates of a run beside its hand-in, a line each."""
+class CandidateJournal(Journal):
+    """The finished candidates of a run, next to its submission file, so that a killed run resumes."""
 
-    def __init__(self, path: Path, told: Any) -> None:
-        """told: everything that must be the same for a run to go on, as plain data."""
-        self.path = path
-        self.mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        self.finished = self.read()
-        with translate_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.opened: TextIO = path.open("w", encoding="utf-8", newline="\n")
-        self.write_line({"run": self.mark})
-        for each in self.finished:
-            self.keep(each)
+    def __init__(self, path: Path, settings: Any) -> None:
+        """settings: everything that must be the same for a run to resume, as plain data. Raises FileProblem."""
+        super().__init__(path)
+        run = {"run": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
+        first, *records = read_records(path) or [None]
+        if first != run:
+            self.clear()
+            self.append(run)
+            records = []
+        names = {field.name for field in fields(Candidate)}
+        self.finished = [Candidate(**record) for record in records if set(record) == names]
 
-    def read(self) -> Sequence[Candidate]:
-        """What an earlier run of the same kind left; a line cut short by its end is left out."""
-        if not self.path.is_file():
-            return []
-        found = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        if not found or found[0] != {"run": self.mark}:
-            return []
-        names = {each.name for each in fields(Candidate)}
-        return [Candidate(**each) for each in found[1:] if isinstance(each, dict) and set(each) == names]
-
-    def keep(self, candidate: Candidate) -> None:
-        """Write a candidate down, at once."""
-        self.write_line(asdict(candidate))
-
-    def write_line(self, value: dict[str, Any]) -> None:
-        self.opened.write(json.dumps(value, ensure_ascii=False) + "\n")
-        self.opened.flush()
-
-    def close(self) -> None:
-        """Leave the file for the next run."""
-        self.opened.close()
+    def add(self, candidate: Candidate) -> None:
+        """Save a candidate; it is in the file before this returns."""
+        self.append(asdict(candidate))
 
     def remove(self) -> None:
-        """The run is whole."""
+        """Close and delete the journal after a complete run."""
         self.close()
         self.path.unlink(missing_ok=True)
+        lock_path(self.path).unlink(missing_ok=True)
