@@ -9,37 +9,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from smalltale.errors import FileProblem
 from smalltale.files import atomic_file, translate_os_errors
+from smalltale.journal import Journal
 
 METRICS_NAME = "metrics.jsonl"
 
 
-class MetricsFile:
-    """Appends rows to a run's metrics.jsonl, one write per row, so that a kill leaves complete lines."""
+class MetricsFile(Journal):
+    """A run's metrics.jsonl, open for appending rows that have a `step`. The run locks its whole folder."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create `path`. A last line cut short by a crash is removed. Raises FileProblem."""
-        self.path = path
-        remove_torn_line(path)
-        with translate_os_errors(path):
-            self.file = path.open("ab", buffering=0)
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row, which has a `step`. Raises FileProblem, with nothing written, when the disk is full."""
-        line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
-        with translate_os_errors(self.path):
-            before = self.file.tell()
-            written = self.file.write(line)
-            if written != len(line):
-                self.file.truncate(before)
-                raise FileProblem(
-                    f"{self.path}: no space left on the disk; free some space or choose another folder"
-                )
+        super().__init__(path, lock=False)
 
     def truncate_after(self, step: int) -> None:
         """Drop the rows after `step`, which a resumed run computes again. Raises FileProblem."""
@@ -47,36 +31,15 @@ class MetricsFile:
         remaining = [line for line in lines if parse_step(line) <= step]
         if len(remaining) == len(lines):
             return
-        self.file.close()
+        self.close()
         with atomic_file(self.path) as temporary:
             temporary.write_bytes(b"".join(remaining))
-        with translate_os_errors(self.path):
-            self.file = self.path.open("ab", buffering=0)
+        super().__init__(self.path, lock=False)
 
     def sync(self) -> None:
         """Flush the file to disk against a power loss; called with each checkpoint."""
         with translate_os_errors(self.path):
             os.fsync(self.file.fileno())
-
-    def close(self) -> None:
-        self.file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def remove_torn_line(path: Path) -> None:
-    """Remove everything after the last line break."""
-    if not path.exists():
-        return
-    with translate_os_errors(path), path.open("r+b") as file:
-        content = file.read()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            file.truncate(end)
 
 
 def parse_step(line: bytes) -> float:
