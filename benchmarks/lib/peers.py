@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from smalltale.model.transformer import ModelConfig, Transformer
-from smalltale.tokens.shards import TokenFolder
+from smalltale.tokens.token_folder import TokenFolder
 from smalltale.training.batch_size import CACHED_TOKENS
 from smalltale.training.batches import PackedRows
 from smalltale.training.device import Device
@@ -113,7 +113,7 @@ class Ours(Trainer):
         torch.manual_seed(seed)
         self.model = Transformer(shape.ours(), dropout).to(device.torch_device)
         self.optimizers = Optimizers(self.model, optim, dtype=device.dtype, compiled=True)
-        self.rows = PackedRows.from_tokens(data, shape.length, seed=seed, device=device.torch_device)
+        self.rows = PackedRows(data, shape.length, seed=seed, device=device.torch_device)
         on_gpu = device.kind == "cuda"
         self.gradients = GradientAccumulator(
             self.model,
@@ -126,7 +126,7 @@ class Ours(Trainer):
         )
         self.batch_tokens = shape.batch_tokens
         self.optimizers.set_multiplier(0.0)
-        self.gradients.fit(shape.batch_tokens)
+        self.gradients.fit_micro_batch(shape.batch_tokens)
         self.update = self.optimizers.step
         if on_gpu:
             self.update = CudaGraphFunction(self.optimizers.step, (), device.torch_device)
@@ -139,7 +139,7 @@ class Ours(Trainer):
         self.optimizers.set_multiplier(multiplier)
 
     def one_step(self) -> float:
-        loss = self.gradients.of_step(self.done, self.batch_tokens)
+        loss = self.gradients.accumulate(self.done, self.batch_tokens)
         self.update()
         return float(loss)
 
@@ -373,7 +373,9 @@ def token_folder(given: Path | None, vocabulary: int) -> Iterator[Path]:
         return
     import tempfile
 
-    from smalltale.corpus.build import CorpusConfig, build_corpus, read_corpus
+    from smalltale.corpus.build import build_corpus
+    from smalltale.corpus.config import CorpusConfig
+    from smalltale.corpus.corpus_folder import read_corpus
     from smalltale.tokens.encode import encode_corpus
     from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
 

@@ -25,16 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import candidates as new
 import torch
+from benchmarks.training import ablation_candidates as new
 
 from smalltale.config import load_recipe
-from smalltale.corpus.build import CorpusConfig, build_corpus, read_corpus
+from smalltale.corpus.build import build_corpus
+from smalltale.corpus.config import CorpusConfig
+from smalltale.corpus.corpus_folder import read_corpus
 from smalltale.counting.count import count_parameters
 from smalltale.files import git_commit, read_stories, write_json
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.tokens.encode import encode_corpus
-from smalltale.tokens.shards import TokenFolder, read_tokens
+from smalltale.tokens.token_folder import TokenFolder, read_tokens
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from smalltale.training.batch_size import CACHED_TOKENS
 from smalltale.training.batches import PackedRows
@@ -137,20 +139,20 @@ class Training:
             choice.change(self.optimizers)
         self.gradients = new.TellingGradients(
             self.model,
-            PackedRows.from_tokens(text.data, self.config.row_length, seed=seed),
+            PackedRows(text.data, self.config.row_length, seed=seed),
             device,
             Distributed(),
             head_rows=self.config.head_rows,
             compiled=True,
             max_micro_tokens=CACHED_TOKENS,
         )
-        self.gradients.fit(self.config.batch_tokens)
+        self.gradients.fit_micro_batch(self.config.batch_tokens)
         self.optimizers.zero_grad()
 
     def step(self, number: int) -> float:
         """Returns the loss before it."""
         self.optimizers.set_multiplier(self.config.schedule.multiplier(number / self.steps))
-        loss = self.gradients.of_step(number, self.config.batch_tokens)
+        loss = self.gradients.accumulate(number, self.config.batch_tokens)
         self.optimizers.step()
         return float(loss)
 

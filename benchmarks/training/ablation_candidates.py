@@ -17,7 +17,7 @@ from smalltale.model.attention import attend
 from smalltale.model.transformer import Block, ModelConfig, Transformer, norm, rotate
 from smalltale.training.batches import MicroBatch
 from smalltale.training.gradients import GradientAccumulator
-from smalltale.training.optim import Optimizers, Stack
+from smalltale.training.optim import MatrixStack, Optimizers
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Muon's first polynomial (Jordan et al., 2024), the same in each of five steps."""
@@ -36,13 +36,13 @@ def newton_schulz(optimizers: Optimizers) -> None:
             X = a * X + (b * A + c * A @ A) @ X
         return X.mT if tall else X
 
-    optimizers.muon.orthogonalised = orthogonalised  # type: ignore[assignment]
+    optimizers.muon.orthogonalise = orthogonalised  # type: ignore[assignment]
 
 
 def normuon(optimizers: Optimizers) -> None:
     """Each neuron's update divided by the running size of its own updates, the whole kept as large (arXiv 2510.05491)."""
     muon, sizes = optimizers.muon, {}
-    plain = muon.orthogonalised
+    plain = muon.orthogonalise
 
     def orthogonalised(matrices: Tensor) -> Tensor:
         update = plain(matrices).float()
@@ -52,7 +52,7 @@ def normuon(optimizers: Optimizers) -> None:
         kept = torch.linalg.matrix_norm(update) / (torch.linalg.matrix_norm(even) + 1e-10)
         return even * kept[:, None, None]
 
-    muon.orthogonalised = orthogonalised  # type: ignore[assignment]
+    muon.orthogonalise = orthogonalised  # type: ignore[assignment]
 
 
 def plain_decay(optimizers: Optimizers) -> None:
@@ -61,13 +61,13 @@ def plain_decay(optimizers: Optimizers) -> None:
     def decay_and_add(weights: Tensor, update: Tensor, rate: Tensor, decay: float, gain: float) -> None:
         weights.sub_((weights * decay).add_(update, alpha=gain).mul_(rate))
 
-    optimizers.muon.apply = torch.compile(decay_and_add, dynamic=False)
+    optimizers.muon.apply_update = torch.compile(decay_and_add, dynamic=False)
 
 
 class AdamOnMatrices:
     """AdamW where Muon stood."""
 
-    def __init__(self, stacks: list[Stack], rate: float) -> None:
+    def __init__(self, stacks: list[MatrixStack], rate: float) -> None:
         self.stacks, self.full, self.rate = stacks, rate, torch.ones(())
         self.held = [nn.Parameter(each.weights) for each in stacks]
         for parameter, stack in zip(self.held, stacks, strict=True):
@@ -117,11 +117,11 @@ class GainBlock(Block):
         self.query_gain = nn.Parameter(torch.ones(config.heads, 1))
 
     def forward(
-        self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], plan: Tensor | None
+        self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], mask_or_spans: Tensor | None
     ) -> Tensor:
         x = self.mix_embedding(x, first)
         q, k, v = self.attention.project(norm(x), rotation)
-        mixed = attend(q * self.query_gain.to(q.dtype), k, v, plan)
+        mixed = attend(q * self.query_gain.to(q.dtype), k, v, mask_or_spans)
         x = x + self.attention.out(mixed.reshape(x.shape))
         return x + self.feed_forward(norm(x))  # type: ignore[no-any-return]
 
@@ -143,13 +143,13 @@ class ValueBlock(Block):
         self.value_scale = nn.Parameter(torch.full((), 0.5))
 
     def forward(
-        self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], plan: Tensor | None
+        self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor], mask_or_spans: Tensor | None
     ) -> Tensor:
         first, values = first.chunk(2, -1)
         x = self.mix_embedding(x, first)
         q, k, v = self.attention.project_raw(norm(x)).unbind(2)
         v = v + self.value_scale.to(v.dtype) * values.view_as(v)
-        mixed = attend(rotate(norm(q), rotation), rotate(norm(k), rotation), v, plan)
+        mixed = attend(rotate(norm(q), rotation), rotate(norm(k), rotation), v, mask_or_spans)
         x = x + self.attention.out(mixed.reshape(x.shape))
         return x + self.feed_forward(norm(x))  # type: ignore[no-any-return]
 
@@ -164,14 +164,16 @@ class ValueEmbedding(WithIds):
         nn.init.normal_(self.values, std=0.02)
         self.reset_parameters()
 
-    def trunk(self, embedded: Tensor, plan: Tensor | None = None, layers: Any = None) -> Tensor:
+    def trunk(
+        self, embedded: Tensor, mask_or_spans: Tensor | None = None, compiled_blocks: Any = None
+    ) -> Tensor:
         rotation = self.rotation(0, embedded.shape[1])
         x = first = norm(embedded)
-        *blocks, last = layers or self.blocks
+        *blocks, last = compiled_blocks or self.blocks
         for block in blocks:
-            x = block(x, first, rotation, plan)
+            x = block(x, first, rotation, mask_or_spans)
         values = norm(F.embedding(self.ids, self.values)).to(x.dtype)
-        return norm(last(x, torch.cat((first, values), -1), rotation, plan))
+        return norm(last(x, torch.cat((first, values), -1), rotation, mask_or_spans))
 
 
 class HashEmbedding(WithIds):
@@ -184,11 +186,13 @@ class HashEmbedding(WithIds):
         self.pairs = nn.Parameter(torch.empty(self.ROWS, config.width))
         nn.init.zeros_(self.pairs)
 
-    def trunk(self, embedded: Tensor, plan: Tensor | None = None, layers: Any = None) -> Tensor:
+    def trunk(
+        self, embedded: Tensor, mask_or_spans: Tensor | None = None, compiled_blocks: Any = None
+    ) -> Tensor:
         before = F.pad(self.ids[:, :-1], (1, 0))
         place = (before * 1_000_003 + self.ids * 8_191) % self.ROWS
         added = F.embedding(place, self.pairs).to(embedded.dtype)
-        return super().trunk(embedded + added, plan, layers)
+        return super().trunk(embedded + added, mask_or_spans, compiled_blocks)
 
 
 class UntiedHead(WithIds):
@@ -198,8 +202,12 @@ class UntiedHead(WithIds):
         super().__init__(config)
         self.look_up = nn.Parameter(self.embedding.weight.detach().clone())
 
-    def trunk(self, embedded: Tensor, plan: Tensor | None = None, layers: Any = None) -> Tensor:
-        return super().trunk(F.embedding(self.ids, self.look_up).to(embedded.dtype), plan, layers)
+    def trunk(
+        self, embedded: Tensor, mask_or_spans: Tensor | None = None, compiled_blocks: Any = None
+    ) -> Tensor:
+        return super().trunk(
+            F.embedding(self.ids, self.look_up).to(embedded.dtype), mask_or_spans, compiled_blocks
+        )
 
 
 class Looped(Transformer):

@@ -28,14 +28,14 @@ from benchmarks.lib.peers import ON_CPU, ON_GPU, token_folder
 from smalltale.files import git_commit
 from smalltale.machine import usable_cores
 from smalltale.model.transformer import ModelConfig, Transformer
-from smalltale.tokens.shards import read_tokens
+from smalltale.tokens.token_folder import read_tokens
 from smalltale.training.batch_size import max_tokens_in_memory
 from smalltale.training.batches import PackedRows
 from smalltale.training.device import choose_device
 from smalltale.training.distributed import init_distributed
 from smalltale.training.gradients import CudaGraphFunction, GradientAccumulator
 from smalltale.training.optim import OptimConfig, Optimizers
-from smalltale.training.throughput import memory
+from smalltale.training.throughput import memory_usage
 
 HERE = Path(__file__).parents[1]
 NO_MULTICAST = {
@@ -67,15 +67,21 @@ def worker(told: dict[str, Any]) -> None:
         model = Transformer(shape).to(device.torch_device)
         optimizers = Optimizers(model, OptimConfig(), ranks)
         on = device.torch_device
-        rows = PackedRows.from_tokens(
+        rows = PackedRows(
             data, told["length"], seed=0, rank=ranks.rank, world_size=ranks.world_size, device=on
         )
         compiled = device.compiles and device.kind == "cuda"
         gradients = GradientAccumulator(
-            model, rows, device, ranks, head_rows=2048, compiled=compiled, max_micro_tokens=max_tokens_in_memory(shape, device)
+            model,
+            rows,
+            device,
+            ranks,
+            head_rows=2048,
+            compiled=compiled,
+            max_micro_tokens=max_tokens_in_memory(shape, device),
         )
         optimizers.set_multiplier(0.0)
-        gradients.fit(told["batch_tokens"])
+        gradients.fit_micro_batch(told["batch_tokens"])
         update = CudaGraphFunction(optimizers.step, (), on) if compiled else optimizers.step
         optimizers.reset()
         optimizers.set_multiplier(0.3)
@@ -83,7 +89,7 @@ def worker(told: dict[str, Any]) -> None:
         for step in range(told["steps"]):
             device.synchronize()
             began = time.perf_counter()
-            share = gradients.of_step(step, told["batch_tokens"])
+            share = gradients.accumulate(step, told["batch_tokens"])
             update()
             (loss,) = ranks.all_reduce_sum(float(share))
             device.synchronize()
@@ -91,15 +97,17 @@ def worker(told: dict[str, Any]) -> None:
         for _ in range(4):  # the same work without sending
             device.synchronize()
             began = time.perf_counter()
-            for plan in gradients.plans(0, told["batch_tokens"]):
-                gradients.add(plan, 1 / told["batch_tokens"])  # not 0: a GPU multiplies zeros faster
+            for plan in gradients.layouts(0, told["batch_tokens"]):
+                gradients.add_micro_batch(
+                    plan, 1 / told["batch_tokens"]
+                )  # not 0: a GPU multiplies zeros faster
             device.synchronize()
             alone.append(time.perf_counter() - began)
         sending = []
         for _ in range(4):
             device.synchronize()
             began = time.perf_counter()
-            gradients.of_step(0, told["batch_tokens"])
+            gradients.accumulate(0, told["batch_tokens"])
             device.synchronize()
             sending.append(time.perf_counter() - began)
         optimizers.zero_grad()
@@ -113,7 +121,7 @@ def worker(told: dict[str, Any]) -> None:
                         "batch_tokens": told["batch_tokens"],
                         "tokens_per_second": round(told["batch_tokens"] / step_seconds),
                         "communication_share": round(extra / step_seconds, 3),
-                        "memory_peak_bytes": memory(device)[1],
+                        "memory_peak_bytes": memory_usage(device)[1],
                         "loss": round(loss, 4),
                         "tokens": told["batch_tokens"] * told["steps"],
                         "parameters": sum(each.numel() for each in model.parameters()),

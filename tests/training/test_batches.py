@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from smalltale.model.loss import IGNORE_INDEX
+from smalltale.tokens.token_folder import TokenFolder
 from smalltale.training.batches import MicroBatch, PackedRows
 
 END = 1
@@ -24,8 +25,15 @@ def random_tokens(
     return tokens, np.cumsum([0, *(len(story) + 1 for story in stories)]).astype(np.uint64)
 
 
+def token_folder(tokens: np.ndarray, offsets: np.ndarray) -> TokenFolder:
+    """A token folder with this training split and no validation split."""
+    return TokenFolder(
+        train=tokens, train_offsets=offsets, val=tokens[:0], val_offsets=offsets[:1], meta={"end_id": END}
+    )
+
+
 def packed_rows(row_length: int = ROW_LENGTH, **options: int) -> PackedRows:
-    return PackedRows(*random_tokens(), END, row_length, **{"seed": 3, **options})
+    return PackedRows(token_folder(*random_tokens()), row_length, **{"seed": 3, **options})
 
 
 def story_pieces(batch: MicroBatch) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -51,7 +59,7 @@ def test_an_epoch_contains_every_story_once_starting_with_the_end_token() -> Non
 def test_uint32_tokens_are_returned_unchanged() -> None:
     tokens, offsets = random_tokens(dtype="uint32")
     tokens[tokens > 60_000] += 100_000
-    rows = PackedRows(tokens, offsets, END, ROW_LENGTH, seed=0)
+    rows = PackedRows(token_folder(tokens, offsets), ROW_LENGTH, seed=0)
     targets = rows.batch(0, rows.per_epoch).targets
     assert torch.equal(
         targets[targets >= 0].sort().values, torch.from_numpy(np.sort(tokens.astype(np.int64)))
@@ -84,7 +92,7 @@ def test_stories_of_similar_length_fill_98_percent_with_few_of_them_cut() -> Non
     ends = np.cumsum(sizes)
     tokens[ends - 1] = END
     tokens[::3][tokens[::3] != END] = 9
-    rows = PackedRows(tokens, np.append(0, ends).astype(np.uint64), END, 512, seed=0)
+    rows = PackedRows(token_folder(tokens, np.append(0, ends).astype(np.uint64)), 512, seed=0)
     assert rows.fill >= 0.98
     batch = rows.batch(0, rows.per_epoch)
     targets = batch.targets[batch.targets != IGNORE_INDEX]
@@ -96,7 +104,7 @@ def test_stories_of_similar_length_fill_98_percent_with_few_of_them_cut() -> Non
 
 def test_rows_are_filled_to_98_percent() -> None:
     tokens, offsets = random_tokens(count=5_000, longest=400)
-    assert PackedRows(tokens, offsets, END, 512, seed=0).fill > 0.98
+    assert PackedRows(token_folder(tokens, offsets), 512, seed=0).fill > 0.98
 
 
 def test_reading_can_resume_at_any_row() -> None:
@@ -146,7 +154,8 @@ def test_all_ranks_get_the_same_width_in_a_step() -> None:
     sizes = np.concatenate([random.integers(2, 5, 400), random.integers(20, 64, 60)])
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint64)
     tokens = np.zeros(int(offsets[-1]), dtype=np.uint16)
-    streams = [PackedRows(tokens, offsets, 1, 64, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
+    data = token_folder(tokens, offsets)
+    streams = [PackedRows(data, 64, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
     per_epoch = streams[0].per_epoch
     for step in range(2 * per_epoch // (2 * 3)):
         assert len({rows.layout(step, 3).starts.shape[1] for rows in streams}) == 1

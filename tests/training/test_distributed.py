@@ -140,7 +140,7 @@ def compute_gradients(distributed):
         torch.nn.init.normal_(parameter, std=0.1)
         parameter.grad = torch.zeros_like(parameter)
     tokens = read_tokens(Path(sys.argv[1]))
-    rows = PackedRows.from_tokens(
+    rows = PackedRows(
         tokens, 64, seed=0, rank=distributed.rank, world_size=distributed.world_size
     )
     device = replace(choose_device("cpu"), dtype=torch.float32)

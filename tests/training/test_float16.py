@@ -25,7 +25,7 @@ def train_small_model(
     device = replace(choose_device("cpu"), dtype=dtype, compiles=False)
     model = Transformer(ModelConfig(vocabulary=300, layers=2, width=32, heads=2, context=64))
     optimizers = Optimizers(model, OptimConfig(), dtype=dtype)
-    rows = PackedRows.from_tokens(read_tokens(prepared / "tokens"), 64, seed=0)
+    rows = PackedRows(read_tokens(prepared / "tokens"), 64, seed=0)
     gradients = GradientAccumulator(
         model, rows, device, Distributed(), head_rows=256, compiled=False, max_micro_tokens=512
     )

@@ -24,18 +24,9 @@ from smalltale.model.transformer import EPSILON, ModelConfig, Transformer, norm
 from smalltale.tokens.tokenizer import Tokenizer
 from smalltale.training.checkpoint import Checkpoint
 
-SUPPORTED_FIELDS = {
-    "vocabulary",
-    "layers",
-    "width",
-    "heads",
-    "mlp_ratio",
-    "context",
-    "rope_base",
-    "soft_cap",
-    "residual_scalars",
-}
-"""Fields of ModelConfig that this export handles."""
+SUPPORTED_FIELDS = {"vocabulary", "layers", "width", "heads", "mlp_ratio", "context", "rope_base"}
+SWITCHABLE_FIELDS = {"soft_cap", "residual_scalars"}
+"""Supported only when they are off."""
 SQUARED_RELU = {"alpha_p": math.log(math.e - 1), "alpha_n": -1e4, "beta": 0.0, "eps": -1e-6}
 """xIELU's settings (arXiv 2411.13010); llama.cpp applies a softplus to both alphas."""
 CONTROL, NORMAL = 3, 1
@@ -50,8 +41,8 @@ def find_unsupported_features(shape: ModelConfig) -> list[str]:
         )
     if shape.residual_scalars:
         features.append("model.residual_scalars=true (the embedding added again at every layer)")
-    features += [f"model.{field.name}" for field in fields(ModelConfig) if field.name not in SUPPORTED_FIELDS]
-    return features
+    names = {field.name for field in fields(ModelConfig)} - SUPPORTED_FIELDS - SWITCHABLE_FIELDS
+    return features + [f"model.{name}" for name in sorted(names)]
 
 
 def write_gguf(checkpoint: Checkpoint, path: Path, name: str) -> None:

@@ -94,30 +94,6 @@ class PackedRows:
 
     def __init__(
         self,
-        tokens: NDArray[Any],
-        offsets: NDArray[np.uint64],
-        end_id: int,
-        row_length: int,
-        *,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.tokens = token_tensor(tokens, device)
-        self.end_id, self.row_length, self.seed = end_id, row_length, seed
-        self.rank, self.world_size = rank, world_size
-        self.starts, self.lengths = cut_stories(offsets.astype(np.int64), row_length)
-        self.epoch = -1
-        self.packing: Packing
-        self.order: NDArray[np.int64]
-        self.load_epoch(0)
-        self.per_epoch = len(self.packing)
-        """Rows per epoch, over all ranks."""
-
-    @classmethod
-    def from_tokens(
-        cls,
         data: TokenFolder,
         row_length: int,
         *,
@@ -125,18 +101,18 @@ class PackedRows:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
-    ) -> PackedRows:
-        """The rows of a token folder's training split. A GPU holds all its tokens in memory, 2 or 4 bytes each."""
-        return cls(
-            data.train,
-            data.train_offsets,
-            data.meta["end_id"],
-            row_length,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-            device=device,
-        )
+    ) -> None:
+        """Rows of the training split. All its tokens are copied to `device`, 2 or 4 bytes each."""
+        self.tokens = token_tensor(data.train, device)
+        self.end_id, self.row_length, self.seed = data.meta["end_id"], row_length, seed
+        self.rank, self.world_size = rank, world_size
+        self.starts, self.lengths = cut_stories(data.train_offsets.astype(np.int64), row_length)
+        self.epoch = -1
+        self.packing: Packing
+        self.order: NDArray[np.int64]
+        self.load_epoch(0)
+        self.per_epoch = len(self.packing)
+        """Rows per epoch, over all ranks."""
 
     @property
     def fill(self) -> float:
@@ -167,10 +143,7 @@ class PackedRows:
         width = max(layout.starts.shape[1] for layout in layouts)
         starts, lengths = (
             np.concatenate([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays])
-            for arrays in (
-                [layout.starts for layout in layouts],
-                [layout.lengths for layout in layouts],
-            )
+            for arrays in ([part.starts for part in layouts], [part.lengths for part in layouts])
         )
         return RowLayout(starts=starts, lengths=lengths)
 

@@ -132,9 +132,8 @@ class GradientAccumulator:
             for number, layout in enumerate(layouts):
                 if self.model.has_dropout:
                     torch.manual_seed(hash((self.seed, step, number, self.distributed.rank)))
-                total += self.add_micro_batch(
-                    layout, self.loss_scale / targets, reduce=number == len(layouts) - 1
-                )
+                is_last = number == len(layouts) - 1
+                total += self.add_micro_batch(layout, self.loss_scale / targets, reduce=is_last)
         except torch.OutOfMemoryError as error:
             if self.distributed.world_size > 1:
                 raise

@@ -94,18 +94,15 @@ class MatrixStack:
         self.members = members
         self.weights = torch.cat([member.parameter.view(member.shape) for member in members])
         self.gradients, self.momenta = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
-        for member, weight, gradient in zip(
-            members, self.split(self.weights), self.split(self.gradients), strict=True
-        ):
+        views = zip(members, self.split(self.weights), self.split(self.gradients), strict=True)
+        for member, weight, gradient in views:
             member.parameter.data, member.parameter.grad = weight, gradient
         self.gain = max(1.0, self.weights.shape[1] / self.weights.shape[2]) ** 0.5
 
     def split(self, stack: Tensor) -> list[Tensor]:
         """The members' shares of a stack, as views with the parameters' shapes."""
-        shares = torch.split(stack, [member.parts for member in self.members])
-        return [
-            share.view(member.parameter.shape) for share, member in zip(shares, self.members, strict=True)
-        ]
+        parts = torch.split(stack, [member.parts for member in self.members])
+        return [part.view(member.parameter.shape) for part, member in zip(parts, self.members, strict=True)]
 
 
 class Muon:

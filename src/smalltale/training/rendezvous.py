@@ -30,18 +30,10 @@ def join_process_group(backend: str, collective_timeout: timedelta) -> None:
     Raises RuntimeError (dist.DistError) or ValueError when a rank is missing, SmalltaleError when backends differ.
     collective_timeout: how long a rank waits in a later collective operation.
     """
-    store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
-    if rank == 0:
-        prefix = host_rendezvous(store, world_size, backend)
-    else:
-        prefix = join_rendezvous(store, rank, backend)
-    dist.init_process_group(
-        backend,
-        store=PrefixStore(prefix, store),
-        rank=rank,
-        world_size=world_size,
-        timeout=collective_timeout,
-    )
+    store, rank, size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
+    prefix = host_rendezvous(store, size, backend) if rank == 0 else join_rendezvous(store, rank, backend)
+    store = PrefixStore(prefix, store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=collective_timeout)
 
 
 def host_rendezvous(store: Store, world_size: int, backend: str) -> str:
@@ -74,9 +66,7 @@ def join_rendezvous(store: Store, rank: int, backend: str) -> str:
         if members["processes"].get(str(rank)) == process:
             break
         if time.monotonic() > deadline:
-            raise dist.DistStoreError(
-                f"rank 0 did not register within {RENDEZVOUS_TIMEOUT.total_seconds():.0f} s"
-            )
+            raise dist.DistStoreError(f"rank 0 did not register within {RENDEZVOUS_TIMEOUT}")
         time.sleep(POLL_INTERVAL.total_seconds() / 5)
     prefix: str = members["prefix"]
     store.set(f"{prefix}/backend/{rank}", backend)

@@ -53,20 +53,7 @@ PEAKS: tuple[tuple[str, float, str], ...] = (
     ("mi300x", 1307, "AMD's data sheet"),
 )
 """Words of a card's name, its dense bfloat16 TFLOP/s with float32 accumulation (without sparsity), the source."""
-VARIANT_WORDS = {
-    "laptop",
-    "max",
-    "mobile",
-    "mig",
-    "ti",
-    "super",
-    "d",
-    "nvl",
-    "pcie",
-    "ada",
-    "blackwell",
-    "pro",
-}
+VARIANTS = {"laptop", "max", "mobile", "mig", "ti", "super", "d", "nvl", "pcie", "ada", "blackwell", "pro"}
 """Words that make a card a different model; a row of PEAKS without them does not apply to it."""
 
 
@@ -136,7 +123,7 @@ def data_sheet_peak(name: str) -> tuple[float, str] | None:
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
     for card, teraflops, source in PEAKS:
         card_words = set(card.split())
-        if card_words <= words and words & VARIANT_WORDS == card_words & VARIANT_WORDS:
+        if card_words <= words and words & VARIANTS == card_words & VARIANTS:
             return teraflops * 1e12, f"{name}, {teraflops:,.0f} TFLOP/s dense bfloat16 ({source})"
     return None
 

@@ -93,7 +93,7 @@ class Trainer:
         distributed: Distributed,
         inputs: RunInputs,
     ) -> None:
-        self.config, self.shape, self.tokenizer, self.out = config, shape, tokenizer, out
+        self.config, self.tokenizer, self.out = config, tokenizer, out
         self.device, self.distributed, self.inputs = device, distributed, inputs
         torch.manual_seed(config.seed)
         self.model = Transformer(shape, dropout=config.dropout).to(device.torch_device)
@@ -101,7 +101,7 @@ class Trainer:
         self.optimizers = Optimizers(
             self.model, config.optim, distributed, dtype=device.dtype, compiled=self.compiled
         )
-        self.rows = PackedRows.from_tokens(
+        rows = PackedRows(
             data,
             config.row_length,
             seed=config.seed,
@@ -119,7 +119,7 @@ class Trainer:
         )
         self.gradients = GradientAccumulator(
             self.model,
-            self.rows,
+            rows,
             device,
             distributed,
             head_rows=config.head_rows,
@@ -139,8 +139,8 @@ class Trainer:
             silent=not distributed.is_main,
         )
 
-    def fit(self, validation_stories: list[str], on_evaluation: EvaluationCallback | None) -> TrainingSummary:
-        """Train to the end of the budget."""
+    def fit(self, stories: list[str], on_evaluation: EvaluationCallback | None) -> TrainingSummary:
+        """Train to the end of the budget. stories: this rank's share of the validation stories."""
         state_folder = find_latest_state(self.out)
         if state_folder is not None:
             self.state = read_state(state_folder, self.inputs.fingerprint)
@@ -163,23 +163,17 @@ class Trainer:
                     evaluate_at = self.next_evaluation(progress)
                     if progress == 1:  # A failing evaluation must not lose a finished run.
                         self.save(finished=False)
-                    self.evaluate(validation_stories, on_evaluation)
+                    self.evaluate(stories, on_evaluation)
                 if stop_requested:
                     self.save(finished=False)
                     self.checkpoints.wait()
                     raise KeyboardInterrupt
-                if (
-                    time.monotonic() - saved_at > self.config.checkpoint_seconds
-                    and self.divergence_guard.is_stable
-                ):
+                save_is_due = time.monotonic() - saved_at > self.config.checkpoint_seconds
+                if save_is_due and self.divergence_guard.is_stable:
                     self.save(finished=False)
                     saved_at = time.monotonic()
         self.save(finished=True)
         self.checkpoints.wait()
-        return self.summarize(first, compile_seconds)
-
-    def summarize(self, first: RunState, compile_seconds: float) -> TrainingSummary:
-        """The summary of a run that this process continued from the state `first`."""
         seconds, tokens = self.state.seconds - first.seconds, self.state.tokens - first.tokens
         last_row = self.logger.last_row
         return TrainingSummary(
@@ -261,16 +255,10 @@ class Trainer:
                 f"the run stopped, the last good state is kept in {self.out}: lower training.optim.matrix_rate and "
                 "training.optim.embedding_rate, and train into a new folder"
             )
-        log.warning(
-            "%s at step %d; returning to the last good state with half the learning rates",
-            problem,
-            self.state.step,
-        )
+        log.warning("%s at step %d; resuming the last good state at half the rates", problem, self.state.step)
         state = read_state(state_folder, self.inputs.fingerprint)
-        self.restore(
-            state_folder,
-            replace(state, recoveries=state.recoveries + 1, rate_factor=state.rate_factor / 2),
-        )
+        state = replace(state, recoveries=state.recoveries + 1, rate_factor=state.rate_factor / 2)
+        self.restore(state_folder, state)
         self.divergence_guard = DivergenceGuard()
         self.save(finished=False)
 
@@ -287,9 +275,9 @@ class Trainer:
 
     def evaluate(self, stories: list[str], on_evaluation: EvaluationCallback | None) -> None:
         """Measure bits per byte on this rank's share of the stories, summed over the ranks; keep the best model."""
-        evaluation = evaluate(self.model, self.tokenizer, stories) if stories else None
+        score = evaluate(self.model, self.tokenizer, stories) if stories else None
         nats, size = self.distributed.all_reduce_sum(
-            evaluation.nats if evaluation else 0.0, evaluation.bytes if evaluation else 0
+            score.nats if score else 0.0, score.bytes if score else 0
         )
         if size:
             bits_per_byte = nats / math.log(2) / size
