@@ -1,59 +1,65 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
-from smalltale.metrics.memorization import RUN, STORIES_AT_ONCE, find_copies
-from smalltale.signals import words
+from smalltale.metrics.memorization import BATCH_STORIES, NGRAM_WORDS, measure_copying
+from smalltale.text_signals import split_words
 
 TRAINED = "Mia had a small red kite and she took it up the hill one windy day. It flew high."
 
 
-def plainly(text: str, stories: list[str]) -> tuple[int, float]:
-    """The same by looking at every run and every story."""
-    said, told = words(text), [words(story) for story in stories]
-    runs = {tuple(each[at : at + RUN]) for each in told for at in range(len(each) - RUN + 1)}
-    most = length = 0
-    for at in range(len(said) - RUN + 1):
-        length = length + 1 if tuple(said[at : at + RUN]) in runs else 0
-        most = max(most, length)
-    pairs = {tuple(said[at : at + 2]) for at in range(len(said) - 1)}
-    nearest = max(
-        (len(pairs & {tuple(each[at : at + 2]) for at in range(len(each) - 1)}) for each in told), default=0
-    )
-    return (most + RUN - 1 if most else 0), nearest / max(1, len(pairs))
+def copying_by_plain_search(text: str, stories: list[str]) -> tuple[int, float]:
+    """The same figures by comparing every n-gram with every story."""
+    words, story_words = split_words(text), [split_words(story) for story in stories]
+    trained = {
+        tuple(story[i : i + NGRAM_WORDS])
+        for story in story_words
+        for i in range(len(story) - NGRAM_WORDS + 1)
+    }
+    longest = length = 0
+    for i in range(len(words) - NGRAM_WORDS + 1):
+        length = length + 1 if tuple(words[i : i + NGRAM_WORDS]) in trained else 0
+        longest = max(longest, length)
+    bigrams = set(pairwise(words))
+    nearest = max((len(bigrams & set(pairwise(story))) for story in story_words), default=0)
+    return (longest + NGRAM_WORDS - 1 if longest else 0), nearest / max(1, len(bigrams))
+
+
+def copying(texts: list[str], stories: list[str]) -> list[tuple[int, float]]:
+    return [(statistics.words, statistics.nearest) for statistics in measure_copying(texts, stories)]
 
 
 def test_a_copied_span_is_measured_in_words() -> None:
     texts = [
         "Then he took it. A small red kite and she took it up the hill, he said.",
-        "Nothing of that stands in there, not one run of eight words.",
+        "Nothing of that is copied, not one run of eight words.",
         TRAINED.upper(),
         "",
     ]
-    found = find_copies(texts, [TRAINED])
-    assert [each.words for each in found] == [11, 0, 19, 0]
-    assert [each.nearest for each in found][2:] == [1, 0]
+    words, nearest = zip(*copying(texts, [TRAINED]), strict=True)
+    assert words == (11, 0, 19, 0)
+    assert nearest[2:] == (1, 0)
 
 
-def test_a_span_does_not_go_on_from_one_story_into_the_next() -> None:
-    one, two = "one two three four five six", "seven eight nine ten eleven twelve"
-    assert [each.words for each in find_copies([f"{one} {two}"], [one, two])] == [0]
-    assert [each.words for each in find_copies([f"{one} {two}"], [f"{one} {two}"])] == [12]
+def test_a_span_does_not_continue_from_one_story_into_the_next() -> None:
+    first, second = "one two three four five six", "seven eight nine ten eleven twelve"
+    text = f"{first} {second}"
+    assert [words for words, _ in copying([text], [first, second])] == [0]
+    assert [words for words, _ in copying([text], [text])] == [12]
 
 
-def test_what_is_found_in_many_stories_is_what_a_plain_search_finds() -> None:
-    chance = random.Random(1)
+def test_copying_equals_a_plain_search_in_many_stories() -> None:
+    generator = random.Random(1)
     vocabulary = ["the", "a", "cat", "dog", "ran", "home"]
     stories = [
-        " ".join(chance.choices(vocabulary, k=chance.randint(0, 30))) for _ in range(STORIES_AT_ONCE + 99)
+        " ".join(generator.choices(vocabulary, k=generator.randint(0, 30))) for _ in range(BATCH_STORIES + 99)
     ]
-    texts = [" ".join(chance.choices([*vocabulary, "owl"], k=chance.randint(0, 60))) for _ in range(20)]
+    texts = [" ".join(generator.choices([*vocabulary, "owl"], k=generator.randint(0, 60))) for _ in range(20)]
     texts += [f"owl {stories[-1]} owl", stories[3]]
-    assert [(each.words, each.nearest) for each in find_copies(texts, stories)] == [
-        plainly(text, stories) for text in texts
-    ]
+    assert copying(texts, stories) == [copying_by_plain_search(text, stories) for text in texts]
 
 
 def test_without_stories_nothing_is_copied() -> None:
-    assert [(each.words, each.nearest) for each in find_copies(["A cat ran."], [])] == [(0, 0)]
-    assert find_copies([], [TRAINED]) == []
+    assert copying(["A cat ran."], []) == [(0, 0)]
+    assert copying([], [TRAINED]) == []

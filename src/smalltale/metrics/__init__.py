@@ -1,1 +1,1 @@
-"""Statistics of completions: diversity, copying, features, likelihood under reference models, provenance."""
+"""Statistics of completions: diversity, memorization, features for the offline judge, likelihood, provenance."""

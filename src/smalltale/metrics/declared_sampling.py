@@ -1,7 +1,7 @@
-"""Sampling settings as a team declares them: what `smalltale generate` wrote, or a line of plain words.
+"""Parses the sampling settings that a team declares: what `smalltale generate` wrote, or a line of text.
 
-In: JSON with the keys of GenerationConfig, or words like "temperature 0.8, top-p 0.95". Out: Declared.
-Beware: what a declaration does not name was not used; only where it cannot be read at all our own defaults stand in.
+Input: JSON with the keys of GenerationConfig, or text like "temperature 0.8, top-p 0.95". Output: DeclaredSampling.
+Settings missing from a declaration count as not used; defaults replace only a declaration that cannot be read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOT_USED = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "
 KEYS = {
     "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "loop_repeats", "best_of", "seed", "dtype",
 }  # fmt: skip
-WORDS = re.compile(
+SETTING = re.compile(
     r"\b(temperature|top[ _-]?k|top[ _-]?p|min[ _-]?p|repetition[ _-]?penalty|max[ _-]?tokens|best[ _-]?of|seed)"
     r"\s*(?:of|is|[=:])?\s*([0-9]+(?:\.[0-9]+)?)",
     re.IGNORECASE,
@@ -27,42 +27,42 @@ WORDS = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Declared:
-    """Settings to go by."""
+class DeclaredSampling:
+    """Parsed settings."""
 
     config: GenerationConfig
     readable: bool
-    """Whether they are the team's; else ours."""
+    """The settings are the team's; if false, they are the defaults."""
     seeded: bool
-    """Whether the team names its seed."""
+    """The team declares its seed."""
 
 
-def declared_settings(text: str) -> Declared:
-    """What a declaration says; a temperature is the least it must name."""
-    found = from_json(text) or from_words(text)
-    if "temperature" in found:
+def parse_declared_sampling(text: str) -> DeclaredSampling:
+    """The declared settings; a declaration needs at least a temperature."""
+    settings = parse_json(text) or parse_text(text)
+    if "temperature" in settings:
         try:
-            config = TypeAdapter(GenerationConfig).validate_python({**NOT_USED, **found})
-            return Declared(config=config, readable=True, seeded="seed" in found)
+            config = TypeAdapter(GenerationConfig).validate_python({**NOT_USED, **settings})
+            return DeclaredSampling(config=config, readable=True, seeded="seed" in settings)
         except (ValidationError, RecipeError):
             pass
-    return Declared(config=GenerationConfig(), readable=False, seeded=False)
+    return DeclaredSampling(config=GenerationConfig(), readable=False, seeded=False)
 
 
-def from_json(text: str) -> dict[str, object]:
-    """The settings of a JSON object, nothing where it is none."""
+def parse_json(text: str) -> dict[str, object]:
+    """The settings in a JSON object; empty for other text."""
     try:
         table = json.loads(text)
     except json.JSONDecodeError:
         return {}
-    return {key: value for key, value in table.items() if key in KEYS} if isinstance(table, dict) else {}
+    return {key: setting for key, setting in table.items() if key in KEYS} if isinstance(table, dict) else {}
 
 
-def from_words(text: str) -> dict[str, object]:
-    """The settings that stand in a line of words."""
-    found: dict[str, object] = {}
-    for name, value in WORDS.findall(text):
-        key = re.sub(r"[ _-]", "", name.lower())
-        key = next(each for each in KEYS if each.replace("_", "") == key)
-        found[key] = float(value) if "." in value else int(value)
-    return found
+def parse_text(text: str) -> dict[str, object]:
+    """The settings in a line of text."""
+    settings: dict[str, object] = {}
+    for name, number in SETTING.findall(text):
+        squeezed = re.sub(r"[ _-]", "", name.lower())
+        key = next(key for key in KEYS if key.replace("_", "") == squeezed)
+        settings[key] = float(number) if "." in number else int(number)
+    return settings

@@ -1,7 +1,7 @@
-"""The table of signals: what can be measured of each completion, for the offline referee to read.
+"""The features of each completion that the offline judge scores: form, likelihood and similarity of meaning.
 
-In: a hand-in's rows. Out: one row a completion, its text and its figures (docs/formats.md).
-Beware: a prompt repeated at the beginning and whatever follows the end-of-story mark are left out before measuring.
+Input: the completions of a submission. Output: a JSONL table with one row per completion (docs/formats.md).
+A prompt repeated at the beginning, and everything after the end-of-story mark, is removed before measuring.
 """
 
 from __future__ import annotations
@@ -14,64 +14,70 @@ from pathlib import Path
 from typing import Any
 
 from smalltale.files import write_jsonl
-from smalltale.metrics.metrics import row_measures
-from smalltale.metrics.reference_models import Likelihood, Meaning
-from smalltale.signals import names, repeated_share, sentences, story_alone, words
+from smalltale.metrics.metrics import measure_completion
+from smalltale.metrics.reference_models import ReferenceLanguageModel, SentenceEmbedder
 from smalltale.submission import Completion
+from smalltale.text_signals import (
+    find_names,
+    repeated_ngram_share,
+    split_sentences,
+    split_words,
+    strip_prompt_and_end_mark,
+)
 
 log = logging.getLogger(__name__)
 
-CAPITAL = re.compile(r"[A-Z][a-z]+")
+CAPITALISED_WORD = re.compile(r"[A-Z][a-z]+")
 
 
-def write_signals(path: Path, rows: Sequence[Completion]) -> None:
-    """Measure every completion into a JSONL table. Raises MissingExtra before any work."""
-    likelihood, meaning = Likelihood.open(), Meaning.open()
-    seen: Counter[str] = Counter()
+def write_features(path: Path, rows: Sequence[Completion]) -> None:
+    """Write the features of every completion. Raises MissingExtra before any work."""
+    language_model, embedder = ReferenceLanguageModel.open(), SentenceEmbedder.open()
+    samples: Counter[str] = Counter()
     table: list[dict[str, Any]] = []
     for number, row in enumerate(rows, 1):
-        story = Completion(row.prompt, story_alone(row.prompt, row.completion))
+        story = Completion(row.prompt, strip_prompt_and_end_mark(row.prompt, row.completion))
         table.append(
             {
                 "prompt": row.prompt,
-                "sample": seen[row.prompt],
+                "sample": samples[row.prompt],
                 "completion": story.completion,
-                **text_signals(story),
-                "reference_bits": likelihood.bits_per_byte(story.prompt, story.completion),
-                **meaning_signals(story, meaning),
+                **text_features(story),
+                "reference_bits": language_model.bits_per_byte(story.prompt, story.completion),
+                **semantic_features(story, embedder),
             }
         )
-        seen[row.prompt] += 1
+        samples[row.prompt] += 1
         log.info("measuring", extra={"done": number, "total": len(rows), "unit": "completions"})
     write_jsonl(path, table)
 
 
-def text_signals(story: Completion) -> dict[str, float]:
-    """What the letters show."""
-    said, given = words(story.completion), names(story.prompt)
-    figures = row_measures(story, said, None)
-    different = len(set(said))
+def text_features(story: Completion) -> dict[str, float]:
+    """Features of the text alone."""
+    words, prompt_names = split_words(story.completion), find_names(story.prompt)
+    metrics = measure_completion(story, words, None)
+    names_kept = prompt_names & set(CAPITALISED_WORD.findall(story.completion))
     return {
-        "words": figures.words,
-        "ended": float(figures.ended),
-        "looped_sentences": figures.looped_sentences,
-        "repeated_pairs": repeated_share(said, 2),
-        "variety": different / max(1, len(said)) ** 0.5,
-        "new_words": len(set(said) - set(words(story.prompt))) / max(1, len(said)),
-        "rare_share": figures.rare_share,
-        "names_kept": len(given & set(CAPITAL.findall(story.completion))) / len(given) if given else 1.0,
+        "words": metrics.words,
+        "ended": float(metrics.ended),
+        "looped_sentences": metrics.looped_sentences,
+        "repeated_pairs": repeated_ngram_share(words, 2),
+        "variety": len(set(words)) / max(1, len(words)) ** 0.5,
+        "new_words": len(set(words) - set(split_words(story.prompt))) / max(1, len(words)),
+        "rare_share": metrics.rare_share,
+        "names_kept": len(names_kept) / len(prompt_names) if prompt_names else 1.0,
     }
 
 
-def meaning_signals(story: Completion, meaning: Meaning) -> dict[str, float]:
-    """How near each sentence is to the nearest before it (a story that turns in circles), and the story to its prompt."""
-    told = sentences(story.completion)
-    if not told:
+def semantic_features(story: Completion, embedder: SentenceEmbedder) -> dict[str, float]:
+    """Cosine similarities: of each sentence with the most similar earlier one, and of the story with its prompt."""
+    sentences = split_sentences(story.completion)
+    if not sentences:
         return {"nearest_before": 0.0, "prompt_similarity": 0.0}
-    vectors = meaning.vectors([*told, story.prompt, story.completion])
-    near = vectors[: len(told)] @ vectors[: len(told)].T
-    before = [float(near[place, :place].max()) for place in range(1, len(told))]
+    vectors = embedder.embed([*sentences, story.prompt, story.completion])
+    similarity = vectors[: len(sentences)] @ vectors[: len(sentences)].T
+    nearest_before = [float(similarity[index, :index].max()) for index in range(1, len(sentences))]
     return {
-        "nearest_before": sum(before) / len(before) if before else 0.0,
+        "nearest_before": sum(nearest_before) / len(nearest_before) if nearest_before else 0.0,
         "prompt_similarity": float(vectors[-2] @ vectors[-1]),
     }

