@@ -1,4 +1,4 @@
-"""A panel of language models: calibrated as `judge run` does it, and ranking only where every judge has qualified."""
+"""A panel of language models: calibrated as in `judge run`, and ranked only if every judge has qualified."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ from smalltale.server.leaderboard.leaderboard import build_leaderboards
 from smalltale.server.submissions.visibility import load_story_page, view_submission
 from smalltale.server.worker import run_worker
 
-from .conftest import START, Hackathon
-from .conftest import submission_csv as hand_in_file
+from .conftest import START, Hackathon, submission_csv
 
 MILD, HARSH = "http://127.0.0.1:1/v1#mild", "http://127.0.0.1:1/v1#harsh"
 PAPER = load_rubric("paper")
@@ -55,33 +54,37 @@ def calibration(name: str, mean: float, sd: float, weight: float, *, qualified: 
 CALIBRATIONS = {MILD: calibration(MILD, 8.0, 0.5, 0.3), HARSH: calibration(HARSH, 3.0, 1.0, 0.9)}
 
 
-def marked(question: Question, base: int) -> str:
-    """Marks that differ from story to story."""
-    mark = base + len(question.messages[1].content) % 3
-    scores = dict.fromkeys(PAPER.criteria, mark)
+def answer_json(question: Question, base: int) -> str:
+    """An answer with scores that differ from story to story."""
+    score = base + len(question.messages[1].content) % 3
+    scores = dict.fromkeys(PAPER.criteria, score)
     return json.dumps({"check": question.nonce, "assessment": "Read.", **scores, "age": "C"})
 
 
-def judges_of(names: Sequence[str]) -> list[Judge]:
-    """Scripts that answer to the names and endpoints of real judges."""
-    made: list[Judge] = []
+def create_judges(names: Sequence[str]) -> list[Judge]:
+    """Scripts with the names and endpoints of language models."""
+    judges: list[Judge] = []
     for name in names:
         judge, endpoint = judge_identity(name)
         base = 7 if judge == "mild" else 2
-        made.append(ScriptedJudge(lambda asked, low=base: marked(asked, low), name=judge, endpoint=endpoint))
-    return made
+        judges.append(
+            ScriptedJudge(
+                lambda question, low=base: answer_json(question, low), name=judge, endpoint=endpoint
+            )
+        )
+    return judges
 
 
 @pytest.fixture(autouse=True)
 def scripted_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
-    def opened(names: Sequence[str]) -> Iterator[list[Judge]]:
-        yield judges_of(names)
+    def open_judges(names: Sequence[str]) -> Iterator[list[Judge]]:
+        yield create_judges(names)
 
-    monkeypatch.setattr(panels, "open_judges", opened)
+    monkeypatch.setattr(panels, "open_judges", open_judges)
 
 
-def with_panel(hackathon: Hackathon, calibrations: dict[str, Calibration]) -> None:
+def set_panel(hackathon: Hackathon, calibrations: dict[str, Calibration]) -> None:
     """Give the edition a panel of two language models."""
     draft = EditionDraft(
         slug="first",
@@ -97,40 +100,46 @@ def with_panel(hackathon: Hackathon, calibrations: dict[str, Calibration]) -> No
     hackathon.edition = import_edition(hackathon.database, draft)
 
 
-def judged(hackathon: Hackathon) -> int:
-    from threading import Event
-
-    return run_worker(hackathon.database, panels.open_panel, Event(), until_idle=True)
+def run_judging(hackathon: Hackathon) -> int:
+    return run_worker(hackathon.database, panels.open_panel, threading.Event(), until_idle=True)
 
 
-def test_the_servers_panel_scores_a_hand_in_as_judge_run_does(hackathon: Hackathon, tmp_path: Path) -> None:
-    with_panel(hackathon, CALIBRATIONS)
-    row = hackathon.submit(hackathon.add_team("ada"))
-    assert judged(hackathon) == 1
-    (tmp_path / "hand-in.csv").write_bytes(hand_in_file())
-    known = {each.judge: each for each in CALIBRATIONS.values()}
+def test_the_servers_panel_scores_a_submission_as_judge_run_does(
+    hackathon: Hackathon, tmp_path: Path
+) -> None:
+    set_panel(hackathon, CALIBRATIONS)
+    submission = hackathon.submit(hackathon.add_team("ada"))
+    assert run_judging(hackathon) == 1
+    (tmp_path / "stories.csv").write_bytes(submission_csv())
+    calibrations = {calibration.judge: calibration for calibration in CALIBRATIONS.values()}
     judge_submission(
-        tmp_path / "hand-in.csv", judges_of([MILD, HARSH]), PAPER, tmp_path / "out", calibrations=known
+        tmp_path / "stories.csv",
+        create_judges([MILD, HARSH]),
+        PAPER,
+        tmp_path / "out",
+        calibrations=calibrations,
     )
     expected = read_entry(tmp_path / "out")
     with hackathon.database.read() as session:
-        score = session.get_one(Score, (row.id, "paper-1", "all"))
+        score = session.get_one(Score, (submission.id, "paper-1", "all"))
         assert (score.judged, score.expected, score.qualified) == (48, 48, True)
         assert score.mean == pytest.approx(expected.mean)
         assert (score.low, score.high) == pytest.approx((expected.low, expected.high))
         assert score.disagreement == pytest.approx(expected.disagreement)
-        raw = [each.overall for each in session.scalars(select(JudgementRow))]
-        assert score.mean != pytest.approx(sum(filter(None, raw)) / len(raw), abs=0.1), (
-            "plain means of a mild and a harsh judge are another figure"
+        overall = [judgement.overall for judgement in session.scalars(select(JudgementRow))]
+        assert score.mean != pytest.approx(sum(filter(None, overall)) / len(overall), abs=0.1), (
+            "the plain mean of a mild and a harsh judge is another number"
         )
-        view = view_submission(session, row.id, hackathon.add_person("boss", admin=True), hackathon.clock())
+        view = view_submission(
+            session, submission.id, hackathon.add_person("boss", admin=True), hackathon.clock()
+        )
         page = load_story_page(session, view, order="best")
-        assert [each.mean for each in page.stories] == sorted(
-            (each.mean or 0.0 for each in page.stories), reverse=True
+        assert [story.mean for story in page.stories] == sorted(
+            (story.mean or 0.0 for story in page.stories), reverse=True
         )
-        shown = page.stories[0]
-        assert shown.mean == pytest.approx(
-            sum((each.calibrated or 0.0) * (each.weight or 0.0) for each in shown.judgements)
+        best = page.stories[0]
+        assert best.mean == pytest.approx(
+            sum((judgement.calibrated or 0.0) * (judgement.weight or 0.0) for judgement in best.judgements)
         )
 
 
@@ -142,71 +151,75 @@ def test_the_servers_panel_scores_a_hand_in_as_judge_run_does(hackathon: Hackath
         {**CALIBRATIONS, HARSH: replace(CALIBRATIONS[HARSH], qualified=False)},
         {**CALIBRATIONS, HARSH: replace(CALIBRATIONS[HARSH], rubric_hash="0" * 16)},
     ],
-    ids=["none", "one of two", "below the bar", "another rubric's"],
+    ids=["none", "one of two", "below the bar", "another rubric"],
 )
-def test_a_judge_below_the_bar_scores_and_never_ranks(
+def test_scores_of_an_unqualified_judge_do_not_count_for_ranking(
     hackathon: Hackathon, calibrations: dict[str, Calibration]
 ) -> None:
-    with_panel(hackathon, calibrations)
-    row = hackathon.submit(hackathon.add_team("ada"))
-    judged(hackathon)
+    set_panel(hackathon, calibrations)
+    submission = hackathon.submit(hackathon.add_team("ada"))
+    run_judging(hackathon)
     with hackathon.database.read() as session:
-        (line,) = build_leaderboards(session, hackathon.edition, kind="daily", side="public")[None].rows
-    assert line.standing.rank is None
-    assert line.standing.entry.mean is not None
-    assert "not qualified to rank" in line.standing.note
+        (row,) = build_leaderboards(session, hackathon.edition, kind="daily", side="public")[None].rows
+    assert row.standing.rank is None
+    assert row.standing.entry.mean is not None
+    assert "not qualified to rank" in row.standing.note
     client = hackathon.client()
     board = client.get("/e/first/leaderboard").text
-    assert "nobody is ranked" in board
-    assert "has not passed its qualification" in client.get(f"/hand-ins/{row.id}").text
+    assert "These scores do not count for ranking" in board
+    assert "has not passed its qualification" in client.get(f"/submissions/{submission.id}").text
     (exported,) = client.get("/e/first/leaderboard.json").json()
     assert (exported["rank"], exported["qualified"]) == (None, False)
 
 
-def test_the_page_and_the_api_name_each_judges_qualification_and_weight(hackathon: Hackathon) -> None:
-    below = {**CALIBRATIONS, HARSH: replace(CALIBRATIONS[HARSH], qualified=False)}
-    with_panel(hackathon, below)
+def test_the_page_and_the_api_show_each_judges_qualification_and_weight(hackathon: Hackathon) -> None:
+    calibrations = {**CALIBRATIONS, HARSH: replace(CALIBRATIONS[HARSH], qualified=False)}
+    set_panel(hackathon, calibrations)
     (edition,) = hackathon.client().get("/api/v1/editions").json()
-    assert [(each["judge"], each["qualified"]) for each in edition["judges"]] == [
+    assert [(judge["judge"], judge["qualified"]) for judge in edition["judges"]] == [
         (MILD, True),
         (HARSH, False),
     ]
-    assert [each["weight"] for each in edition["judges"]] == pytest.approx([0.25, 0.75])
+    assert [judge["weight"] for judge in edition["judges"]] == pytest.approx([0.25, 0.75])
     page = hackathon.client().get("/e/first/rules").text
-    assert "not passed: hand-ins of this panel do not rank" in page
+    assert "not passed: scores of this panel do not count for ranking" in page
     assert "0.75" in page
 
 
-def test_a_judge_that_becomes_unusable_in_the_middle_keeps_what_it_said() -> None:
+def test_opinions_from_before_a_judge_became_unusable_are_used() -> None:
     panel = panels.LanguageModelPanel([MILD], "paper")
 
-    class Expiring(ScriptedJudge):
+    class ExpiringJudge(ScriptedJudge):
         async def answer(self, question: Question) -> Reply:
             if len(self.questions) >= 3:
                 raise JudgeUnusable("the key has expired")
             return await super().answer(question)
 
-    panel.judges_by_name[MILD] = Expiring(lambda question: marked(question, 7), name="mild", concurrency=1)
-    told = list(
+    panel.judges_by_name[MILD] = ExpiringJudge(
+        lambda question: answer_json(question, 7), name="mild", concurrency=1
+    )
+    opinions = list(
         panel.judge([Story(id=n, prompt="Once", sample=n, text=f"A story {n}.") for n in range(8)], MILD)
     )
-    assert [each.story_id for each in told] == [0, 1, 2]
+    assert [opinion.story_id for opinion in opinions] == [0, 1, 2]
     with pytest.raises(SmalltaleError, match="expired"):
         list(panel.judge([Story(id=9, prompt="Once", sample=0, text="Another story.")], MILD))
 
 
-def test_half_a_character_of_a_judge_is_replaced_before_the_database_sees_it() -> None:
+def test_half_a_surrogate_pair_and_nul_in_a_judges_words_are_replaced_for_the_database() -> None:
     panel = panels.LanguageModelPanel([MILD], "paper")
 
     def answer(question: Question) -> str:
-        return json.dumps({**json.loads(marked(question, 7)), "assessment": "Half \ud800 and \x00 nothing."})
+        return json.dumps(
+            {**json.loads(answer_json(question, 7)), "assessment": "Half \ud800 and \x00 nothing."}
+        )
 
     panel.judges_by_name[MILD] = ScriptedJudge(answer, name="mild")
     (opinion,) = panel.judge([Story(id=1, prompt="Once", sample=0, text="A story.")], MILD)
     assert opinion.words == "Half ? and  nothing."
 
 
-def edition_file(folder: Path, qualifications: object) -> Path:
+def write_edition(folder: Path, qualifications: object) -> Path:
     path = folder / "edition.toml"
     path.write_text(
         f"start = 2026-03-01\nend = 2026-04-07\n[edition]\nslug = 'spring'\njudges = ['{MILD}', '{HARSH}']\n"
@@ -216,45 +229,49 @@ def edition_file(folder: Path, qualifications: object) -> Path:
     return path
 
 
-def write_qualification(path: Path, each: Calibration) -> None:
-    value = asdict(each) | {"gold_mean": each.mean, "gold_sd": each.sd, "agreement": each.weight}
-    write_json(path, {"kind": "qualification", **value})
+def write_qualification(path: Path, calibration: Calibration) -> None:
+    fields = {"gold_mean": calibration.mean, "gold_sd": calibration.sd, "agreement": calibration.weight}
+    write_json(path, {"kind": "qualification", **asdict(calibration), **fields})
 
 
-def test_an_edition_names_its_judges_qualifications_and_check_says_who_may_not_rank(tmp_path: Path) -> None:
+def test_an_edition_lists_qualification_files_and_its_check_reports_judges_without_one(
+    tmp_path: Path,
+) -> None:
     write_qualification(tmp_path / "mild.json", CALIBRATIONS[MILD])
-    draft = read_edition(edition_file(tmp_path, ["mild.json"]))
+    draft = read_edition(write_edition(tmp_path, ["mild.json"]))
     assert dict(draft.calibrations) == {MILD: CALIBRATIONS[MILD]}
     write_qualification(tmp_path / "harsh.json", replace(CALIBRATIONS[HARSH], qualified=False))
-    for files, said in ((["mild.json"], "no qualification"), (["mild.json", "harsh.json"], "has not passed")):
-        found = [each.text for each in check_edition(read_edition(edition_file(tmp_path, files)), START)]
-        assert any(HARSH in each and said in each for each in found)
-        assert not any(MILD in each for each in found)
+    for files, message in (
+        (["mild.json"], "no qualification"),
+        (["mild.json", "harsh.json"], "has not passed"),
+    ):
+        issues = [issue.text for issue in check_edition(read_edition(write_edition(tmp_path, files)), START)]
+        assert any(HARSH in issue and message in issue for issue in issues)
+        assert not any(MILD in issue for issue in issues)
 
 
-def test_a_qualification_of_no_judge_of_the_edition_is_refused(tmp_path: Path) -> None:
+def test_a_qualification_of_another_judge_is_refused(tmp_path: Path) -> None:
     write_qualification(tmp_path / "other.json", replace(CALIBRATIONS[MILD], judge="other"))
     with pytest.raises(SmalltaleError, match="qualifies other at"):
-        read_edition(edition_file(tmp_path, ["other.json"]))
-    with pytest.raises(RecipeError, match="name files beside it"):
-        read_edition(edition_file(tmp_path, "mild.json"))
+        read_edition(write_edition(tmp_path, ["other.json"]))
+    with pytest.raises(RecipeError, match="list files relative to it"):
+        read_edition(write_edition(tmp_path, "mild.json"))
 
 
-def test_an_old_hand_in_is_settled_by_the_scale_it_was_judged_on(hackathon: Hackathon) -> None:
-    """A new qualification changes what is judged from now on, and no score that stands."""
-    with_panel(hackathon, CALIBRATIONS)
-    row = hackathon.submit(hackathon.add_team("ada"))
-    judged(hackathon)
+def test_a_new_qualification_does_not_change_existing_scores(hackathon: Hackathon) -> None:
+    set_panel(hackathon, CALIBRATIONS)
+    submission = hackathon.submit(hackathon.add_team("ada"))
+    run_judging(hackathon)
     with hackathon.database.read() as session:
-        before = session.get_one(Score, (row.id, "paper-1", "all")).mean
-        assert session.get_one(Submission, row.id).state == "judged"
-    with_panel(hackathon, {**CALIBRATIONS, MILD: replace(CALIBRATIONS[MILD], mean=2.0)})
+        before = session.get_one(Score, (submission.id, "paper-1", "all")).mean
+        assert session.get_one(Submission, submission.id).state == "judged"
+    set_panel(hackathon, {**CALIBRATIONS, MILD: replace(CALIBRATIONS[MILD], mean=2.0)})
     with hackathon.database.read() as session:
-        assert session.get_one(Score, (row.id, "paper-1", "all")).mean == before
+        assert session.get_one(Score, (submission.id, "paper-1", "all")).mean == before
 
 
-def draft_of(hackathon: Hackathon, **changed: object) -> EditionDraft:
-    """The hackathon's edition, read again with something changed."""
+def draft_with(hackathon: Hackathon, **changes: object) -> EditionDraft:
+    """The hackathon's edition as a draft with changes."""
     edition = hackathon.edition
     draft = EditionDraft(
         slug=edition.slug,
@@ -266,30 +283,30 @@ def draft_of(hackathon: Hackathon, **changed: object) -> EditionDraft:
         panel=edition.panel,
         sets=[],
     )
-    return replace(draft, **changed)  # type: ignore[arg-type]
+    return replace(draft, **changes)  # type: ignore[arg-type]
 
 
-def test_a_panel_that_has_judged_keeps_its_judges_and_a_new_one_has_a_new_name(hackathon: Hackathon) -> None:
-    import_edition(hackathon.database, draft_of(hackathon, judges=["scripted-c"]))
-    import_edition(hackathon.database, draft_of(hackathon))
+def test_a_panel_that_has_judged_cannot_get_other_judges_under_its_name(hackathon: Hackathon) -> None:
+    import_edition(hackathon.database, draft_with(hackathon, judges=["scripted-c"]))
+    import_edition(hackathon.database, draft_with(hackathon))
     hackathon.submit(hackathon.add_team("ada"))
-    import_edition(hackathon.database, draft_of(hackathon))
+    import_edition(hackathon.database, draft_with(hackathon))
     with pytest.raises(
         RecipeError, match="scripted-1 has judged as scripted-a, scripted-b by rubric scripted"
     ):
-        import_edition(hackathon.database, draft_of(hackathon, judges=["scripted-c"]))
+        import_edition(hackathon.database, draft_with(hackathon, judges=["scripted-c"]))
     with pytest.raises(RecipeError, match="never mixed"):
-        import_edition(hackathon.database, draft_of(hackathon, judges=[MILD], rubric="paper"))
+        import_edition(hackathon.database, draft_with(hackathon, judges=[MILD], rubric="paper"))
     hackathon.edition = import_edition(
-        hackathon.database, draft_of(hackathon, judges=["scripted-c"], panel="scripted-2")
+        hackathon.database, draft_with(hackathon, judges=["scripted-c"], panel="scripted-2")
     )
-    hackathon.submit(hackathon.add_team("bob"), content=hand_in_file("and sang"))
-    run_worker(hackathon.database, panels.open_panel, threading.Event(), until_idle=True)
+    hackathon.submit(hackathon.add_team("bob"), content=submission_csv("and sang"))
+    run_judging(hackathon)
     with hackathon.database.read() as session:
-        judged = session.execute(
+        rows = session.execute(
             select(JudgementRow.submission_id, JudgementRow.panel, JudgementRow.judge).distinct()
         )
-        assert set(map(tuple, judged)) == {
+        assert set(map(tuple, rows)) == {
             (1, "scripted-1", "scripted-a"),
             (1, "scripted-1", "scripted-b"),
             (2, "scripted-2", "scripted-c"),
@@ -311,15 +328,15 @@ def test_report_leaderboard_and_server_show_the_same_interval_to_the_last_digit(
         scores = {name: 2 + (draw >> 3 * place) % 8 for place, name in enumerate(PAPER.criteria)}
         return json.dumps({"check": question.nonce, "assessment": "Read.", **scores, "age": "C"})
 
-    monkeypatch.setitem(globals(), "marked", varied)
+    monkeypatch.setitem(globals(), "answer_json", varied)
     calibrations = {name: replace(CALIBRATIONS[name], sd=sd) for name, sd in ((MILD, 1.3), (HARSH, 0.7))}
-    with_panel(hackathon, calibrations)
-    row = hackathon.submit(hackathon.add_team("ada"))
-    assert judged(hackathon) == 1
-    (tmp_path / "stories.csv").write_bytes(hand_in_file())
+    set_panel(hackathon, calibrations)
+    submission = hackathon.submit(hackathon.add_team("ada"))
+    assert run_judging(hackathon) == 1
+    (tmp_path / "stories.csv").write_bytes(submission_csv())
     judge_submission(
         tmp_path / "stories.csv",
-        judges_of([MILD, HARSH]),
+        create_judges([MILD, HARSH]),
         PAPER,
         tmp_path / "out",
         calibrations={calibration.judge: calibration for calibration in calibrations.values()},
@@ -327,7 +344,7 @@ def test_report_leaderboard_and_server_show_the_same_interval_to_the_last_digit(
     (panel,) = panel_rows(read_rows(tmp_path / "out"))
     entry = read_entry(tmp_path / "out")
     with hackathon.database.read() as session:
-        score = session.get_one(Score, (row.id, "paper-1", "all"))
+        score = session.get_one(Score, (submission.id, "paper-1", "all"))
         stored = score.mean, score.low, score.high
     assert (entry.mean, entry.low, entry.high) == stored
     assert (panel.interval.mean, panel.interval.low, panel.interval.high) == stored

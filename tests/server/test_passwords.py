@@ -82,7 +82,7 @@ def test_an_unknown_account_and_one_without_a_password_cost_a_verification_too(
 
     monkeypatch.setattr(passwords, "HASHER", RecordingHasher())
     set_hash(hackathon, "ada", None)
-    for handle in ("ada", "nobody"):
+    for handle in ("ada", "unknown"):
         with pytest.raises(RequestProblem, match="wrong name or password"):
             authenticate(hackathon.database, handle, PASSWORD)
     assert verified == [passwords.UNKNOWN_ACCOUNT_HASH] * 2

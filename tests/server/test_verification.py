@@ -1,4 +1,4 @@
-"""Models that are sent with hand-ins: who may, what is taken, what a worker says of them, where it stands."""
+"""Uploaded models: who may upload, which files, the verdict of a worker, and where it is shown."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from sqlalchemy import func, select, update
 
 from smalltale.errors import SmalltaleError
 from smalltale.files import sha256_file
-from smalltale.server.accounts import accounts as people
+from smalltale.server.accounts import accounts
 from smalltale.server.client import send_model
 from smalltale.server.database.models import Audit, Job, ModelChunk, Person, Submission, Verification
 from smalltale.server.errors import RequestProblem
 from smalltale.server.judging.queue import LEASE_SECONDS, LeaseLost, lease_job
-from smalltale.server.leaderboard.leaderboard import build_leaderboard
-from smalltale.server.verification import model_uploads as model_files
-from smalltale.server.verification import verification
+from smalltale.server.leaderboard.leaderboard import build_leaderboards
+from smalltale.server.verification import model_uploads, verification
 from smalltale.server.verification.model_checks import (
     VerificationResult,
     verify_model,
@@ -41,7 +40,7 @@ from smalltale.server.web.app import create_app
 
 from .conftest import PROMPTS, START, Hackathon, read_form_token, submission_csv
 
-FINAL_PROMPTS = [f"F {each}" for each in PROMPTS]
+FINAL_PROMPTS = [f"F {prompt}" for prompt in PROMPTS]
 COUNTED = 1_668
 VERIFIED = VerificationResult(
     verdict="verified", counted=COUNTED, reasons=[], stories={"verdict": "plausible"}
@@ -50,7 +49,7 @@ VERIFIED = VerificationResult(
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder of 1,668 counted parameters, with a file that is not sent."""
+    """A checkpoint folder of 1,668 counted parameters, with a file that is not uploaded."""
     from smalltale.model.serialization import write_model
     from smalltale.model.transformer import ModelConfig, Transformer
 
@@ -64,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Writer:
-    """A model that has learnt to tell stories, with what it told of the final prompts."""
+    """A trained model, with its stories for the final prompts."""
 
     folder: Path
     counted: int
@@ -74,11 +73,11 @@ class Writer:
 
 @pytest.fixture(scope="session")
 def writer(tmp_path_factory: pytest.TempPathFactory) -> Writer:
-    """A model that has read fables for two seconds."""
+    """A model trained on fables for two seconds."""
     import torch
     from torch.nn import functional as F
 
-    from smalltale.corpus.fable.generator import generate_stories as fables
+    from smalltale.corpus.fable.generator import generate_stories
     from smalltale.generation.generate import generate_completions
     from smalltale.generation.language_model import NativeModel
     from smalltale.generation.sampler import GenerationConfig
@@ -88,7 +87,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Writer:
     from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
 
     torch.manual_seed(0)
-    texts = list(fables(1, 120))
+    texts = list(generate_stories(1, 120))
     tokenizer = train_tokenizer(texts, TokenizerConfig(vocabulary=400))
     shape = ModelConfig(vocabulary=tokenizer.vocabulary_size, layers=2, width=64, heads=2, context=128)
     model = Transformer(shape)
@@ -106,18 +105,18 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Writer:
     write_model(folder, shape, model.eval().state_dict(), {})
     tokenizer.save(folder)
     config = GenerationConfig(samples=4, max_tokens=40, temperature=0.8, dtype="float32", seed=3)
-    told = generate_completions(NativeModel(model, tokenizer, torch.float32), FINAL_PROMPTS, config)
-    write_submission(folder / "stories.csv", told, {})
+    completions = generate_completions(NativeModel(model, tokenizer, torch.float32), FINAL_PROMPTS, config)
+    write_submission(folder / "stories.csv", completions, {})
     return Writer(
         folder=folder,
-        counted=sum(each.numel() for each in model.parameters()),
+        counted=sum(parameter.numel() for parameter in model.parameters()),
         stories=(folder / "stories.csv").read_bytes(),
         sampling=json.dumps(asdict(config)),
     )
 
 
-def sent(folder: Path, **changes: bytes) -> list[UploadedFile]:
-    """The folder's three files, some with other contents."""
+def read_model(folder: Path, **changes: bytes) -> list[UploadedFile]:
+    """The folder's three model files, some with other contents."""
     contents = {
         name: (folder / name).read_bytes() for name in ("model.safetensors", "config.json", "tokenizer.json")
     }
@@ -128,7 +127,7 @@ def sent(folder: Path, **changes: bytes) -> list[UploadedFile]:
     ]
 
 
-def finalist(
+def submit_final(
     hackathon: Hackathon,
     model: Path,
     handle: str = "ada",
@@ -136,7 +135,7 @@ def finalist(
     content: bytes | None = None,
     **declared: object,
 ) -> tuple[Person, Submission]:
-    """A team with a final hand-in by this model."""
+    """Create a team with a final submission by this model."""
     hackathon.clock.now = START
     person = hackathon.add_team(handle)
     hackathon.clock.now = hackathon.edition.ends - (hackathon.edition.ends - hackathon.edition.starts) / 100
@@ -149,241 +148,245 @@ def finalist(
     return person, hackathon.submit(person, kind="final", content=content, **declared)
 
 
-def believed(monkeypatch: pytest.MonkeyPatch, *looks: VerificationResult) -> None:
-    """Let the two processes that look at a model say this, without their ten seconds."""
-    said, told = iter(looks), iter(looks)
-    monkeypatch.setattr(verification, "verify_model", lambda *_, **__: next(said))
-    monkeypatch.setattr(verification, "check_stories", lambda *_, **__: next(told).stories)
+def set_results(monkeypatch: pytest.MonkeyPatch, *results: VerificationResult) -> None:
+    """Replace the two sandboxed checks, which take ten seconds, by these results."""
+    count_results, story_results = iter(results), iter(results)
+    monkeypatch.setattr(verification, "verify_model", lambda *_, **__: next(count_results))
+    monkeypatch.setattr(verification, "check_stories", lambda *_, **__: next(story_results).stories)
 
 
-def state_of(hackathon: Hackathon, number: int) -> Verification:
+def get_verification(hackathon: Hackathon, submission_id: int) -> Verification:
     with hackathon.database.read() as session:
-        return session.get_one(Verification, number)
+        return session.get_one(Verification, submission_id)
 
 
-def pieces(hackathon: Hackathon) -> int:
+def count_chunks(hackathon: Hackathon) -> int:
     with hackathon.database.read() as session:
         return session.scalar(select(func.count()).select_from(ModelChunk)) or 0
 
 
 @pytest.mark.all
-def test_a_finalists_model_is_counted_and_its_stories_are_held_against_it_by_a_worker(
+def test_a_worker_counts_a_finalists_model_and_checks_its_stories(
     hackathon: Hackathon, writer: Writer
 ) -> None:
     declared = {"counted_parameters": str(writer.counted), "sampling": writer.sampling}
-    person, row = finalist(hackathon, writer.folder, content=writer.stories, **declared)
-    _, other = finalist(hackathon, writer.folder, "eve", **declared)
-    receive_model(hackathon.database, person, row.id, sent(writer.folder))
+    person, submission = submit_final(hackathon, writer.folder, content=writer.stories, **declared)
+    _, other_submission = submit_final(hackathon, writer.folder, "eve", **declared)
+    receive_model(hackathon.database, person, submission.id, read_model(writer.folder))
     assert hackathon.run_worker() == 3
-    found = state_of(hackathon, row.id)
-    assert (found.state, found.counted, list(found.reasons)) == ("verified", writer.counted, [])
-    assert found.stories["verdict"] == "plausible", found.stories
-    assert found.stories["regenerated"] == found.stories["stories"] == 24
-    assert pieces(hackathon) == 0
+    result = get_verification(hackathon, submission.id)
+    assert (result.state, result.counted, list(result.reasons)) == ("verified", writer.counted, [])
+    assert result.stories["verdict"] == "plausible", result.stories
+    assert result.stories["regenerated"] == result.stories["stories"] == 24
+    assert count_chunks(hackathon) == 0
     with hackathon.database.read() as session:
-        eve = session.get_one(Person, other.person_id)
-    receive_model(hackathon.database, eve, other.id, sent(writer.folder))
+        eve = session.get_one(Person, other_submission.person_id)
+    receive_model(hackathon.database, eve, other_submission.id, read_model(writer.folder))
     assert hackathon.run_worker() == 1
-    found = state_of(hackathon, other.id)
-    assert (found.state, found.stories["verdict"]) == ("verified", "implausible"), found.stories
-    assert pieces(hackathon) == 3
-    assert "would hardly have written them" in hackathon.sign_in("eve").get(f"/hand-ins/{other.id}").text
+    result = get_verification(hackathon, other_submission.id)
+    assert (result.state, result.stories["verdict"]) == ("verified", "implausible"), result.stories
+    assert count_chunks(hackathon) == 3
+    assert (
+        "very unlikely to have written them"
+        in hackathon.sign_in("eve").get(f"/submissions/{other_submission.id}").text
+    )
 
 
-def test_a_verified_model_stands_on_the_leaderboard_and_its_bytes_are_gone(
+def test_a_verified_model_is_marked_on_the_leaderboard_and_its_files_are_deleted(
     hackathon: Hackathon, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, row = finalist(hackathon, model)
-    believed(monkeypatch, VERIFIED)
-    receive_model(hackathon.database, person, row.id, sent(model))
+    person, submission = submit_final(hackathon, model)
+    set_results(monkeypatch, VERIFIED)
+    receive_model(hackathon.database, person, submission.id, read_model(model))
     assert hackathon.run_worker() == 2
-    assert pieces(hackathon) == 0
+    assert count_chunks(hackathon) == 0
     with hackathon.database.read() as session:
-        line = build_leaderboard(
-            session, hackathon.edition, kind="final", side="all", weight_class=None
-        ).rows[0]
-    assert (line.counted_parameters, line.verified) == (COUNTED, True)
-    page = hackathon.sign_in("ada").get(f"/hand-ins/{row.id}").text
+        row = build_leaderboards(session, hackathon.edition, kind="final", side="all")[None].rows[0]
+    assert (row.counted_parameters, row.verified) == (COUNTED, True)
+    page = hackathon.sign_in("ada").get(f"/submissions/{submission.id}").text
     assert "1,668 (verified)" in page
     assert "<b>Verified:</b>" in page
-    assert "<b>Its stories are plausible:</b>" in page
+    assert "<b>Stories plausible:</b>" in page
     assert 'name="files"' not in page
     with pytest.raises(RequestProblem, match="is verified"):
-        receive_model(hackathon.database, person, row.id, sent(model))
+        receive_model(hackathon.database, person, submission.id, read_model(model))
 
 
-def test_a_verified_model_with_doubtful_stories_is_kept_and_can_be_looked_at_again(
+def test_a_verified_model_with_doubtful_stories_is_kept_and_can_be_verified_again(
     hackathon: Hackathon, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, row = finalist(hackathon, model)
+    person, submission = submit_final(hackathon, model)
     organiser = hackathon.add_person("boss", admin=True)
-    doubted = {"verdict": "unproven", "reasons": ["the check of the stories took more than 1800 seconds"]}
-    believed(monkeypatch, replace(VERIFIED, stories=doubted), VERIFIED)
-    receive_model(hackathon.database, person, row.id, sent(model))
+    doubtful_stories = {
+        "verdict": "unproven",
+        "reasons": ["the check of the stories took more than 1800 seconds"],
+    }
+    set_results(monkeypatch, replace(VERIFIED, stories=doubtful_stories), VERIFIED)
+    receive_model(hackathon.database, person, submission.id, read_model(model))
     hackathon.run_worker()
-    assert (state_of(hackathon, row.id).state, pieces(hackathon)) == ("verified", 3)
-    assert "took more than 1800 seconds" in hackathon.sign_in("ada").get(f"/hand-ins/{row.id}").text
-    request_model(hackathon.database, organiser, row.id)
+    assert (get_verification(hackathon, submission.id).state, count_chunks(hackathon)) == ("verified", 3)
+    assert "took more than 1800 seconds" in hackathon.sign_in("ada").get(f"/submissions/{submission.id}").text
+    request_model(hackathon.database, organiser, submission.id)
     hackathon.run_worker()
-    assert (state_of(hackathon, row.id).stories["verdict"], pieces(hackathon)) == ("plausible", 0)
+    assert (get_verification(hackathon, submission.id).stories["verdict"], count_chunks(hackathon)) == (
+        "plausible",
+        0,
+    )
 
 
-def test_a_model_that_is_not_what_was_declared_is_contradicted_and_stays_claimed(
+def test_a_model_that_contradicts_its_declaration_is_not_shown_as_verified(
     hackathon: Hackathon, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, row = finalist(hackathon, model)
-    believed(
+    person, submission = submit_final(hackathon, model)
+    set_results(
         monkeypatch,
         VerificationResult(verdict="contradicted", counted=40_000_000, reasons=["more than \x00 claimed"]),
     )
-    receive_model(hackathon.database, person, row.id, sent(model))
+    receive_model(hackathon.database, person, submission.id, read_model(model))
     hackathon.run_worker()
     with hackathon.database.read() as session:
-        assert session.get_one(Submission, row.id).verified_parameters is None
+        assert session.get_one(Submission, submission.id).verified_parameters is None
         assert session.scalar(select(func.count()).where(Audit.action == "model contradicted")) == 1
-    assert pieces(hackathon) == 3
-    page = hackathon.sign_in("ada").get(f"/hand-ins/{row.id}").text
-    assert "40,000,000 counted parameters were found" in page
+    assert count_chunks(hackathon) == 3
+    page = hackathon.sign_in("ada").get(f"/submissions/{submission.id}").text
+    assert "it has 40,000,000 counted parameters" in page
     assert "more than  claimed" in page
     hackathon.clock.now = hackathon.edition.ends
-    seen_by_all = hackathon.client().get(f"/hand-ins/{row.id}").text
-    assert "<b>Contradicted:</b>" in seen_by_all
-    assert "more than" not in seen_by_all
+    public_page = hackathon.client().get(f"/submissions/{submission.id}").text
+    assert "<b>Contradicted:</b>" in public_page
+    assert "more than" not in public_page
 
 
-def test_an_organiser_has_a_model_looked_at_again_and_a_team_may_send_another(
+def test_an_organiser_may_verify_a_model_again_and_a_team_may_upload_another(
     hackathon: Hackathon, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, row = finalist(hackathon, model)
+    person, submission = submit_final(hackathon, model)
     organiser = hackathon.add_person("boss", admin=True)
-    looks = [VerificationResult(verdict="unproven", counted=None, reasons=["no time"])] * 2
-    believed(monkeypatch, *looks, VerificationResult(verdict="verified", counted=COUNTED, reasons=[]))
-    receive_model(hackathon.database, person, row.id, sent(model))
+    unproven = [VerificationResult(verdict="unproven", counted=None, reasons=["no time"])] * 2
+    set_results(monkeypatch, *unproven, VerificationResult(verdict="verified", counted=COUNTED, reasons=[]))
+    receive_model(hackathon.database, person, submission.id, read_model(model))
     hackathon.run_worker()
-    request_model(hackathon.database, organiser, row.id)
-    assert state_of(hackathon, row.id).state == "waiting"
+    request_model(hackathon.database, organiser, submission.id)
+    assert get_verification(hackathon, submission.id).state == "waiting"
     hackathon.run_worker()
-    assert state_of(hackathon, row.id).state == "unproven"
-    receive_model(hackathon.database, person, row.id, sent(model))
-    assert pieces(hackathon) == 3
+    assert get_verification(hackathon, submission.id).state == "unproven"
+    receive_model(hackathon.database, person, submission.id, read_model(model))
+    assert count_chunks(hackathon) == 3
     hackathon.run_worker()
-    assert state_of(hackathon, row.id).state == "verified"
+    assert get_verification(hackathon, submission.id).state == "verified"
 
 
-def test_models_come_from_finalists_and_where_an_organiser_asks(hackathon: Hackathon, model: Path) -> None:
+def test_a_model_is_accepted_for_a_final_submission_or_on_request(hackathon: Hackathon, model: Path) -> None:
     person = hackathon.add_team("ada")
-    row = hackathon.submit(person, model_hash=sha256_file(model / "model.safetensors"))
-    with pytest.raises(RequestProblem, match="sent with final hand-ins"):
-        receive_model(hackathon.database, person, row.id, sent(model))
+    submission = hackathon.submit(person, model_hash=sha256_file(model / "model.safetensors"))
+    with pytest.raises(RequestProblem, match="models are uploaded for final submissions"):
+        receive_model(hackathon.database, person, submission.id, read_model(model))
     with pytest.raises(RequestProblem, match="only organisers"):
-        request_model(hackathon.database, person, row.id)
+        request_model(hackathon.database, person, submission.id)
     organiser = hackathon.sign_in(hackathon.add_person("boss", admin=True).handle)
-    here = f"/hand-ins/{row.id}"
-    asked = organiser.post(
-        f"/organise{here}",
-        data={"form_token": read_form_token(organiser, here), "do": "model"},
+    address = f"/submissions/{submission.id}"
+    response = organiser.post(
+        f"/organise{address}",
+        data={"form_token": read_form_token(organiser, address), "do": "model"},
         follow_redirects=False,
     )
-    assert asked.status_code == 303
-    assert "The organisers ask for the model" in hackathon.sign_in("ada").get(here).text
-    with pytest.raises(RequestProblem, match="no such hand-in"):
-        receive_model(hackathon.database, hackathon.add_team("eve"), row.id, sent(model))
-    receive_model(hackathon.database, person, row.id, sent(model))
-    assert state_of(hackathon, row.id).state == "waiting"
+    assert response.status_code == 303
+    assert "The organisers request the model" in hackathon.sign_in("ada").get(address).text
+    with pytest.raises(RequestProblem, match="no such submission"):
+        receive_model(hackathon.database, hackathon.add_team("eve"), submission.id, read_model(model))
+    receive_model(hackathon.database, person, submission.id, read_model(model))
+    assert get_verification(hackathon, submission.id).state == "waiting"
 
 
-def test_everything_wrong_with_a_model_is_told_at_once_and_nothing_is_kept(
+def test_all_problems_of_a_model_are_reported_together_and_nothing_is_stored(
     hackathon: Hackathon, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, row = finalist(hackathon, model)
-    wrong = [
+    person, submission = submit_final(hackathon, model)
+    files = [
         UploadedFile(name="../weights.pt", size=6, content=io.BytesIO(b"pickle")),
         UploadedFile(name="config.json", size=2, content=io.BytesIO(b"{}")),
         UploadedFile(name="config.json", size=2, content=io.BytesIO(b"{}")),
         UploadedFile(name="model.safetensors", size=16, content=io.BytesIO(b"\x80\x04pickled weights")),
     ]
-    with pytest.raises(RequestProblem) as caught:
-        receive_model(hackathon.database, person, row.id, wrong)
-    found = "\n".join(map(str, caught.value.fields))
-    for words in (
-        "../weights.pt is no file of a model",
+    with pytest.raises(RequestProblem) as raised:
+        receive_model(hackathon.database, person, submission.id, files)
+    problems = "\n".join(map(str, raised.value.fields))
+    for message in (
+        "../weights.pt is not a file of a model",
         "never a pickle",
         "tokenizer.json is missing",
-        "a file is there twice",
+        "a file name occurs twice",
         "model.safetensors is not a safetensors file",
     ):
-        assert words in found
-    other = (model / "model.safetensors").read_bytes()[:-1] + b"x"
-    with pytest.raises(RequestProblem, match="send the model that wrote the stories"):
-        receive_model(hackathon.database, person, row.id, sent(model, model_safetensors=other))
-    monkeypatch.setattr(model_files, "MAX_OTHER_FILE_BYTES", 1)
-    with pytest.raises(RequestProblem, match="at most 1 are taken"):
-        receive_model(hackathon.database, person, row.id, sent(model))
-    assert pieces(hackathon) == 0
+        assert message in problems
+    changed = (model / "model.safetensors").read_bytes()[:-1] + b"x"
+    with pytest.raises(RequestProblem, match="upload the model that wrote the stories"):
+        receive_model(hackathon.database, person, submission.id, read_model(model, model_safetensors=changed))
+    monkeypatch.setattr(model_uploads, "MAX_OTHER_FILE_BYTES", 1)
+    with pytest.raises(RequestProblem, match="at most 1 are accepted"):
+        receive_model(hackathon.database, person, submission.id, read_model(model))
+    assert count_chunks(hackathon) == 0
 
 
-def test_a_form_takes_the_files_and_says_beside_them_what_is_wrong(
+def test_the_form_accepts_model_files_and_shows_their_problems(
     hackathon: Hackathon, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_files, "CHUNK_BYTES", 1000)
-    _, row = finalist(hackathon, model)
-    client, here = hackathon.sign_in("ada"), f"/hand-ins/{row.id}"
+    monkeypatch.setattr(model_uploads, "CHUNK_BYTES", 1000)
+    _, submission = submit_final(hackathon, model)
+    client, address = hackathon.sign_in("ada"), f"/submissions/{submission.id}"
 
     def post(*names: str, token: str | None = None) -> tuple[int, str]:
-        answer = client.post(
-            f"{here}/model",
-            data={"form_token": read_form_token(client, here) if token is None else token},
+        response = client.post(
+            f"{address}/model",
+            data={"form_token": read_form_token(client, address) if token is None else token},
             files=[("files", (name, (model / name).read_bytes())) for name in names],
             follow_redirects=False,
         )
-        return answer.status_code, answer.text
+        return response.status_code, response.text
 
     status, text = post("optimizer.pt", "config.json")
     assert status == 422
-    assert "optimizer.pt is no file of a model" in text
+    assert "optimizer.pt is not a file of a model" in text
     names = ("model.safetensors", "config.json", "tokenizer.json")
     assert post(*names, token="planted")[0] == 403
-    assert pieces(hackathon) == 0
+    assert count_chunks(hackathon) == 0
     assert post(*names)[0] == 303
-    assert pieces(hackathon) > 5
-    assert "waits to be verified" in client.get(here).text
+    assert count_chunks(hackathon) > 5
+    assert "waiting for verification" in client.get(address).text
 
 
-def with_key(hackathon: Hackathon, person: Person) -> TestClient:
+def api_client(hackathon: Hackathon, person: Person) -> TestClient:
     client = hackathon.client()
-    token = people.create_token(hackathon.database, person, "test", ["read", "hand-in"])
+    token = accounts.create_token(hackathon.database, person, "test", ["read", "hand-in"])
     client.headers["Authorization"] = f"Bearer {token}"
     return client
 
 
-def test_the_api_refuses_a_stranger_before_it_reads_a_byte(hackathon: Hackathon, model: Path) -> None:
-    _, row = finalist(hackathon, model)
-    read = 0
+def test_the_api_refuses_other_people_before_it_reads_the_body(hackathon: Hackathon, model: Path) -> None:
+    _, submission = submit_final(hackathon, model)
 
     def endless() -> Iterator[bytes]:
-        nonlocal read
         for _ in range(100):
-            read += 1
             yield bytes(1 << 20)
 
-    where = f"/api/v1/hand-ins/{row.id}/model"
+    endpoint = f"/api/v1/hand-ins/{submission.id}/model"
     form = {"Content-Type": "multipart/form-data; boundary=x"}
-    assert hackathon.client().post(where, content=endless(), headers=form).status_code == 401
-    stranger = with_key(hackathon, hackathon.add_person("eve"))
-    assert stranger.post(where, content=endless(), headers=form).status_code == 404
-    # what is larger than a hand-in is let in here and nowhere else
+    assert hackathon.client().post(endpoint, content=endless(), headers=form).status_code == 401
+    stranger = api_client(hackathon, hackathon.add_person("eve"))
+    assert stranger.post(endpoint, content=endless(), headers=form).status_code == 404
+    # Only this address accepts more than a submission's size.
     assert stranger.post("/sign-in", content=endless(), headers=form).status_code == 413
 
 
-def test_a_dead_workers_verification_goes_to_a_live_one_and_the_dead_writes_nothing(
+def test_a_dead_workers_verification_is_taken_over_and_the_dead_worker_writes_nothing(
     hackathon: Hackathon, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, row = finalist(hackathon, model)
+    person, submission = submit_final(hackathon, model)
     hackathon.run_worker()
-    believed(
+    set_results(
         monkeypatch, *[VerificationResult(verdict="verified", counted=n, reasons=[]) for n in (7, COUNTED)]
     )
-    receive_model(hackathon.database, person, row.id, sent(model))
+    receive_model(hackathon.database, person, submission.id, read_model(model))
     dead = lease_job(hackathon.database, "dead")
     assert dead is not None
     hackathon.clock.advance(seconds=LEASE_SECONDS + 1)
@@ -391,36 +394,39 @@ def test_a_dead_workers_verification_goes_to_a_live_one_and_the_dead_writes_noth
     assert live is not None
     with pytest.raises(LeaseLost):
         verify_upload(hackathon.database, dead, "dead", threading.Event())
-    assert state_of(hackathon, row.id).state == "waiting"
+    assert get_verification(hackathon, submission.id).state == "waiting"
     verify_upload(hackathon.database, live, "live", threading.Event())
-    assert (state_of(hackathon, row.id).state, state_of(hackathon, row.id).counted) == ("verified", COUNTED)
+    assert (
+        get_verification(hackathon, submission.id).state,
+        get_verification(hackathon, submission.id).counted,
+    ) == ("verified", COUNTED)
     assert lease_job(hackathon.database, "third") is None
 
 
-def test_a_model_that_was_damaged_in_the_database_is_tried_again_and_then_unproven(
+def test_a_model_damaged_in_the_database_is_retried_and_then_unproven(
     hackathon: Hackathon, model: Path
 ) -> None:
-    person, row = finalist(hackathon, model)
+    person, submission = submit_final(hackathon, model)
     hackathon.run_worker()
-    receive_model(hackathon.database, person, row.id, sent(model))
+    receive_model(hackathon.database, person, submission.id, read_model(model))
     with hackathon.database.write() as session:
         session.execute(update(ModelChunk).where(ModelChunk.file == "config.json").values(content=b"{"))
     for _ in range(5):
         assert hackathon.run_worker() == 1
         hackathon.clock.advance(minutes=5)
-    found = state_of(hackathon, row.id)
-    assert found.state == "unproven"
-    assert found.reasons == ["config.json is not in the database as it was sent; send the model again"]
+    result = get_verification(hackathon, submission.id)
+    assert result.state == "unproven"
+    assert result.reasons == ["config.json in the database is not what was uploaded; upload the model again"]
     with hackathon.database.read() as session:
         assert session.scalars(select(Job.state).where(Job.kind == "verify")).one() == "failed"
-        assert session.get_one(Submission, row.id).state == "judged"
+        assert session.get_one(Submission, submission.id).state == "judged"
 
 
-def test_judging_goes_before_verifying(hackathon: Hackathon, model: Path) -> None:
-    person, row = finalist(hackathon, model)
+def test_judging_jobs_run_before_verifications(hackathon: Hackathon, model: Path) -> None:
+    person, submission = submit_final(hackathon, model)
     hackathon.run_worker()
-    receive_model(hackathon.database, person, row.id, sent(model))
-    finalist(hackathon, model, "bob")
+    receive_model(hackathon.database, person, submission.id, read_model(model))
+    submit_final(hackathon, model, "bob")
     kinds = []
     while job := lease_job(hackathon.database, "w"):
         kinds.append(job.kind)
@@ -429,17 +435,17 @@ def test_judging_goes_before_verifying(hackathon: Hackathon, model: Path) -> Non
 
 @pytest.mark.all
 @pytest.mark.parametrize(
-    ("claimed", "config", "verdict", "words"),
+    ("claimed", "config", "verdict", "reason"),
     [
         ({}, None, "verified", ""),
         ({"counted_parameters": COUNTED - 1}, None, "contradicted", "claims 1,667 counted parameters, 1,668"),
-        ({"model_hash": "ab" * 32}, None, "contradicted", "the hand-in names the hash abab"),
+        ({"model_hash": "ab" * 32}, None, "contradicted", "names the hash abab"),
         ({"weight_class": "tiny"}, None, "contradicted", "over class tiny"),
         ({}, '{"model_type": "my_own"}', "unproven", "my_own"),
     ],
 )
-def test_the_process_that_counts_finds_what_is_true(
-    tmp_path: Path, model: Path, claimed: dict[str, object], config: str | None, verdict: str, words: str
+def test_the_sandboxed_count_gives_the_right_verdict(
+    tmp_path: Path, model: Path, claimed: dict[str, object], config: str | None, verdict: str, reason: str
 ) -> None:
     for name in ("model.safetensors", "config.json"):
         shutil.copyfile(model / name, tmp_path / name)
@@ -452,61 +458,61 @@ def test_the_process_that_counts_finds_what_is_true(
         **claimed,
     }
     rules = "".join(
-        f'[[weight_classes]]\nname = "{name}"\nmax_parameters = {most}\nhardware = "any"\n'
-        for name, most in (("tiny", 1000), ("small", 30_000_000))
+        f'[[weight_classes]]\nname = "{name}"\nmax_parameters = {max_parameters}\nhardware = "any"\n'
+        for name, max_parameters in (("tiny", 1000), ("small", 30_000_000))
     )
-    found = verify_model(tmp_path, claim, "hardware = []\n" + rules)
-    assert found.verdict == verdict, found
-    assert words in "; ".join(found.reasons)
+    result = verify_model(tmp_path, claim, "hardware = []\n" + rules)
+    assert result.verdict == verdict, result
+    assert reason in "; ".join(result.reasons)
 
 
-def test_an_organisers_own_look_takes_only_a_models_files_and_no_links(
+def test_an_organisers_verification_copies_only_a_models_files_and_refuses_links(
     hackathon: Hackathon, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = hackathon.submit(hackathon.add_team("ada"))
-    seen: list[set[str]] = []
+    submission = hackathon.submit(hackathon.add_team("ada"))
+    copied_files: list[set[str]] = []
 
-    def look_at(folder: Path, *_: object, **__: object) -> VerificationResult:
-        seen.append({each.name for each in folder.iterdir()})
+    def record_files(folder: Path, *_: object, **__: object) -> VerificationResult:
+        copied_files.append({path.name for path in folder.iterdir()})
         return VerificationResult(verdict="verified", counted=COUNTED, reasons=[])
 
-    monkeypatch.setattr(verification, "verify_model", look_at)
-    assert verify_folder(hackathon.database, "boss", row.id, model).verdict == "verified"
-    assert seen == [{"model.safetensors", "config.json", "tokenizer.json"}]
+    monkeypatch.setattr(verification, "verify_model", record_files)
+    assert verify_folder(hackathon.database, "boss", submission.id, model).verdict == "verified"
+    assert copied_files == [{"model.safetensors", "config.json", "tokenizer.json"}]
     with hackathon.database.read() as session:
-        assert session.get_one(Submission, row.id).verified_parameters == COUNTED
+        assert session.get_one(Submission, submission.id).verified_parameters == COUNTED
     with pytest.raises(SmalltaleError, match=r"has no model\.safetensors"):
-        verify_folder(hackathon.database, "boss", row.id, tmp_path)
+        verify_folder(hackathon.database, "boss", submission.id, tmp_path)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         (tmp_path / name).symlink_to(model / name)
     with pytest.raises(SmalltaleError, match="contains links"):
-        verify_folder(hackathon.database, "boss", row.id, tmp_path)
+        verify_folder(hackathon.database, "boss", submission.id, tmp_path)
 
 
-def test_the_command_sends_a_folders_model_and_nothing_else(
+def test_the_client_uploads_a_folders_model_and_nothing_else(
     hackathon: Hackathon, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, row = finalist(hackathon, model)
+    person, submission = submit_final(hackathon, model)
     server = uvicorn.Server(
         uvicorn.Config(create_app(hackathon.database), port=0, log_level="critical", ws="none")
     )
-    running = threading.Thread(target=server.run)
-    running.start()
+    thread = threading.Thread(target=server.run)
+    thread.start()
     while not server.started:
         time.sleep(0.01)
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    token = people.create_token(hackathon.database, person, "test", ["read", "hand-in"])
+    token = accounts.create_token(hackathon.database, person, "test", ["read", "hand-in"])
     try:
-        assert send_model(url, row.id, model, token)["state"] == "waiting"
-        assert set(state_of(hackathon, row.id).files) == {
+        assert send_model(url, submission.id, model, token)["state"] == "waiting"
+        assert set(get_verification(hackathon, submission.id).files) == {
             "model.safetensors",
             "config.json",
             "tokenizer.json",
         }
-        believed(monkeypatch, VerificationResult(verdict="verified", counted=COUNTED, reasons=[]))
+        set_results(monkeypatch, VerificationResult(verdict="verified", counted=COUNTED, reasons=[]))
         hackathon.run_worker()
         with pytest.raises(SmalltaleError, match="needs no model now"):
-            send_model(url, row.id, model, token)
+            send_model(url, submission.id, model, token)
     finally:
         server.should_exit = True
-        running.join()
+        thread.join()
