@@ -135,7 +135,9 @@ def format_problem(body: bytes, status: int) -> str:
     try:
         problem = json.loads(body)
         lines = [
-            "; ".join(filter(None, (f"{error['field']}: {error['found']}", error.get("fix", error.get("mend")))))
+            "; ".join(
+                filter(None, (f"{error['field']}: {error['found']}", error.get("fix", error.get("mend"))))
+            )
             for error in problem["errors"]
         ]
         return "\n  ".join([str(problem["title"]), *lines])

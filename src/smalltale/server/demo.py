@@ -36,7 +36,7 @@ from smalltale.server.worker import run_worker
 PASSWORD = "tell me a story"
 """Of the demonstration's accounts; the sign-in page shows it."""
 NAMES = ("Lily", "Tom", "Mia", "Ben", "Anna", "Sam", "Zoe", "Max")
-OBJECTS = (
+TOYS = (
     "a red kite",
     "a lost kitten",
     "a shiny button",
@@ -56,7 +56,7 @@ SENTENCES = (
     "They looked under the bench, behind the bush and even inside the pond.",
     "Then a bird sang a song that sounded like the word yes.",
     "{n} had an idea and drew a big arrow in the sand.",
-    "Soon every neighbour came to help, and nobody went home hungry.",
+    "Soon every neighbour came to help, and no one went home hungry.",
     "At last {n} found what everyone was looking for and laughed out loud.",
     "From that day on, {n} always shared first and asked later.",
 )
@@ -86,12 +86,12 @@ def create_demo_edition(database: Database) -> None:
     start, end = aoe_day(now - timedelta(days=16)), aoe_day(now + timedelta(days=19))
     toml = f'team_lock_days = 30\nstart = {start}\nend = {end}\n[edition]\nslug = "demo"\n'
     prompts = [
-        f"Once upon a time, {name} found {thing} in {rng.choice(PLACES)}. One day,"
-        for name, thing in zip(NAMES * 2, OBJECTS + OBJECTS[::-1], strict=True)
+        f"Once upon a time, {name} found {toy} in {rng.choice(PLACES)}. One day,"
+        for name, toy in zip(NAMES * 2, TOYS + TOYS[::-1], strict=True)
     ]
     final = [
-        f"Nobody in {PLACES[n]} believed it, but {name} had seen {thing} that very morning."
-        for n, (name, thing) in enumerate(zip(NAMES[:6], OBJECTS, strict=False))
+        f"No one in {PLACES[n]} believed it, but {name} had seen {toy} that very morning."
+        for n, (name, toy) in enumerate(zip(NAMES[:6], TOYS, strict=False))
     ]
     rules = rules_from_table(tomllib.loads(toml), "the demonstration")
     edition = import_edition(

@@ -227,7 +227,7 @@ def moderate_team(
             raise not_found("team")
         edition = session.get_one(Edition, team.edition_id)
         if weight_class is not None:
-            if weight_class not in [known.name for known in get_rules(edition).weight_classes]:
+            if weight_class not in [allowed.name for allowed in get_rules(edition).weight_classes]:
                 raise invalid_field(
                     "weight_class", "this is not a weight class", "choose one of the edition's"
                 )

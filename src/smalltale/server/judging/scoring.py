@@ -1,4 +1,4 @@
-"""Summarises a submission's judgements into scores, one row per side of the prompts; and tells which judges may rank.
+"""Summarises a submission's judgements into scores, one row per side of the prompts, and determines which judges may rank.
 
 Input: JudgementRows of one panel, an edition. Output: Score rows (public, private, all), and a new revision of the edition.
 Note: scoring runs in the transaction of the last judgements, so a leaderboard never shows half of them as complete.

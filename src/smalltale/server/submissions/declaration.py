@@ -37,9 +37,11 @@ def check_declaration(rules: Rules, team: Team, declared: Declaration) -> list[F
         if "\x00" in getattr(declared, name) or not is_utf8_encodable(getattr(declared, name))
     ]
     open_classes = rules.classes_open_to(team.weight_class)
-    weight_class = next((known for known in open_classes if known.name == declared.weight_class), None)
+    weight_class = next(
+        (open_class for open_class in open_classes if open_class.name == declared.weight_class), None
+    )
     if weight_class is None:
-        names = ", ".join(known.name for known in open_classes)
+        names = ", ".join(open_class.name for open_class in open_classes)
         declared_class = escape_unprintable(declared.weight_class) or "nothing"
         problems.append(
             FieldProblem(
