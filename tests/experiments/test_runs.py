@@ -26,9 +26,9 @@ from smalltale.experiments.plots import (
     X_AXES,
     Y_AXES,
     available_x_axes,
-    curve,
-    line_styles,
+    get_curve,
     list_omissions,
+    make_line_styles,
     render_plots,
     smooth_curve,
     write_figure,
@@ -220,7 +220,7 @@ def test_one_spike_does_not_move_a_smoothed_loss() -> None:
 def test_runs_are_plotted_by_tokens_time_and_flops_if_flops_are_recorded(tmp_path: Path) -> None:
     with_flops = read_run(make_run(tmp_path / "with_flops", flops=6e6))
     without_flops = read_run(make_run(tmp_path / "without_flops", flops=None))
-    x, y = curve(with_flops, X_AXES[2], Y_AXES[0])
+    x, y = get_curve(with_flops, X_AXES[2], Y_AXES[0])
     assert x.tolist() == [6e6 * tokens for tokens in (1000, 2000, 3000, 4000)]
     assert y.tolist() == [2.5, 2.0, 1.5, 2.0]
     runs = [with_flops, without_flops]
@@ -254,7 +254,7 @@ def test_a_plot_without_measurements_says_so(tmp_path: Path) -> None:
 
 
 def test_every_run_has_its_own_line_style() -> None:
-    styles = {(style.colour, str(style.dash)) for style in line_styles(4 * len(COLOURS))}
+    styles = {(style.colour, str(style.dash)) for style in make_line_styles(4 * len(COLOURS))}
     assert len(styles) == 4 * len(COLOURS)
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,14 @@ def read_steps(folder: Path) -> list[int]:
 
 
 def test_each_row_is_on_disk_as_soon_as_it_is_appended(tmp_path: Path) -> None:
-    with closing(MetricsFile(tmp_path / "metrics.jsonl")) as metrics:
+    with MetricsFile(tmp_path / "metrics.jsonl") as metrics:
         for step in (1, 2):
             metrics.append(metrics_row(step))
             assert read_steps(tmp_path)[-1] == step
 
 
 def test_several_lines_of_a_step_are_read_as_one_row(tmp_path: Path) -> None:
-    with closing(MetricsFile(tmp_path / "metrics.jsonl")) as metrics:
+    with MetricsFile(tmp_path / "metrics.jsonl") as metrics:
         metrics.append(metrics_row(1))
         metrics.append({"step": 1, "bits_per_byte": 2.5})
         metrics.append(metrics_row(2))
@@ -40,10 +39,10 @@ def test_several_lines_of_a_step_are_read_as_one_row(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_drops_the_rows_it_computes_again(tmp_path: Path) -> None:
-    with closing(MetricsFile(tmp_path / "metrics.jsonl")) as metrics:
+    with MetricsFile(tmp_path / "metrics.jsonl") as metrics:
         for step in range(1, 6):
             metrics.append(metrics_row(step))
-    with closing(MetricsFile(tmp_path / "metrics.jsonl")) as metrics:
+    with MetricsFile(tmp_path / "metrics.jsonl") as metrics:
         metrics.truncate_after(3)
         metrics.append(metrics_row(4))
         metrics.sync()
@@ -54,7 +53,7 @@ def test_a_torn_last_line_is_ignored_by_readers_and_removed_by_the_writer(tmp_pa
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(metrics_row(1)) + "\n" + json.dumps(metrics_row(2))[:20])
     assert read_steps(tmp_path) == [1]
-    with closing(MetricsFile(path)) as metrics:
+    with MetricsFile(path) as metrics:
         metrics.append(metrics_row(2))
     assert read_steps(tmp_path) == [1, 2]
     assert read_rows(path)[1] == ""
@@ -78,7 +77,7 @@ def test_an_empty_file_is_reported_as_a_run_without_a_step(tmp_path: Path) -> No
 
 def test_a_full_disk_leaves_complete_lines(small_disk: Path) -> None:
     path = small_disk / "metrics.jsonl"
-    with closing(MetricsFile(path)) as metrics, pytest.raises(FileProblem, match="free some space"):
+    with MetricsFile(path) as metrics, pytest.raises(FileProblem, match="free some space"):
         for step in range(1, 10_000_000):
             metrics.append({"step": step, "filler": "x" * 5000})
     assert path.read_bytes().endswith(b"\n")

@@ -9,12 +9,12 @@ from smalltale.model.transformer import ModelConfig
 from smalltale.training.device import Device, choose_device
 from smalltale.training.throughput import (
     MfuBaseline,
-    data_sheet_peak,
+    compute_step_metrics,
+    find_data_sheet_peak,
     find_peak_flops,
     format_metrics,
+    make_mfu_baseline,
     memory_usage,
-    mfu_baseline,
-    step_metrics,
 )
 
 
@@ -29,7 +29,7 @@ def test_flops_per_token_are_six_times_weights_and_full_attention() -> None:
 
 
 def test_mfu_divides_by_the_peak_of_all_devices() -> None:
-    baseline = mfu_baseline(1_000_000, gpu("NVIDIA H200"), device_count=2)
+    baseline = make_mfu_baseline(1_000_000, gpu("NVIDIA H200"), device_count=2)
     assert baseline.peak_flops == 2 * 989e12
     assert baseline.mfu(989e6) == pytest.approx(0.5)
     assert baseline.peak_name == "2 × NVIDIA H200, 989 TFLOP/s dense bfloat16 (NVIDIA's data sheet)"
@@ -52,7 +52,7 @@ def test_mfu_divides_by_the_peak_of_all_devices() -> None:
     ],
 )
 def test_a_listed_card_has_the_peak_of_its_data_sheet(name: str, teraflops: float) -> None:
-    peak = data_sheet_peak(name)
+    peak = find_data_sheet_peak(name)
     assert peak is not None
     assert peak[0] == teraflops * 1e12
 
@@ -69,7 +69,7 @@ def test_a_listed_card_has_the_peak_of_its_data_sheet(name: str, teraflops: floa
     ],
 )
 def test_a_card_with_a_similar_name_does_not_match(name: str) -> None:
-    assert data_sheet_peak(name) is None
+    assert find_data_sheet_peak(name) is None
 
 
 def test_a_processor_is_measured_once() -> None:
@@ -92,7 +92,7 @@ def test_memory_in_use_grows_with_an_allocation() -> None:
 
 def test_the_metrics_of_a_step() -> None:
     baseline = MfuBaseline(flops_per_token=10, peak_flops=10_000.0, peak_name="toy")
-    metrics = step_metrics(baseline, choose_device("cpu"), tokens=500, seconds=1.0)
+    metrics = compute_step_metrics(baseline, choose_device("cpu"), tokens=500, seconds=1.0)
     assert metrics["tokens_per_second"] == 500.0
     assert metrics["mfu"] == 0.5
     assert metrics["memory_bytes"] > 0

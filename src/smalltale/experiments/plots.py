@@ -95,7 +95,7 @@ class LineStyle:
     dash: Any
 
 
-def line_styles(count: int) -> list[LineStyle]:
+def make_line_styles(count: int) -> list[LineStyle]:
     """One style per run: all colours with the first pattern, then again with the next."""
     return [
         LineStyle(colour=colour, dash=DASHES[number // len(COLOURS) % len(DASHES)])
@@ -103,7 +103,7 @@ def line_styles(count: int) -> list[LineStyle]:
     ]
 
 
-def curve(run: TrainingRun, x_axis: XAxis, y_axis: YAxis) -> tuple[np.ndarray, np.ndarray]:
+def get_curve(run: TrainingRun, x_axis: XAxis, y_axis: YAxis) -> tuple[np.ndarray, np.ndarray]:
     """x and y of a run's curve: two float arrays (n,), n = 0 if the run lacks a measure."""
     key, factor = x_axis.key, 1.0
     if key == "flops":
@@ -137,7 +137,7 @@ def available_x_axes(runs: Sequence[TrainingRun]) -> list[XAxis]:
     return [
         x_axis
         for x_axis in X_AXES
-        if any(len(curve(run, x_axis, y_axis)[0]) for run in runs for y_axis in Y_AXES)
+        if any(len(get_curve(run, x_axis, y_axis)[0]) for run in runs for y_axis in Y_AXES)
     ]
 
 
@@ -159,7 +159,7 @@ def list_omissions(runs: Sequence[TrainingRun]) -> list[str]:
 
 def draw_plot(axes: Axes, runs: Sequence[TrainingRun], x_axis: XAxis, y_axis: YAxis) -> None:
     """Draw one plot with all runs."""
-    curves = [curve(run, x_axis, y_axis) for run in runs]
+    curves = [get_curve(run, x_axis, y_axis) for run in runs]
     lengths = [x[-1] for x, _ in curves if len(x)]
     if not lengths:
         axes.text(
@@ -172,7 +172,9 @@ def draw_plot(axes: Axes, runs: Sequence[TrainingRun], x_axis: XAxis, y_axis: YA
         ((size, name) for minimum, size, name in x_axis.units if longest >= minimum), (1.0, x_axis.title)
     )
     tops = []
-    for (x, y), style, order in zip(curves, line_styles(len(runs)), range(len(runs), 0, -1), strict=True):
+    for (x, y), style, order in zip(
+        curves, make_line_styles(len(runs)), range(len(runs), 0, -1), strict=True
+    ):
         if not len(x):
             continue
         line: dict[str, Any] = {"color": style.colour, "zorder": 2 + order}
@@ -241,7 +243,7 @@ def write_figure(runs: Sequence[TrainingRun], path: Path) -> None:
     x_axes = available_x_axes(runs)
     if not x_axes:
         raise FileProblem("no run has a readable step yet; there is nothing to draw")
-    drawn = [(run, style) for run, style in zip(runs, line_styles(len(runs)), strict=True) if run.rows]
+    drawn = [(run, style) for run, style in zip(runs, make_line_styles(len(runs)), strict=True) if run.rows]
     with plot_style():
         columns = len(x_axes)
         figure = Figure(figsize=(4.2 * columns, 6.6 + 0.2 * len(drawn)), layout="constrained", dpi=130)

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 
 from smalltale.experiments.compare import COLUMNS, differing_settings, format_cells, format_setting
-from smalltale.experiments.plots import line_styles, list_omissions, render_plots
+from smalltale.experiments.plots import list_omissions, make_line_styles, render_plots
 from smalltale.experiments.runs import TrainingRun
 from smalltale.files import atomic_file
 
@@ -30,7 +30,8 @@ def write_page(runs: Sequence[TrainingRun], path: Path) -> None:
         generated_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         columns=COLUMNS,
         runs=[
-            (run, style, format_cells(run)) for run, style in zip(runs, line_styles(len(runs)), strict=True)
+            (run, style, format_cells(run))
+            for run, style in zip(runs, make_line_styles(len(runs)), strict=True)
         ],
         best=min((run.best_bits_per_byte for run in runs if run.bits_per_byte), default=None),
         differing={

@@ -74,7 +74,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, name: str) -> None:
     writer.add_xielu_beta([SQUARED_RELU["beta"]] * shape.layers)
     writer.add_xielu_eps([SQUARED_RELU["eps"]] * shape.layers)
     add_tokenizer(writer, checkpoint.tokenizer, shape.vocabulary)
-    for tensor_name, tensor in gguf_tensors(checkpoint.model).items():
+    for tensor_name, tensor in convert_to_gguf_tensors(checkpoint.model).items():
         writer.add_tensor(tensor_name, np.ascontiguousarray(tensor.detach().float().numpy()))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -82,7 +82,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, name: str) -> None:
     writer.close()
 
 
-def gguf_tensors(model: Transformer) -> dict[str, torch.Tensor]:
+def convert_to_gguf_tensors(model: Transformer) -> dict[str, torch.Tensor]:
     """The weights by llama.cpp's names. The embedding's norm is applied to its rows, so the tied head is stored separately."""
     shape = model.config
     embedding = model.embedding.weight

@@ -109,9 +109,7 @@ def largest_difference(folder: Path, to: str, model: Transformer) -> float:
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     log.info("loading the export in transformers")
-    exported: Any = AutoModelForCausalLM.from_pretrained(
-        folder, trust_remote_code=True, local_files_only=True
-    )
-    exported.eval()
+    export: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
+    export.eval()
     ids = torch.randint(shape.vocabulary, (2, shape.context), generator=generator)
-    return float((exported(ids).logits.float() - model(ids)).abs().max())
+    return float((export(ids).logits.float() - model(ids)).abs().max())

@@ -28,7 +28,7 @@ from smalltale.training.config import TrainingConfig
 from smalltale.training.device import Device, choose_device
 from smalltale.training.distributed import Distributed, init_distributed
 from smalltale.training.metrics_file import METRICS_NAME
-from smalltale.training.run_record import fingerprint
+from smalltale.training.run_record import compute_fingerprint
 from smalltale.training.trackers import check_trackers
 from smalltale.training.trainer import EvaluationCallback, RunInputs, Trainer, TrainingSummary
 
@@ -62,7 +62,9 @@ def train(
         try:
             data = read_tokens(tokens)
             check_inputs_match(shape, data, tokenizer, config)
-            facts["recipe, tokens or options"] = run_fingerprint = fingerprint(asdict(config), shape, data)
+            facts["recipe, tokens or options"] = run_fingerprint = compute_fingerprint(
+                asdict(config), shape, data
+            )
             check_batch_divides(config, distributed)
             check_run_folder(out)
             check_trackers(config.track)

@@ -13,7 +13,7 @@ from typing import Any
 
 from smalltale.training.device import Device
 from smalltale.training.metrics_file import METRICS_NAME, MetricsFile, read_rows
-from smalltale.training.throughput import MfuBaseline, format_metrics, step_metrics
+from smalltale.training.throughput import MfuBaseline, compute_step_metrics, format_metrics
 from smalltale.training.trackers import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,10 @@ class RunLogger:
 
     def log_step(self, row: dict[str, Any], *, tokens: int, seconds: float, progress: float) -> None:
         """Log one step. row: step, tokens, seconds of the run, loss; tokens, seconds: of this step."""
-        self.last_row = {**row, **step_metrics(self.baseline, self.device, tokens=tokens, seconds=seconds)}
+        self.last_row = {
+            **row,
+            **compute_step_metrics(self.baseline, self.device, tokens=tokens, seconds=seconds),
+        }
         self.write(self.last_row)
         if not self.silent:
             figures = format_metrics(row["step"], {**self.last_evaluation, **self.last_row})

@@ -30,14 +30,14 @@ PATH_SETTINGS = {"sources", "validation", "keep_out", "vocabulary"}
 """Settings in a recipe's corpus section that may be paths."""
 
 
-def fingerprint(training: dict[str, Any], shape: ModelConfig, data: TokenFolder) -> str:
+def compute_fingerprint(training: dict[str, Any], shape: ModelConfig, data: TokenFolder) -> str:
     """Hash of everything that must be the same for a run to resume."""
     settings = {key: value for key, value in training.items() if key not in CHANGEABLE_SETTINGS}
     serialized = json.dumps([settings, asdict(shape), data.meta["hashes"]], sort_keys=True)
     return hashlib.sha256(serialized.encode()).hexdigest()
 
 
-def run_record(
+def build_run_record(
     training: dict[str, Any],
     state: RunState,
     device: Device,

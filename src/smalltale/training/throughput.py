@@ -71,7 +71,7 @@ class MfuBaseline:
         return self.flops_per_token * tokens_per_second / self.peak_flops if self.peak_flops else 0.0
 
 
-def mfu_baseline(flops_per_token: int, device: Device, device_count: int = 1) -> MfuBaseline:
+def make_mfu_baseline(flops_per_token: int, device: Device, device_count: int = 1) -> MfuBaseline:
     """The baseline of a run on `device_count` devices of one kind."""
     peak_flops, name = find_peak_flops(device)
     return MfuBaseline(
@@ -81,7 +81,9 @@ def mfu_baseline(flops_per_token: int, device: Device, device_count: int = 1) ->
     )
 
 
-def step_metrics(baseline: MfuBaseline, device: Device, *, tokens: int, seconds: float) -> dict[str, float]:
+def compute_step_metrics(
+    baseline: MfuBaseline, device: Device, *, tokens: int, seconds: float
+) -> dict[str, float]:
     """Speed and memory metrics of a step in which all devices together trained on `tokens` in `seconds`."""
     speed = tokens / seconds if seconds else 0.0
     used_bytes, peak_bytes = memory_usage(device)
@@ -112,13 +114,13 @@ def format_metrics(step: int, metrics: Mapping[str, float]) -> list[str]:
 def find_peak_flops(device: Device) -> tuple[float, str]:
     """A device's peak in FLOP/s and its source: a data sheet, else a measured matrix product."""
     if device.kind == "cuda" and device.dtype in {torch.bfloat16, torch.float16}:
-        data_sheet = data_sheet_peak(device.name)
+        data_sheet = find_data_sheet_peak(device.name)
         if data_sheet is not None:
             return data_sheet
     return measure_peak(device), f"{device.name}, measured matrix product in {str(device.dtype)[6:]}"
 
 
-def data_sheet_peak(name: str) -> tuple[float, str] | None:
+def find_data_sheet_peak(name: str) -> tuple[float, str] | None:
     """The peak of a card in PEAKS whose words, including variant words, match the name exactly."""
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
     for card, teraflops, source in PEAKS:

@@ -38,9 +38,9 @@ from smalltale.training.evaluate import evaluate
 from smalltale.training.gradients import CudaGraphFunction, GradientAccumulator
 from smalltale.training.optim import Optimizers
 from smalltale.training.run_logger import RunLogger
-from smalltale.training.run_record import hash_weights, run_record
+from smalltale.training.run_record import build_run_record, hash_weights
 from smalltale.training.signals import StopRequests
-from smalltale.training.throughput import mfu_baseline
+from smalltale.training.throughput import make_mfu_baseline
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Trainer:
         self.logger = RunLogger(
             out,
             device,
-            mfu_baseline(shape.flops_per_token(config.row_length), device, distributed.world_size),
+            make_mfu_baseline(shape.flops_per_token(config.row_length), device, distributed.world_size),
             config.track,
             asdict(config),
             silent=not distributed.is_main,
@@ -302,7 +302,7 @@ class Trainer:
         """The content of meta.json at this point of the run."""
         baseline = self.logger.baseline
         return {
-            **run_record(
+            **build_run_record(
                 asdict(self.config),
                 self.state,
                 self.device,
