@@ -1,4 +1,4 @@
-"""The whole flow, through the command a user types."""
+"""`smalltale demo`: all stages, through the command that a user runs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ TINY = [
     "training.validation_stories=5",
     "generation.max_tokens=40",
 ]
-"""A demo of seconds: the demo's own recipe with small numbers."""
+"""Overrides that make the demo's recipe run in seconds."""
 
 
 def smalltale(
     *words: str, folder: Path, command: tuple[str, ...] = (sys.executable, "-m", "smalltale")
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does."""
+    """Run the command in `folder`."""
     return subprocess.run([*command, *words], cwd=folder, capture_output=True, text=True, timeout=280)
 
 
 def tiny_demo(
     folder: Path, *more: str, command: tuple[str, ...] = (sys.executable, "-m", "smalltale")
 ) -> subprocess.CompletedProcess[str]:
-    settings = [word for each in TINY for word in ("--set", each)]
+    settings = [word for setting in TINY for word in ("--set", setting)]
     return smalltale(
         "demo",
         "--minutes",
@@ -50,9 +50,9 @@ def tiny_demo(
     )
 
 
-def test_two_hundred_stories_go_from_text_to_a_checked_hand_in(tmp_path: Path) -> None:
-    done = tiny_demo(tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_two_hundred_stories_become_a_checked_submission(tmp_path: Path) -> None:
+    result = tiny_demo(tmp_path)
+    assert result.returncode == 0, result.stderr
     out = tmp_path / "out"
     for file in (
         "corpus/meta.json",
@@ -66,12 +66,12 @@ def test_two_hundred_stories_go_from_text_to_a_checked_hand_in(tmp_path: Path) -
         "report.html",
     ):
         assert (out / file).stat().st_size > 0, file
-    declared = json.loads((out / "submission.json").read_text())
-    assert declared["weight_class"] == "small"
+    declaration = json.loads((out / "submission.json").read_text())
+    assert declaration["weight_class"] == "small"
     # Embedding 400 x 64 and two layers of 12 x 64 x 64, with two scalars each.
-    assert declared["counted_parameters"] == 400 * 64 + 2 * (12 * 64 * 64 + 2)
-    assert "\r" not in done.stderr
-    assert "32 different completions" in done.stdout
+    assert declaration["counted_parameters"] == 400 * 64 + 2 * (12 * 64 * 64 + 2)
+    assert "\r" not in result.stderr
+    assert "32 different completions" in result.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
@@ -85,8 +85,8 @@ def test_two_hundred_stories_go_from_text_to_a_checked_hand_in(tmp_path: Path) -
     assert evaluated.returncode == 0, evaluated.stderr
     assert 0 < json.loads(evaluated.stdout)["bits_per_byte"] < 8
 
-    again = tiny_demo(tmp_path)
-    assert again.returncode == 0, again.stderr
+    rerun = tiny_demo(tmp_path)
+    assert rerun.returncode == 0, rerun.stderr
 
 
 def with_stories(folder: Path) -> Path:

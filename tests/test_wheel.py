@@ -1,4 +1,4 @@
-"""The package as others install it: recipes, rubrics and pages travel with it."""
+"""The wheel, installed in a new environment, contains recipes, rubrics and templates."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_the_wheel_runs_a_tiny_demo_from_another_folder(tmp_path: Path) -> None:
     built = subprocess.run(build, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = (tmp_path / "dist").glob("*.whl")
-    home = tmp_path / "environment"
-    venv.create(home, with_pip=False)
-    python = home / "bin" / "python"
-    site = next((home / "lib").glob("python3.*")) / "site-packages"
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=False)
+    python = environment / "bin" / "python"
+    site = next((environment / "lib").glob("python3.*")) / "site-packages"
     install = [
         sys.executable,
         "-m",
@@ -47,12 +47,12 @@ def test_the_wheel_runs_a_tiny_demo_from_another_folder(tmp_path: Path) -> None:
     assert installed.returncode == 0, installed.stderr
     # The dependencies are this environment's; smalltale itself is the wheel's.
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    where = subprocess.run(
+    location = subprocess.run(
         [python, "-c", "import smalltale; print(smalltale.__file__)"], capture_output=True, text=True
     )
-    assert str(home) in where.stdout, where.stdout + where.stderr
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    done = tiny_demo(elsewhere, command=(str(home / "bin" / "smalltale"),))
-    assert done.returncode == 0, done.stderr
-    assert (elsewhere / "out" / "report.html").exists()
+    assert str(environment) in location.stdout, location.stdout + location.stderr
+    other_folder = tmp_path / "elsewhere"
+    other_folder.mkdir()
+    result = tiny_demo(other_folder, command=(str(environment / "bin" / "smalltale"),))
+    assert result.returncode == 0, result.stderr
+    assert (other_folder / "out" / "report.html").exists()

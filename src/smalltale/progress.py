@@ -67,7 +67,8 @@ class ProgressHandler(logging.Handler):
             self.console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
             return
         total = getattr(record, "total", None)
-        task = self.start_or_resume_stage(record.getMessage(), done, total)
+        task = self.start_or_resume_stage(record.getMessage(), total)
+        # rich leaves the first update out of the speed, so a resumed run counts only what it does from here.
         self.progress.update(task.id, completed=done, total=total)
         figures = getattr(record, "figures", None) or count_figures(task, getattr(record, "unit", ""))
         self.progress.update(task.id, figures=figures)
@@ -80,7 +81,7 @@ class ProgressHandler(logging.Handler):
             if not self.progress.tasks:
                 self.close()
 
-    def start_or_resume_stage(self, name: str, done: float, total: float | None) -> Task:
+    def start_or_resume_stage(self, name: str, total: float | None) -> Task:
         """The stage of that name, innermost from now on; a new one is shown below the last unfinished stage only."""
         tasks = self.progress.tasks
         names = [task.description for task in tasks]
@@ -89,8 +90,7 @@ class ProgressHandler(logging.Handler):
         else:
             shown = [task for task in tasks if task.total is not None][-1:]
             printed_at = time.monotonic() if shown else float("-inf")
-            # A resumed run starts at `done`, so its speed counts only what it does from here.
-            self.progress.add_task(name, completed=done, total=total, figures=(), printed_at=printed_at)
+            self.progress.add_task(name, total=total, figures=(), printed_at=printed_at)
             shown.append(self.progress.tasks[-1])
         shown_ids = {task.id for task in shown}
         for task in tasks:

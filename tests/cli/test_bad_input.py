@@ -1,4 +1,4 @@
-"""What every verb says to a user's mistake: one line, exit code 2, no traceback, nothing half-written."""
+"""A user's mistake in any command: one line, exit code 2, no traceback, nothing half-written."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ GOOD = "Once upon a time there was a cat who sat on a mat and looked at the rain
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a command ended."""
+class Result:
+    """Exit code and output of a command."""
 
     returncode: int
     stdout: str
     stderr: str
 
 
-Command = Callable[..., Done]
+Command = Callable[..., Result]
 
 
 @pytest.fixture
 def smalltale(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command as its entry point runs it, in `folder`; in this process, because importing torch takes seconds."""
+    """Run the command like its entry point, in `folder`; in this process, because importing torch takes seconds."""
 
-    def run(*words: str) -> Done:
+    def run(*words: str) -> Result:
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", ["smalltale", *words])
         try:
             main()
             code = 0
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 1
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
         out, err = capsys.readouterr()
-        return Done(code, out, err)
+        return Result(code, out, err)
 
     return run
 
@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-VERBS: dict[str, tuple[str, ...]] = {
+COMMANDS: dict[str, tuple[str, ...]] = {
     "corpus build": ("corpus", "build", "demo", "--source", "{}", "--out", "made"),
     "demo": ("demo", "--stories", "{}", "--out", "made"),
     "tokens train": ("tokens", "train", "{}", "--out", "made"),
@@ -81,25 +81,25 @@ VERBS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("found", ["missing.txt", "empty.txt", "binary.txt", "latin.txt"])
-def test_a_file_that_cannot_be_read_is_one_clear_line(
-    folder: Path, smalltale: Command, verb: str, found: str
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("file_name", ["missing.txt", "empty.txt", "binary.txt", "latin.txt"])
+def test_an_unreadable_file_is_reported_in_one_line(
+    folder: Path, smalltale: Command, command: str, file_name: str
 ) -> None:
-    done = smalltale(*(word.replace("{}", found) for word in VERBS[verb]))
-    assert_one_clear_line(done)
-    assert not (folder / "made").exists() or verb == "demo"
+    result = smalltale(*(word.replace("{}", file_name) for word in COMMANDS[command]))
+    assert_one_error_line(result)
+    assert not (folder / "made").exists() or command == "demo"
     assert not (folder / "made.csv").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (("corpus", "build", "demo", "--source", "good.txt", "--out", "a-file"), "a-file"),
         (("corpus", "build", "demo", "--source", "good.txt", "--out", "a-file/below"), "a-file"),
         (("corpus", "build", "demo", "--source", "good.txt", "--out", "other"), "not written by smalltale"),
         (("corpus", "build", "demo", "--source", "good.txt", "--out", "/proc/none"), "/proc"),
-        (("demo", "--out", "other"), "holds no demo"),
+        (("demo", "--out", "other"), "is not a demo"),
         (("demo", "--set", "training.minuts=3"), "batch_tokens"),
         (("demo", "--set", "modle.width=3"), "did you mean 'model'"),
         (("demo", "--recipe", "dmeo"), "did you mean 'demo'"),
@@ -108,16 +108,16 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(
         (("generate", "old", "--prompts", "good.txt", "--out", "made.csv"), "format 99"),
     ],
 )
-def test_a_mistake_names_what_was_found(
-    folder: Path, smalltale: Command, words: tuple[str, ...], says: str
+def test_a_mistake_is_reported_with_what_was_found(
+    folder: Path, smalltale: Command, words: tuple[str, ...], message: str
 ) -> None:
-    done = smalltale(*words)
-    assert_one_clear_line(done)
-    assert says in done.stderr
+    result = smalltale(*words)
+    assert_one_error_line(result)
+    assert message in result.stderr
     assert (folder / "other" / "notes.txt").read_text() == "mine"
 
 
-def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(folder: Path) -> None:
+def test_ctrl_c_saves_finished_work_and_the_same_command_continues(folder: Path) -> None:
     words = (sys.executable, "-m", "smalltale", "demo", "--out", "stopped", "--no-judge", "--minutes", "1")
     small = (
         "corpus.stories=300",
@@ -127,9 +127,9 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(folder: Path
         "model.width=32",
         "training.compile=false",
     )
-    settings = [word for each in small for word in ("--set", each)]
-    # A group of its own: Ctrl-C in a terminal reaches every process of the command.
-    running = subprocess.Popen(
+    settings = [word for setting in small for word in ("--set", setting)]
+    # In its own process group: Ctrl-C in a terminal reaches every process of the command.
+    process = subprocess.Popen(
         [*words, *settings],
         cwd=folder,
         stderr=subprocess.PIPE,
@@ -142,18 +142,18 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(folder: Path
             break
         time.sleep(0.1)
     time.sleep(1.5)
-    os.killpg(running.pid, signal.SIGINT)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == 2, err
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
     assert "Traceback" not in err
-    assert "the same command goes on" in err
+    assert "the same command continues" in err
     assert (folder / "stopped" / "checkpoint" / "training_state").exists()
     assert not list((folder / "stopped").rglob("*.tmp"))
 
 
-def assert_one_clear_line(done: Done) -> None:
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("smalltale: "), done.stderr
-    assert ";" in last, "the line says no mend: " + last
+def assert_one_error_line(result: Result) -> None:
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("smalltale: "), result.stderr
+    assert ";" in last, "the line does not say how to fix it: " + last

@@ -1,4 +1,4 @@
-"""`smalltale judge`: what is wrong is named before any money is spent."""
+"""`smalltale judge`: every mistake is reported before any money is spent."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from smalltale.cli import build_app
 from smalltale.submission import Completion, write_submission
 
 
-def asked(*words: object) -> tuple[int, str]:
-    """The command's exit code, and what it printed or raised."""
-    found = CliRunner().invoke(build_app(), ["judge", *map(str, words)], env={"COLUMNS": "140"})
-    return found.exit_code, found.output + str(found.exception or "")
+def run_judge(*words: object) -> tuple[int, str]:
+    """Run the command; returns its exit code, and what it printed or raised."""
+    result = CliRunner().invoke(build_app(), ["judge", *map(str, words)], env={"COLUMNS": "140"})
+    return result.exit_code, result.output + str(result.exception or "")
 
 
 @pytest.fixture
-def hand_in(tmp_path: Path) -> Path:
+def submission(tmp_path: Path) -> Path:
     rows = [Completion(f"Prompt {n // 4}", f"Story {n}.") for n in range(8)]
     write_submission(tmp_path / "team" / "s.csv", rows, {"team": "t"})
     return tmp_path / "team" / "s.csv"
 
 
-def test_a_dry_run_prints_calls_tokens_and_cost_and_leaves_nothing(tmp_path: Path, hand_in: Path) -> None:
+def test_a_dry_run_prints_calls_tokens_and_cost_and_writes_nothing(tmp_path: Path, submission: Path) -> None:
     judges = ["--judge", "openai/a", "--judge", "http://h/v1#b", "--price", "openai/a=1000/2000"]
-    code, said = asked("run", hand_in, "--out", tmp_path / "out", *judges, "--dry-run")
-    assert code == 0, said
+    code, output = run_judge("run", submission, "--out", tmp_path / "out", *judges, "--dry-run")
+    assert code == 0, output
     first, second = (
-        next(line for line in said.splitlines() if name in line) for name in ("openai/a", "h/v1#b")
+        next(line for line in output.splitlines() if name in line) for name in ("openai/a", "h/v1#b")
     )
     assert "8" in first
     assert "no price given" in second
@@ -37,29 +37,29 @@ def test_a_dry_run_prints_calls_tokens_and_cost_and_leaves_nothing(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_qualifications_dry_run_asks_nobody(tmp_path: Path) -> None:
+def test_a_dry_run_of_qualify_asks_no_judge(tmp_path: Path) -> None:
     judge = ["--judge", "openai/a", "--price", "openai/a=1/2", "--dry-run"]
-    code, said = asked("qualify", "--out", tmp_path / "out", *judge)
-    assert code == 0, said
-    assert "384" in said, (
+    code, output = run_judge("qualify", "--out", tmp_path / "out", *judge)
+    assert code == 0, output
+    assert "384" in output, (
         "64 stories twice, 16 under 8 attacks, 6 of which are judged again without them, 16 pairs twice"
     )
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_counts_what_is_still_to_be_asked(tmp_path: Path, hand_in: Path) -> None:
+def test_a_dry_run_leaves_out_cached_judgements(tmp_path: Path, submission: Path) -> None:
     out = tmp_path / "out"
-    assert asked("run", hand_in, "--out", out, "--judge", "scripted")[0] == 0
-    hand_in.write_text(
-        hand_in.read_text(encoding="utf-8") + "Prompt 2,A\nPrompt 2,B\nPrompt 2,C\nPrompt 2,D\n",
+    assert run_judge("run", submission, "--out", out, "--judge", "scripted")[0] == 0
+    submission.write_text(
+        submission.read_text(encoding="utf-8") + "Prompt 2,A\nPrompt 2,B\nPrompt 2,C\nPrompt 2,D\n",
         encoding="utf-8",
     )
     before = (out / "journal.jsonl").read_bytes()
-    code, said = asked("run", hand_in, "--out", out, "--judge", "scripted", "--dry-run")
-    assert code == 0, said
-    line = next(line for line in said.splitlines() if "scripted" in line)
-    assert [each.strip() for each in line.split("│")][2] == "4", line
-    assert "is not asked again" in said
+    code, output = run_judge("run", submission, "--out", out, "--judge", "scripted", "--dry-run")
+    assert code == 0, output
+    line = next(line for line in output.splitlines() if "scripted" in line)
+    assert [cell.strip() for cell in line.split("│")][2] == "4", line
+    assert "are not asked again" in output
     assert (out / "journal.jsonl").read_bytes() == before
 
 
@@ -67,7 +67,7 @@ def test_a_dry_run_counts_what_is_still_to_be_asked(tmp_path: Path, hand_in: Pat
     ("words", "message"),
     [
         (["--judge", "openai/gpt-x"], "OPENAI_API_KEY"),
-        (["--judge", "nobody"], "unknown judge 'nobody'"),
+        (["--judge", "unheard"], "unknown judge 'unheard'"),
         (["--judge", "scripted", "--rubric", "papr"], "did you mean 'paper'"),
         (["--judge", "scripted", "--rubric", "pairwise"], "compares pairs"),
         (
@@ -79,15 +79,15 @@ def test_a_dry_run_counts_what_is_still_to_be_asked(tmp_path: Path, hand_in: Pat
         (["--judge", "scripted", "--qualification", "none.json"], "does not exist"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_no_folder(
-    tmp_path: Path, hand_in: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+def test_a_wrong_option_is_reported_and_no_folder_is_made(
+    tmp_path: Path, submission: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.txt").write_text("Another prompt\n", encoding="utf-8")
-    code, said = asked("run", hand_in, "--out", tmp_path / "out", *words)
+    code, output = run_judge("run", submission, "--out", tmp_path / "out", *words)
     assert code != 0
-    assert message in said
+    assert message in output
     assert not (tmp_path / "out").exists()
 
 
@@ -95,9 +95,9 @@ def test_a_wrong_option_is_one_line_and_no_folder(
     ("text", "message"),
     [("", "is empty"), ("prompt,completion\n", "no "), ("prompt,story\na,b\n", "completion")],
 )
-def test_an_empty_or_broken_hand_in_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_an_empty_or_broken_submission_is_reported(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "s.csv").write_text(text, encoding="utf-8")
-    code, said = asked("run", tmp_path / "s.csv", "--judge", "scripted", "--out", tmp_path / "out")
+    code, output = run_judge("run", tmp_path / "s.csv", "--judge", "scripted", "--out", tmp_path / "out")
     assert code != 0
-    assert message in said
+    assert message in output
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The verbs of `smalltale tokens`, from a corpus folder to a token folder."""
+"""The commands of `smalltale tokens`, from a corpus folder to a token folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from smalltale.cli.tokens import add_to
 from smalltale.errors import RecipeError
 from smalltale.files import read_json
-from smalltale.tokens.shards import read_tokens
+from smalltale.tokens.token_folder import read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
 
 
 def run(*words: str | Path) -> str:
-    """The output of `smalltale tokens …`."""
+    """Return the output of `smalltale tokens …`."""
     app = typer.Typer()
     add_to(app)
     result = CliRunner().invoke(app, ["tokens", *map(str, words)])
@@ -49,7 +49,7 @@ def test_a_sweep_prints_a_table_for_each_weight_class(
     fable: list[str], write_corpus: Any, tmp_path: Path
 ) -> None:
     corpus = write_corpus(fable[:100], fable[:10])
-    shown = run("sweep", corpus, "--out", tmp_path / "sweep", "--sizes", "300,400")
-    assert all(f"{name}: recommended" in shown for name in ("small", "medium", "large"))
-    with pytest.raises(RecipeError, match="not a list of whole numbers"):
+    output = run("sweep", corpus, "--out", tmp_path / "sweep", "--sizes", "300,400")
+    assert all(f"{name}: recommended" in output for name in ("small", "medium", "large"))
+    with pytest.raises(RecipeError, match="not a list of integers"):
         run("sweep", corpus, "--out", tmp_path / "sweep", "--sizes", "300;400")

@@ -1,12 +1,13 @@
-"""The command line: one verb a stage. The only place that joins stages, reads recipes and prints results.
+"""The command line: the only package that connects stages, reads recipes and prints results.
 
-Each module here holds the verbs of one stage and imports that stage inside the verb, so that
-`smalltale --help` and a light verb never wait for torch.
+Each module has the commands of one stage and imports that stage inside the command, so that `smalltale --help` and
+commands without a model do not import torch.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -17,24 +18,25 @@ EXIT_USER_ERROR = 2
 
 
 def build_app() -> typer.Typer:
-    """The whole command tree."""
+    """Build the command tree."""
     from smalltale.cli import (
         checkpoint,
         corpus,
         count,
         demo,
         doctor,
+        edition,
         frameworks,
         generate,
-        hackathon,
         judge,
         leaderboard,
         measure,
-        plausible,
         prompts,
+        provenance,
         runs,
         serve,
         submission,
+        submit,
         tokens,
         train,
         tune,
@@ -42,7 +44,7 @@ def build_app() -> typer.Typer:
 
     app = typer.Typer(
         name="smalltale",
-        help="Pretrain small storytellers from scratch, and run the hackathon that ranks them.",
+        help="Pretrain small story models from scratch, and run the hackathon that ranks them.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -62,48 +64,47 @@ def build_app() -> typer.Typer:
         generate,
         submission,
         measure,
-        plausible,
+        provenance,
         judge,
         leaderboard,
+        submit,
         serve,
-        hackathon,
+        edition,
     ):
         stage.add_to(app)
     return app
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line on standard error and exit code 2."""
+    """Run the command; a SmalltaleError becomes one line on standard error and exit code 2."""
     handler = set_up_logging()
+
+    def exit_with(message: str) -> NoReturn:
+        handler.close()
+        print(f"smalltale: {message}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
     try:
         build_app()()
     except SmalltaleError as error:
-        stop(handler.close, str(error))
-    except (KeyboardInterrupt, SystemExit) as left:
-        if not from_interrupt(left):
+        exit_with(str(error))
+    except (KeyboardInterrupt, SystemExit) as exception:
+        if not is_interrupt(exception):
             raise
-        stop(handler.close, "interrupted; what was finished is kept, and the same command goes on from there")
+        exit_with("interrupted; finished work is saved, and the same command continues from there")
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        stop(handler.close, f"{where}{error.strerror}; free some space or choose another place")
+        location = f"{error.filename}: " if error.filename else ""
+        exit_with(f"{location}{error.strerror}; free some space or choose another path")
     finally:
         handler.close()
 
 
-def from_interrupt(left: BaseException | None) -> bool:
-    """Whether an exit began with Ctrl-C; typer turns that into an exit code of its own."""
-    while left is not None:
-        if isinstance(left, KeyboardInterrupt):
+def is_interrupt(exception: BaseException | None) -> bool:
+    """Whether Ctrl-C caused this exception; typer turns KeyboardInterrupt into an exit."""
+    while exception is not None:
+        if isinstance(exception, KeyboardInterrupt):
             return True
-        left = left.__cause__ or left.__context__
+        exception = exception.__cause__ or exception.__context__
     return False
-
-
-def stop(close: object, message: str) -> None:
-    """Print one line and leave with exit code 2."""
-    if callable(close):
-        close()
-    print(f"smalltale: {message}", file=sys.stderr)
-    sys.exit(EXIT_USER_ERROR)

@@ -1,4 +1,4 @@
-"""`smalltale corpus`: text in, a corpus folder out, and what is in it."""
+"""`smalltale corpus`: build a corpus folder from text sources, and report what it contains."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from smalltale.cli.options import Overrides, RecipeArgument
+from smalltale.cli.output import print_line
 
 if TYPE_CHECKING:
     from smalltale.corpus.build import CorpusSummary
@@ -23,18 +26,17 @@ def add_to(app: typer.Typer) -> None:
     @corpus.command("build")
     def build(
         out: Annotated[Path, typer.Option(help="The corpus folder to write.")],
-        recipe: Annotated[str, typer.Argument(help="A recipe's name or path.")] = "demo",
+        recipe: RecipeArgument = "demo",
         source: Annotated[
             list[str] | None,
-            typer.Option(help="A short name, NAME=PATH, file, folder or glob; may be given again."),
+            typer.Option(help="A short name, NAME=PATH, file, folder or glob; may be repeated."),
         ] = None,
-        set_: Annotated[
-            list[str] | None, typer.Option("--set", help="section.key=value over the recipe.")
-        ] = None,
+        set_: Overrides = None,
     ) -> None:
-        """Build a corpus folder from sources; a build that was stopped goes on where it stopped."""
+        """Build a corpus folder from sources; a stopped build continues where it stopped."""
         from smalltale.config import load_recipe
-        from smalltale.corpus.build import CorpusConfig, build_corpus
+        from smalltale.corpus.build import build_corpus
+        from smalltale.corpus.config import CorpusConfig
 
         loaded = load_recipe(recipe, set_ or [])
         config = loaded.section("corpus", CorpusConfig)
@@ -46,65 +48,62 @@ def add_to(app: typer.Typer) -> None:
     def report(
         folder: Annotated[Path, typer.Argument(help="A corpus folder.")],
         html: Annotated[
-            Path | None, typer.Option(help="Where the page goes; report.html in the folder without it.")
+            Path | None, typer.Option(help="The page to write; by default report.html in the folder.")
         ] = None,
     ) -> None:
-        """Say what is in a corpus, here and as one self-contained HTML page."""
+        """Summarise a corpus on the terminal and as a self-contained HTML page."""
         from smalltale.corpus.report import make_report, write_report
 
-        made = make_report(folder)
+        result = make_report(folder)
         page = html or folder / "report.html"
-        write_report(made, page)
-        show_report(made)
-        Console().print(f"page: {page}", highlight=False, soft_wrap=True)
+        write_report(result, page)
+        show_report(result)
+        print_line(f"page: {page}")
 
 
-def table_of(title: str, *columns: str) -> Table:
+def create_table(title: str, *columns: str) -> Table:
+    """A table whose figures are right-aligned."""
     table = Table(title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(
-            column, justify="right" if number and column not in ("what it means", "dropped") else "left"
-        )
+    for index, column in enumerate(columns):
+        is_text = index == 0 or column in ("meaning", "dropped")
+        table.add_column(column, justify="left" if is_text else "right")
     return table
 
 
 def show_summary(summary: CorpusSummary, out: Path) -> None:
-    console = Console()
-    sources = table_of("Sources", "source", "read", "kept", "in train", "dropped")
+    """Print what a build did."""
+    sources = create_table("Sources", "source", "read", "kept", "in train", "dropped")
     for name, row in summary.sources.items():
         drops = ", ".join(f"{reason} {count:,}" for reason, count in row["dropped"].items())
         sources.add_row(name, f"{row['read']:,}", f"{row['kept']:,}", f"{row['in_train']:,}", drops or "none")
-    console.print(sources)
-    mends = ", ".join(f"{rule} {count:,}" for rule, count in summary.fixes.items()) or "none"
-    console.print(
-        f"mended: {mends}\n{out}: {summary.train_stories:,} train and {summary.val_stories:,} val stories, "
-        f"{summary.bytes / 1e6:.1f} MB, in {summary.seconds:.1f} s",
-        highlight=False,
-        soft_wrap=True,
+    Console().print(sources)
+    fixes = ", ".join(f"{rule} {count:,}" for rule, count in summary.fixes.items()) or "none"
+    print_line(
+        f"fixed: {fixes}\n{out}: {summary.train_stories:,} train and {summary.val_stories:,} val stories, "
+        f"{summary.bytes / 1e6:.1f} MB, in {summary.seconds:.1f} s"
     )
 
 
 def show_report(report: CorpusReport) -> None:
+    """Print the summary of a corpus."""
     console = Console()
     counts = report.meta["counts"]
-    console.print(
-        f"{report.name}: {counts['train_stories']:,} train and {counts['val_stories']:,} val stories, {counts['bytes'] / 1e6:.1f} MB; "
-        f"{report.mean_words:.0f} words a story (median {report.median_words}), {report.distinct:,} distinct words "
-        f"in {report.sampled:,} stories",
-        highlight=False,
-        soft_wrap=True,
+    print_line(
+        f"{report.name}: {counts['train_stories']:,} train and {counts['val_stories']:,} val stories, "
+        f"{counts['bytes'] / 1e6:.1f} MB; {report.mean_words:.0f} words per story (median {report.median_words}), "
+        f"{report.distinct:,} distinct words in {report.sampled:,} stories"
     )
     if report.fixes:
-        mended = table_of("Mended", "rule", "stories", "what it means")
+        fixes = create_table("Fixed", "rule", "stories", "meaning")
         for rule, meaning, count in report.fixes:
-            mended.add_row(rule, f"{count:,}", meaning)
-        console.print(mended)
+            fixes.add_row(rule, f"{count:,}", meaning)
+        console.print(fixes)
     if report.dropped:
-        dropped = table_of("Dropped", "reason", "stories", "what it means")
+        dropped = create_table("Dropped", "reason", "stories", "meaning")
         for reason, meaning, count, _ in report.dropped:
             dropped.add_row(reason, f"{count:,}", meaning)
         console.print(dropped)
-    openings = table_of("Openings", "first words", "share")
+    openings = create_table("Openings", "first words", "share")
     for opening, share in report.openings[:8]:
         openings.add_row(f"{opening} …", f"{100 * share:.2f} %")
     console.print(openings)

@@ -1,4 +1,4 @@
-"""`smalltale count`: the parameters of a model under the hackathon's rule, with the reason for every number."""
+"""`smalltale count`: count a model's parameters by the hackathon's rule, with the reason for each number."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from smalltale.cli.options import AsJson, Overrides
+from smalltale.cli.output import print_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,33 +28,35 @@ def add_to(app: typer.Typer) -> None:
         target: Annotated[
             str,
             typer.Argument(
-                help="A recipe, a checkpoint or Hugging Face folder, package.module:factory; a class with --plan."
+                help="A recipe, a checkpoint or Hugging Face folder, or package.module:factory; with --plan a weight class."
             ),
         ],
         weight_class: Annotated[
-            str | None, typer.Option("--class", help="Refuse a model over this class.")
+            str | None, typer.Option("--class", help="Fail if the model is over the limit of this class.")
         ] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+        as_json: AsJson = False,
         weights: Annotated[
-            Path | None, typer.Option(help="A checkpoint file whose names and shapes must be the model's.")
+            Path | None, typer.Option(help="A checkpoint file whose names and shapes must match the model.")
         ] = None,
         verify: Annotated[
-            Path | None, typer.Option(help="A hand-in (submission.json) to verify against the folder.")
+            Path | None, typer.Option(help="A submission.json to verify against the model in TARGET.")
         ] = None,
         frozen: Annotated[
             list[str] | None,
-            typer.Option(help="With --verify: a weight accepted as frozen; may be given again."),
+            typer.Option(help="With --verify: a weight accepted as frozen; may be repeated."),
         ] = None,
         rules: Annotated[Path | None, typer.Option(help="With --verify: an edition's rules (TOML).")] = None,
         plan: Annotated[
-            bool, typer.Option("--plan", help="Propose shapes that fill the class TARGET.")
+            bool, typer.Option("--plan", help="Propose model shapes that fill weight class TARGET.")
         ] = False,
         trust_remote_code: Annotated[bool, typer.Option(help="Run the folder's own code.")] = False,
-        allow_pickle: Annotated[bool, typer.Option(help="Open a pickled checkpoint, tensors only.")] = False,
-        depth: Annotated[int, typer.Option(help="Declared most rounds of a loop that follows its data.")] = 1,
-        set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
+        allow_pickle: Annotated[
+            bool, typer.Option(help="Open a pickled checkpoint; only tensors are loaded.")
+        ] = False,
+        depth: Annotated[int, typer.Option(help="Declared maximum iterations of a data-dependent loop.")] = 1,
+        set_: Overrides = None,
     ) -> None:
-        """Count a model; exit code 2 where it is over the class asked for, 1 where a claim does not verify."""
+        """Count a model's parameters; exit code 2 if it is over the limit of --class, 1 if --verify fails."""
         from smalltale.counting.budget import refuse_over_budget
         from smalltale.counting.count import count_parameters
         from smalltale.rules import Rules
@@ -62,7 +67,7 @@ def add_to(app: typer.Typer) -> None:
         if verify is not None:
             show_verdict(verify, Path(target), tuple(frozen or ()), rules, as_json)
             return
-        model = model_of(target, set_ or [], trust_remote_code)
+        model = build_target_model(target, set_ or [], trust_remote_code)
         if weights is not None:
             from smalltale.model.weights_file import check_weights
 
@@ -71,13 +76,13 @@ def add_to(app: typer.Typer) -> None:
         if as_json:
             typer.echo(json.dumps({**asdict(counted), "rows": [row._asdict() for row in counted.rows]}))
         else:
-            show(counted)
+            show_count(counted)
         if weight_class is not None:
             refuse_over_budget(counted, Rules().weight_class(weight_class))
 
 
-def model_of(target: str, overrides: list[str], trust_remote_code: bool) -> nn.Module:
-    """The model that a target names; nothing is trained, and no weight read."""
+def build_target_model(target: str, overrides: list[str], trust_remote_code: bool) -> nn.Module:
+    """Build the model that `target` names; no weights are loaded."""
     from smalltale.config import load_recipe, recipe_names
     from smalltale.counting.load import build_model_from_factory
     from smalltale.errors import FileProblem
@@ -96,28 +101,35 @@ def model_of(target: str, overrides: list[str], trust_remote_code: bool) -> nn.M
     if ":" in target:
         return build_model_from_factory(target)
     raise FileProblem(
-        f"{target} is neither a folder, a recipe ({', '.join(recipe_names())}) nor package.module:factory; check the path"
+        f"{target} is neither a folder, a recipe ({', '.join(recipe_names())}) nor package.module:factory; check the name"
     )
 
 
 def show_verdict(
     submission: Path, folder: Path, frozen: tuple[str, ...], rules: Path | None, as_json: bool
 ) -> None:
-    """One verdict, one line; exit code 1 unless it is a pass."""
+    """Print the verdict on a claimed count; exit code 1 unless it is a pass."""
     from smalltale.counting.verify import verify_claim
 
-    found = verify_claim(submission, folder, frozen, rules)
+    verification = verify_claim(submission, folder, frozen, rules)
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        typer.echo(json.dumps(asdict(verification)))
     else:
-        counted = f"{found.counted:,} counted parameters" if found.counted is not None else "not counted"
-        typer.echo(f"{found.verdict}: {counted}" + (f"; {'; '.join(found.reasons)}" if found.reasons else ""))
-    if found.verdict != "pass":
+        counted = (
+            f"{verification.counted:,} counted parameters"
+            if verification.counted is not None
+            else "not counted"
+        )
+        typer.echo(
+            f"{verification.verdict}: {counted}"
+            + (f"; {'; '.join(verification.reasons)}" if verification.reasons else "")
+        )
+    if verification.verdict != "pass":
         raise typer.Exit(1)
 
 
 def show_plan(weight_class: str) -> None:
-    """Shapes that fill a class."""
+    """Print model shapes that fill a weight class."""
     from smalltale.counting.shapes import closed_form_count, propose_shapes
     from smalltale.rules import Rules
 
@@ -130,18 +142,18 @@ def show_plan(weight_class: str) -> None:
     Console().print(table)
 
 
-def show(counted: CountReport) -> None:
-    """The table."""
+def show_count(report: CountReport) -> None:
+    """Print the count of each weight and the total."""
     console = Console()
     table = Table("weights", "shape")
     for heading in ("unique", "uses", "counted"):
         table.add_column(heading, justify="right")
-    for row in counted.rows:
+    for row in report.rows:
         table.add_row(row.name, row.shape, f"{row.unique:,}", str(row.uses), f"{row.counted:,}")
     table.add_section()
-    table.add_row("together", "", f"{counted.unique:,}", "", f"{counted.counted:,}")
+    table.add_row("total", "", f"{report.unique:,}", "", f"{report.counted:,}")
     console.print(table)
-    for note in counted.notes:
-        console.print(f"· {note}", markup=False, highlight=False, soft_wrap=True)
-    fits = f"fits class {counted.weight_class}" if counted.weight_class else "fits no class"
-    console.print(f"{counted.counted:,} counted parameters: {fits}", highlight=False)
+    for note in report.notes:
+        print_line(f"· {note}")
+    fits = f"fits class {report.weight_class}" if report.weight_class else "fits no class"
+    console.print(f"{report.counted:,} counted parameters: {fits}", highlight=False)

@@ -1,4 +1,4 @@
-"""`smalltale export`, `smalltale import`, `smalltale frameworks`: prepared tokens out to another trainer, its model back."""
+"""`smalltale export`, `import` and `frameworks`: train with another framework on prepared tokens, and import its model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from smalltale.cli.output import print_line
+
 if TYPE_CHECKING:
     from smalltale.frameworks.records import Proof
 
 
 def add_to(app: typer.Typer) -> None:
     """Register `export`, `import` and `frameworks`."""
-    add_ways(app)
+    add_export_and_import(app)
     frameworks = typer.Typer(
-        help="Other trainers: what is installed, what was proven.", invoke_without_command=True
+        help="Other training frameworks: what is installed, what was proven to work.",
+        invoke_without_command=True,
     )
     app.add_typer(frameworks, name="frameworks")
 
@@ -25,116 +28,118 @@ def add_to(app: typer.Typer) -> None:
     def table(
         context: typer.Context,
         markdown: Annotated[
-            bool, typer.Option("--markdown", help="The recorded figures, as a table for a page.")
+            bool, typer.Option("--markdown", help="Print the recorded figures as a Markdown table.")
         ] = False,
     ) -> None:
-        """The table of frameworks: version, state on this machine, when its row was last proven."""
+        """List the frameworks: version, state on this machine, and the date of the last proof."""
         if context.invoked_subcommand is None and markdown:
-            from smalltale.frameworks.framework import every_framework
+            from smalltale.frameworks.framework import all_frameworks
             from smalltale.frameworks.records import figures_table
 
-            say(figures_table(every_framework()))
+            print_line(figures_table(all_frameworks()))
         elif context.invoked_subcommand is None:
             show_table()
 
     @frameworks.command("install")
     def install_verb(name: Annotated[str, typer.Argument(help="A framework's name.")]) -> None:
-        """Make a framework's environment, in the cache folder, from the versions kept in smalltale."""
-        from smalltale.frameworks.framework import framework
+        """Create a framework's environment in the cache folder, with the pinned versions."""
+        from smalltale.frameworks.framework import get_framework
         from smalltale.frameworks.install import install
 
-        made = install(framework(name))
-        say(
-            f"{name} {made.version}: {made.megabytes:,} MB in {made.seconds:.0f} s; its python is {made.python}"
+        environment = install(get_framework(name))
+        print_line(
+            f"{name} {environment.version}: {environment.megabytes:,} MB in {environment.seconds:.0f} s; its python is {environment.python}"
         )
 
     @frameworks.command("train")
     def train_verb(
-        folder: Annotated[Path, typer.Argument(help="An export folder (smalltale export).")],
+        folder: Annotated[Path, typer.Argument(help="An export folder of `smalltale export`.")],
     ) -> None:
-        """Run an exported recipe in its framework's environment; stopped with Ctrl-C."""
-        from smalltale.frameworks.run import framework_of, train
+        """Train an exported recipe in its framework's environment; stop with Ctrl-C."""
+        from smalltale.frameworks.run import read_export_framework, train
 
-        chosen = framework_of(folder)
-        train(chosen, folder, {})
-        trust = " --trust" if chosen.needs_trust else ""
-        if chosen.read is not None:
-            say(
-                f"go on with: smalltale import {folder / chosen.checkpoint} --from {chosen.name}{trust} --out NEW"
+        framework = read_export_framework(folder)
+        train(framework, folder, {})
+        trust = " --trust" if framework.needs_trust else ""
+        if framework.read is not None:
+            print_line(
+                f"next: smalltale import {folder / framework.checkpoint} --from {framework.name}{trust} --out NEW"
             )
 
     @frameworks.command("prove")
     def prove_verb(
-        names: Annotated[list[str] | None, typer.Argument(help="Frameworks; all by default.")] = None,
+        names: Annotated[list[str] | None, typer.Argument(help="Framework names; all by default.")] = None,
         cheap: Annotated[
-            bool, typer.Option("--cheap", help="Those that are proven at every change.")
+            bool, typer.Option("--cheap", help="Only the frameworks that CI proves at every change.")
         ] = False,
-        source: Annotated[str, typer.Option(help="The stories: as for corpus build.")] = "fable",
-        work: Annotated[Path, typer.Option(help="Where the runs are kept.")] = Path("runs/frameworks"),
-        fresh: Annotated[bool, typer.Option("--fresh", help="Make each environment anew.")] = False,
+        source: Annotated[
+            str, typer.Option(help="The stories, as for `smalltale corpus build --source`.")
+        ] = "fable",
+        work: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/frameworks"),
+        fresh: Annotated[bool, typer.Option("--fresh", help="Create each environment again.")] = False,
         record: Annotated[
-            bool, typer.Option("--record", help="Keep each proof as the row's last one, in smalltale itself.")
+            bool, typer.Option("--record", help="Save each proof as the framework's record in the package.")
         ] = False,
     ) -> None:
-        """Prove rows by real runs: export, train, import, count, evaluate, generate, check. Exit code 1 where one fails."""
+        """Prove frameworks by real runs (export, train, import, count, evaluate, generate, check); exit code 1 if one fails."""
         from smalltale.errors import SmalltaleError
-        from smalltale.frameworks.framework import every_framework, framework
+        from smalltale.frameworks.framework import all_frameworks, get_framework
         from smalltale.frameworks.install import checkout_variable
         from smalltale.frameworks.proving import prove_all
 
-        rows = [framework(name) for name in names or []]
-        for each in rows:
-            checkout_variable(each)
-        for each in every_framework() if not rows else []:
-            if cheap and not each.cheap:
+        selected = [get_framework(name) for name in names or []]
+        for framework in selected:
+            checkout_variable(framework)
+        for framework in all_frameworks() if not selected else []:
+            if cheap and not framework.quick_to_prove:
                 continue
             try:
-                checkout_variable(each)
+                checkout_variable(framework)
             except SmalltaleError as error:
-                say(f"{each.name} is left out: {error}")
+                print_line(f"{framework.name} is skipped: {error}")
                 continue
-            rows.append(each)
+            selected.append(framework)
         proofs = []
-        for proof in prove_all(rows, work.absolute(), source, fresh=fresh, record=record):
-            say(f"{proof.name}: {'pass' if proof.passed else 'FAIL'}: {proof.message}")
+        for proof in prove_all(selected, work.absolute(), source, fresh=fresh, record=record):
+            print_line(f"{proof.name}: {'pass' if proof.passed else 'FAIL'}: {proof.message}")
             proofs.append(proof)
         show_proofs(proofs)
-        if not all(each.passed for each in proofs):
+        if not all(proof.passed for proof in proofs):
             raise typer.Exit(1)
 
 
-def add_ways(app: typer.Typer) -> None:
+def add_export_and_import(app: typer.Typer) -> None:
     """Register `export` and `import`."""
 
     @app.command("export")
     def export_verb(
-        tokens: Annotated[Path, typer.Argument(help="The token folder (smalltale tokens encode).")],
-        name: Annotated[str, typer.Option("--for", help="A framework's name (smalltale frameworks).")],
+        tokens: Annotated[Path, typer.Argument(help="A token folder of `smalltale tokens encode`.")],
+        name: Annotated[str, typer.Option("--for", help="A framework's name, from `smalltale frameworks`.")],
         out: Annotated[Path, typer.Option(help="The folder to write; it must not exist yet.")],
         tokenizer: Annotated[
-            Path | None, typer.Option(help="The tokenizer folder; by default the one beside TOKENS.")
+            Path | None, typer.Option(help="The tokenizer folder; by default the one next to TOKENS.")
         ] = None,
-        layers: Annotated[
-            int | None, typer.Option(help="By default as many as the small class takes.")
-        ] = None,
-        width: Annotated[int | None, typer.Option(help="Features of a token.")] = None,
+        layers: Annotated[int | None, typer.Option(help="By default as many as fit the small class.")] = None,
+        width: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
         heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
-        context: Annotated[int | None, typer.Option(help="Tokens in a row.")] = None,
-        rows: Annotated[int | None, typer.Option(help="Rows in a step.")] = None,
+        context: Annotated[int | None, typer.Option(help="Context length in tokens.")] = None,
+        rows: Annotated[int | None, typer.Option(help="Batch size in rows.")] = None,
         steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-        learning_rate: Annotated[float | None, typer.Option(help="The highest one.")] = None,
+        learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     ) -> None:
-        """Write prepared tokens in another trainer's format, with a recipe that runs."""
+        """Write tokens in another framework's format, with a training recipe that runs."""
         from smalltale.errors import FileProblem
-        from smalltale.frameworks.exporting import export, small_plan
-        from smalltale.frameworks.framework import framework
-        from smalltale.tokens.shards import read_tokens
+        from smalltale.frameworks.exporting import export, plan_for_small_class
+        from smalltale.frameworks.framework import get_framework
+        from smalltale.tokens.token_folder import read_tokens
 
-        chosen = framework(name)
-        place = tokenizer or tokens.parent / "tokenizer"
-        if not place.is_dir():
-            raise FileProblem(f"{place} is not a folder; name the tokenizer folder with --tokenizer")
-        plan = small_plan(
+        framework = get_framework(name)
+        tokenizer_folder = tokenizer or tokens.parent / "tokenizer"
+        if not tokenizer_folder.is_dir():
+            raise FileProblem(
+                f"{tokenizer_folder} is not a folder; give the tokenizer folder with --tokenizer"
+            )
+        plan = plan_for_small_class(
             read_tokens(tokens).meta["vocabulary"],
             layers=layers,
             width=width,
@@ -144,81 +149,88 @@ def add_ways(app: typer.Typer) -> None:
             steps=steps,
             learning_rate=learning_rate,
         )
-        export(chosen, tokens, place, out, plan)
-        say(f"{out}: {chosen.title}, {plan.layers} layers of {plan.width}; go on with {out / 'README.md'}")
+        export(framework, tokens, tokenizer_folder, out, plan)
+        print_line(
+            f"{out}: {framework.title}, {plan.layers} layers of {plan.width}; next: {out / 'README.md'}"
+        )
 
     @app.command("import")
     def import_verb(
-        checkpoint: Annotated[Path, typer.Argument(help="What the trainer left: a file or folder.")],
-        name: Annotated[str, typer.Option("--from", help="A framework's name (smalltale frameworks).")],
+        checkpoint: Annotated[
+            Path, typer.Argument(help="The checkpoint that the framework wrote: a file or folder.")
+        ],
+        name: Annotated[str, typer.Option("--from", help="A framework's name, from `smalltale frameworks`.")],
         out: Annotated[Path, typer.Option(help="The checkpoint folder to write.")],
         tokenizer: Annotated[
-            Path | None, typer.Option(help="The tokenizer folder, where none lies by the checkpoint.")
+            Path | None, typer.Option(help="The tokenizer folder, if none is next to the checkpoint.")
         ] = None,
         trust: Annotated[
-            bool, typer.Option("--trust", help="Open a pickle, tensors and plain values only.")
+            bool, typer.Option("--trust", help="Open a pickle; only tensors and plain values are loaded.")
         ] = False,
     ) -> None:
-        """Bring a checkpoint back, to be counted, scored, to write stories and be handed in."""
-        from smalltale.frameworks.framework import framework
+        """Import a framework's checkpoint as a smalltale checkpoint."""
+        from smalltale.frameworks.framework import get_framework
         from smalltale.frameworks.importing import import_checkpoint
 
-        found = import_checkpoint(framework(name), checkpoint, out, trust=trust, tokenizer=tokenizer)
-        fits = f"fits class {found.weight_class}" if found.weight_class else "fits no class"
+        imported = import_checkpoint(get_framework(name), checkpoint, out, trust=trust, tokenizer=tokenizer)
+        fits = f"fits class {imported.weight_class}" if imported.weight_class else "fits no class"
         logits = (
-            "no reference logits to compare"
-            if found.reference is None
-            else f"largest difference to its own logits {found.reference.difference:.1e}"
+            "no reference logits to compare with"
+            if imported.reference is None
+            else f"largest difference from the framework's logits {imported.reference.difference:.1e}"
         )
-        say(f"{out}: {found.counted:,} counted parameters, {fits}; {logits}")
+        print_line(f"{out}: {imported.counted:,} counted parameters, {fits}; {logits}")
 
 
 def show_table() -> None:
-    """One row a framework."""
-    from smalltale.frameworks.framework import every_framework
-    from smalltale.frameworks.install import environment, version_of
-    from smalltale.frameworks.records import is_stale, record_of
+    """Print one row per framework."""
+    from smalltale.frameworks.framework import all_frameworks
+    from smalltale.frameworks.install import find_environment, pinned_version
+    from smalltale.frameworks.records import is_stale, read_record
 
     table = Table("name", "framework", "version", "here", "last proven")
-    for each in every_framework():
-        found = environment(each)
-        state = "no" if found is None else "installed" if found.current else "outdated"
-        proof = record_of(each)
-        told = (
-            "never"
-            if proof is None
-            else proof.proven_at[:10]
-            if proof.passed
-            else "FAILED " + proof.proven_at[:10]
-        )
-        stale = ", stale" if proof and is_stale(each, proof) else ""
-        table.add_row(each.name, each.title, version_of(each), state, told + stale)
+    for framework in all_frameworks():
+        environment, proof = find_environment(framework), read_record(framework)
+        state = "no" if environment is None else "installed" if environment.current else "outdated"
+        proven = "never"
+        if proof is not None:
+            date = proof.proven_at[:10] if proof.passed else f"FAILED {proof.proven_at[:10]}"
+            proven = f"{date}, stale" if is_stale(framework, proof) else date
+        table.add_row(framework.name, framework.title, pinned_version(framework), state, proven)
     Console().print(table)
-    say(
+    print_line(
         "here: whether its environment is on this machine; no or outdated: smalltale frameworks install NAME\n"
-        "stale: its recipe or its list of versions has changed since it was proven"
+        "stale: its recipe or its pinned versions have changed since the proof"
     )
 
 
 def show_proofs(proofs: list[Proof]) -> None:
-    """Pass or fail, the figures and the message."""
+    """Print the verdict, figures and message of each proof."""
     table = Table(
-        "framework", "", "loss", "tokens/s", "ours", "logits", "counted", "bits/byte", "seconds", "message"
+        "framework",
+        "",
+        "loss",
+        "tokens/s",
+        "smalltale",
+        "logits",
+        "counted",
+        "bits/byte",
+        "seconds",
+        "message",
     )
-    for each in proofs:
-        told = each.figures
-        loss = f"{told['first_losses']:.2f} → {told['last_losses']:.2f}" if "last_losses" in told else ""
-        speed = f"{told['tokens_per_second']:,.0f}" if told.get("tokens_per_second") else ""
-        own = f"{told['own_tokens_per_second']:,.0f}"
-        logits = f"{told['largest_logit_difference']:.1e}" if "largest_logit_difference" in told else ""
-        counted = f"{told['counted_parameters']:,}" if "counted_parameters" in told else ""
-        bits = f"{told['bits_per_byte']:.3f}" if "bits_per_byte" in told else ""
-        verdict = "pass" if each.passed else "FAIL"
-        seconds = f"{each.seconds:.0f}" if each.seconds else ""
-        table.add_row(each.name, verdict, loss, speed, own, logits, counted, bits, seconds, each.message)
+    for proof in proofs:
+        figures = proof.figures
+        loss = (
+            f"{figures['first_losses']:.2f} → {figures['last_losses']:.2f}"
+            if "last_losses" in figures
+            else ""
+        )
+        speed = f"{figures['tokens_per_second']:,.0f}" if figures.get("tokens_per_second") else ""
+        own = f"{figures['own_tokens_per_second']:,.0f}"
+        logits = f"{figures['largest_logit_difference']:.1e}" if "largest_logit_difference" in figures else ""
+        counted = f"{figures['counted_parameters']:,}" if "counted_parameters" in figures else ""
+        bits = f"{figures['bits_per_byte']:.3f}" if "bits_per_byte" in figures else ""
+        verdict = "pass" if proof.passed else "FAIL"
+        seconds = f"{proof.seconds:.0f}" if proof.seconds else ""
+        table.add_row(proof.name, verdict, loss, speed, own, logits, counted, bits, seconds, proof.message)
     Console(width=180).print(table)
-
-
-def say(text: str) -> None:
-    """One line of result."""
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`smalltale judge`: a hand-in in, judgements that can be trusted out, or the word that they cannot."""
+"""`smalltale judge`: score a submission with LLM judges, and test whether a judge is good enough to rank."""
 
 from __future__ import annotations
 
@@ -11,87 +11,90 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from smalltale.cli import referee
-from smalltale.cli.compare import compare
+from smalltale.cli import judge_referee
+from smalltale.cli.judge_compare import compare
+from smalltale.cli.options import Overrides, Recipe, SubmissionFile
+from smalltale.cli.output import print_line
 
 if TYPE_CHECKING:
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import Estimate, Price
     from smalltale.judging.panel import Calibration
-    from smalltale.judging.qualification import Report
+    from smalltale.judging.qualification import QualificationReport
     from smalltale.judging.rubric import Rubric
     from smalltale.judging.run import JudgingSummary
     from smalltale.submission import Completion
 
-JudgeNames = Annotated[
-    list[str], typer.Option("--judge", help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated.")
-]
 RubricName = Annotated[str, typer.Option("--rubric", help="A rubric's name or path.")]
-RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe's name or path.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="judging.key=value.")]
+Prices = Annotated[
+    list[str] | None, typer.Option("--price", help="JUDGE=INPUT/OUTPUT in dollars per million tokens.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print calls, tokens and cost without asking any judge.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the verbs."""
-    judge = typer.Typer(help="Have LLM judges score a hand-in.", no_args_is_help=True)
+    """Register `judge` and its commands."""
+    judge = typer.Typer(help="Score submissions with LLM judges.", no_args_is_help=True)
     app.add_typer(judge, name="judge")
     judge.command("run")(run)
     judge.command("qualify")(qualify)
     judge.command("compare")(compare)
-    referee.add_to(judge)
+    judge_referee.add_to(judge)
 
 
 def run(
-    submission: Annotated[Path, typer.Argument(help="The hand-in: .csv, .jsonl or .parquet.")],
-    out: Annotated[Path, typer.Option(help="The judgements folder; a stopped run in it goes on.")],
-    judge: JudgeNames,
+    submission: SubmissionFile,
+    out: Annotated[Path, typer.Option(help="The judgements folder; a stopped run continues in it.")],
+    judge: Annotated[
+        list[str],
+        typer.Option("--judge", help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated."),
+    ],
     rubric: RubricName = "paper",
-    recipe: RecipeName = "demo",
+    recipe: Recipe = "demo",
     set_: Overrides = None,
     qualification: Annotated[
-        list[Path] | None, typer.Option(help="A judge's qualification.json; only qualified judges rank.")
+        list[Path] | None,
+        typer.Option(help="A judge's qualification.json; scores count only if every judge has qualified."),
     ] = None,
-    price: Annotated[
-        list[str] | None, typer.Option(help="JUDGE=INPUT/OUTPUT, dollars a million tokens.")
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="A journal shared between runs.")] = None,
+    price: Prices = None,
+    cache: Annotated[Path | None, typer.Option(help="A cache of judgements shared between runs.")] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="The prompts the hand-in must answer, each and no other.")
+        Path | None, typer.Option(help="The prompt set that the submission must answer exactly.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print calls, tokens and cost; ask nobody.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Judge every completion of a hand-in, once by each judge."""
+    """Judge every completion of a submission, once with each judge."""
     from smalltale.config import load_recipe
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import parse_price
     from smalltale.judging.run import JOURNAL
-    from smalltale.judging.validate import read_hand_in
+    from smalltale.judging.validate import read_checked_submission
     from smalltale.prompts import read_prompts
 
-    vouched = read_prompts(prompts) if prompts else None
-    rows = read_hand_in(submission, vouched)
+    required_prompts = read_prompts(prompts) if prompts else None
+    rows = read_checked_submission(submission, required_prompts)
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
-    prices = dict(parse_price(each) for each in price or [])
+    prices = dict(parse_price(text) for text in price or [])
     check_prices(prices, judge, budget=config.budget_dollars)
     if dry_run:
         show_estimate(rows, judge, rubric, config, prices, qualification or [], cache or out / JOURNAL)
         return
     summary = judge_submission_file(
-        submission, judge, rubric, out, config, qualification or [], prices, cache, vouched
+        submission, judge, rubric, out, config, qualification or [], prices, cache, required_prompts
     )
     show_summary(summary, out)
 
 
 def check_prices(prices: dict[str, Price], judges: Sequence[str], *, budget: float) -> None:
-    """Raise SmalltaleError for the price of no judge here, and for a budget that some calls are not held against."""
+    """Raise SmalltaleError for a price of a judge that is not used, and for a budget without the price of every judge."""
     from smalltale.errors import SmalltaleError
 
-    foreign = [name for name in prices if name not in judges]
-    if foreign:
+    unused = [name for name in prices if name not in judges]
+    if unused:
         raise SmalltaleError(
-            f"--price names {foreign[0]}, which is not asked; write the judge as --judge has it: {', '.join(judges)}"
+            f"--price names {unused[0]}, which is not a judge of this run; write it exactly as in --judge: {', '.join(judges)}"
         )
     if budget and any(name not in prices for name in judges):
         raise SmalltaleError("a budget needs the price of every judge; add --price JUDGE=INPUT/OUTPUT")
@@ -108,57 +111,63 @@ def judge_submission_file(
     cache: Path | None = None,
     prompts: Sequence[str] | None = None,
 ) -> JudgingSummary:
-    """Judge a hand-in by judges of these names."""
+    """Judge a submission with the named judges, and write the report."""
     from smalltale.judging.folder import META
     from smalltale.judging.registry import open_judges
     from smalltale.judging.report import write_report
     from smalltale.judging.rubric import load_rubric
-    from smalltale.judging.run import judge_submission, scoring
-    from smalltale.judging.validate import read_hand_in
+    from smalltale.judging.run import judge_submission, require_scoring_rubric
+    from smalltale.judging.validate import read_checked_submission
 
-    asked = scoring(load_rubric(rubric))
-    # A broken file, hand-in or qualification, is named before any judge is started.
-    read_hand_in(submission, prompts)
-    known = qualifications_of(judges, qualifications, asked)
+    scoring_rubric = require_scoring_rubric(load_rubric(rubric))
+    # An invalid submission or qualification is reported before any judge is started.
+    read_checked_submission(submission, prompts)
+    calibrations = read_calibrations(judges, qualifications, scoring_rubric)
     with open_judges(judges, concurrency=(config.concurrency if config else 0) or None) as opened:
-        priced = {
-            each.name: (prices or {})[name]
-            for name, each in zip(judges, opened, strict=True)
+        price_by_judge = {
+            opened_judge.name: (prices or {})[name]
+            for name, opened_judge in zip(judges, opened, strict=True)
             if name in (prices or {})
         }
         try:
-            summary = judge_submission(
-                submission, opened, asked, out, config=config, calibrations=known, prices=priced, cache=cache
+            return judge_submission(
+                submission,
+                opened,
+                scoring_rubric,
+                out,
+                config=config,
+                calibrations=calibrations,
+                prices=price_by_judge,
+                cache=cache,
             )
         finally:
             if (out / "judgements.parquet").exists() and (out / META).exists():
                 write_report(out)
-    return summary
 
 
-def qualifications_of(judges: Sequence[str], paths: Sequence[Path], rubric: Rubric) -> dict[str, Calibration]:
-    """By the judge's own name, what these files say. Raises SmalltaleError for an unknown judge, a file of another."""
-    from smalltale.judging.panel import calibrations_of
-    from smalltale.judging.registry import identity_of
+def read_calibrations(
+    judges: Sequence[str], qualifications: Sequence[Path], rubric: Rubric
+) -> dict[str, Calibration]:
+    """The calibrations in these files by judge. Raises SmalltaleError for an unknown judge or the file of another one."""
+    from smalltale.judging.panel import match_calibrations
+    from smalltale.judging.registry import judge_identity
 
-    return calibrations_of({own: (own, at) for own, at in map(identity_of, judges)}, paths, rubric)
+    identities = {name: (name, endpoint) for name, endpoint in map(judge_identity, judges)}
+    return match_calibrations(identities, qualifications, rubric)
 
 
 def show_summary(summary: JudgingSummary, out: Path) -> None:
-    """Print what a run came to."""
-    others = ", ".join(f"{count} {state}" for state, count in summary.states.items() if state != "ok")
+    """Print the result of a run."""
+    unscored = ", ".join(f"{count} {state}" for state, count in summary.states.items() if state != "ok")
     cost = "" if summary.dollars is None else f", ${summary.dollars:.4f}"
-    console = Console()
-    console.print(
-        f"{out}: {summary.judged} of {summary.expected} judgements have a score{f' ({others})' if others else ''}, "
-        f"{summary.calls} calls{cost}; see {out / 'report.html'}",
-        highlight=False,
-        soft_wrap=True,
+    print_line(
+        f"{out}: {summary.judged} of {summary.expected} judgements have a score{f' ({unscored})' if unscored else ''}, "
+        f"{summary.calls} calls{cost}; see {out / 'report.html'}"
     )
     if summary.stopped:
-        console.print(f"The run ended early: {summary.stopped}.", highlight=False, soft_wrap=True)
+        print_line(f"The run ended early: {summary.stopped}.")
     if not summary.qualified:
-        console.print("These scores rank nothing: not every judge has passed its qualification.")
+        print_line("These scores do not count for ranking: not every judge has qualified.")
 
 
 def show_estimate(
@@ -168,95 +177,95 @@ def show_estimate(
     config: JudgingConfig,
     prices: dict[str, Price],
     qualifications: Sequence[Path],
-    journal: Path,
+    cache: Path,
 ) -> None:
-    """What a run would cost, nothing asked; what the journal holds costs nothing."""
+    """Print what a run would cost; judgements in the cache cost nothing."""
     from smalltale.judging.cache import read_cached_keys
     from smalltale.judging.cost import estimate_cost
     from smalltale.judging.item import index_by_cache_key, items_from_rows
-    from smalltale.judging.registry import identity_of
+    from smalltale.judging.registry import judge_identity
     from smalltale.judging.rubric import load_rubric
-    from smalltale.judging.run import scoring
+    from smalltale.judging.run import require_scoring_rubric
 
-    asked = scoring(load_rubric(rubric))
-    qualifications_of(judges, qualifications, asked)
-    items, kept, estimates = items_from_rows(rows), read_cached_keys(journal), []
+    scoring_rubric = require_scoring_rubric(load_rubric(rubric))
+    read_calibrations(judges, qualifications, scoring_rubric)
+    items, cached_keys, estimates = items_from_rows(rows), read_cached_keys(cache), []
     for name in judges:
-        keyed = index_by_cache_key(items, *identity_of(name), asked, config.sampling)
-        waiting = [item for key, item in keyed.items() if key not in kept]
-        estimates.append((name, estimate_cost(name, waiting, asked, prices.get(name))))
+        item_by_key = index_by_cache_key(items, *judge_identity(name), scoring_rubric, config.sampling)
+        uncached = [item for key, item in item_by_key.items() if key not in cached_keys]
+        estimates.append((name, estimate_cost(name, uncached, scoring_rubric, prices.get(name))))
     print_estimates(estimates)
-    if kept:
-        Console().print(f"What {journal} holds already is not asked again.", highlight=False, soft_wrap=True)
+    if cached_keys:
+        print_line(f"Judgements in {cache} are not asked again.")
 
 
 def print_estimates(estimates: Sequence[tuple[str, Estimate]]) -> None:
-    """A table of estimates, each under its name."""
-    table = Table("judge", "calls", "tokens read", "tokens written", "dollars")
-    for name, each in estimates:
-        cost = "no price given" if each.dollars is None else f"{each.dollars:.4f}"
-        figures = (f"{figure:,}" for figure in (each.calls, each.input_tokens, each.output_tokens))
-        table.add_row(Text(name), *figures, cost)
+    """Print a table of named estimates."""
+    table = Table("judge", "calls", "input tokens", "output tokens", "dollars")
+    for name, estimate in estimates:
+        cost = "no price given" if estimate.dollars is None else f"{estimate.dollars:.4f}"
+        counts = (estimate.calls, estimate.input_tokens, estimate.output_tokens)
+        table.add_row(Text(name), *(f"{count:,}" for count in counts), cost)
     Console().print(table)
 
 
 def qualify(
     judge: Annotated[str, typer.Option(help="local, scripted, URL#MODEL or PROVIDER/MODEL.")],
-    out: Annotated[Path, typer.Option(help="The folder to keep answers and qualification.json in.")],
+    out: Annotated[Path, typer.Option(help="Folder for the judge's answers and qualification.json.")],
     rubric: RubricName = "paper",
-    graded: Annotated[Path | None, typer.Option(help="A graded file (JSONL) to agree with.")] = None,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="Ask the rest of a judge that cannot tell the levels apart, too.")
-    ] = False,
-    price: Annotated[
-        list[str] | None, typer.Option(help="JUDGE=INPUT/OUTPUT, dollars a million tokens.")
+    graded: Annotated[
+        Path | None, typer.Option(help="Graded stories (JSONL) that the judge should agree with.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print calls, tokens and cost; ask nobody.")
+    all_checks: Annotated[
+        bool, typer.Option("--all-checks", "--whole", help="Run all checks even after failing the first.")
     ] = False,
-    recipe: RecipeName = "demo",
+    price: Prices = None,
+    dry_run: DryRun = False,
+    recipe: Recipe = "demo",
     set_: Overrides = None,
 ) -> None:
-    """Find out whether a judge is fit to rank."""
+    """Test whether a judge is good enough to rank."""
     from smalltale.config import load_recipe
     from smalltale.files import write_json
     from smalltale.judging.config import JudgingConfig
     from smalltale.judging.cost import parse_price
     from smalltale.judging.gold import read_graded_stories
-    from smalltale.judging.qualification import estimate_of
+    from smalltale.judging.qualification import estimate_qualification
     from smalltale.judging.qualification import qualify as qualify_judge
-    from smalltale.judging.registry import identity_of, open_judges
+    from smalltale.judging.registry import judge_identity, open_judges
     from smalltale.judging.rubric import load_rubric
-    from smalltale.judging.run import scoring
+    from smalltale.judging.run import require_scoring_rubric
 
     config = load_recipe(recipe, set_ or []).section("judging", JudgingConfig)
-    asked = scoring(load_rubric(rubric))
-    marked = read_graded_stories(graded, list(asked.criteria)) if graded else []
-    prices = dict(parse_price(each) for each in price or [])
+    scoring_rubric = require_scoring_rubric(load_rubric(rubric))
+    graded_stories = read_graded_stories(graded, list(scoring_rubric.criteria)) if graded else []
+    prices = dict(parse_price(text) for text in price or [])
     check_prices(prices, [judge], budget=0.0)
     if dry_run:
-        identity_of(judge)
-        both, failing = estimate_of(judge, asked, marked, prices.get(judge))
-        print_estimates([(judge, both), ("if it cannot tell the levels apart", failing)])
+        judge_identity(judge)
+        passing, failing = estimate_qualification(judge, scoring_rubric, graded_stories, prices.get(judge))
+        print_estimates([(judge, passing), ("if it fails the first check", failing)])
         return
     with open_judges([judge], concurrency=config.concurrency or None) as (opened,):
-        report = qualify_judge(opened, asked, out, graded=marked, config=config, whole=whole)
+        report = qualify_judge(
+            opened, scoring_rubric, out, graded=graded_stories, config=config, all_checks=all_checks
+        )
     write_json(out / "qualification.json", report.as_dict())
     show_report(report)
 
 
-def show_report(report: Report) -> None:
-    """Print each check."""
+def show_report(report: QualificationReport) -> None:
+    """Print the checks and the verdict."""
     table = Table("check", "value", "bar", "", title=f"{report.judge}, rubric {report.rubric}")
-    for each in report.checks:
-        bar = "" if each.bar is None else f"{'at most' if each.at_most else 'at least'} {each.bar:g}"
-        value = "none" if each.value is None else f"{each.value:.2f}"
-        table.add_row(
-            each.name, value, bar, "" if each.bar is None else "passed" if each.passed else "FAILED"
-        )
-    console = Console()
-    console.print(table)
+    for check in report.checks:
+        value = "none" if check.value is None else f"{check.value:.2f}"
+        if check.bar is None:
+            table.add_row(check.name, value, "", "")
+        else:
+            bar = f"{'at most' if check.at_most else 'at least'} {check.bar:g}"
+            table.add_row(check.name, value, bar, "passed" if check.passed else "FAILED")
+    Console().print(table)
     verdict = (
-        "qualified: it may rank" if report.qualified else "not qualified: it may be run, but never ranks"
+        "qualified to rank" if report.qualified else "not qualified: its scores do not count for ranking"
     )
-    console.print(f"{report.judge}: {verdict} ({report.calls} calls)", markup=False, highlight=False)
+    print_line(f"{report.judge}: {verdict} ({report.calls} calls)")

@@ -1,35 +1,38 @@
-"""`smalltale leaderboard`: judged entries in, a ranked table out."""
+"""`smalltale leaderboard`: rank judged entries."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from smalltale.cli.options import AsJson
 
 if TYPE_CHECKING:
     from smalltale.ranking.standings import Standing
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
+    """Register `leaderboard`."""
     app.command("leaderboard")(leaderboard)
 
 
 def leaderboard(
     judged: Annotated[
-        list[Path], typer.Argument(help="Folders that `smalltale judge run` wrote, one an entry.")
+        list[Path], typer.Argument(help="Folders that `smalltale judge run` wrote, one per entry.")
     ],
     weight_class: Annotated[
         str | None, typer.Option("--class", help="Only entries of this weight class.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Rank judged entries: means with intervals, ties where the noise does not separate them."""
-    import json
-
+    """Rank judged entries by mean score; entries that the noise does not separate tie."""
     from smalltale.ranking.entries import read_entry
     from smalltale.ranking.standings import rank
     from smalltale.rules import Rules
@@ -41,14 +44,13 @@ def leaderboard(
         entries = [entry for entry in entries if entry.weight_class == weight_class]
     standings = rank(entries)
     if as_json:
-        print(
-            json.dumps({"class": weight_class, "standings": [as_row(each) for each in standings]}, indent=2)
-        )
+        rows = [standing_as_dict(standing) for standing in standings]
+        typer.echo(json.dumps({"class": weight_class, "standings": rows}, indent=2))
     else:
-        show(standings, weight_class)
+        show_standings(standings, weight_class)
 
 
-def as_row(standing: Standing) -> dict[str, object]:
+def standing_as_dict(standing: Standing) -> dict[str, object]:
     """One standing as plain data."""
     entry = standing.entry
     return {
@@ -69,20 +71,16 @@ def as_row(standing: Standing) -> dict[str, object]:
     }
 
 
-def show(standings: list[Standing], weight_class: str | None) -> None:
+def show_standings(standings: Sequence[Standing], weight_class: str | None) -> None:
     """Print the table."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    criteria = list(dict.fromkeys(name for each in standings for name in each.entry.criteria))
+    criteria = list(dict.fromkeys(name for standing in standings for name in standing.entry.criteria))
     table = Table(title=f"Leaderboard, {weight_class or 'all classes'}")
     for heading in ("rank", "entry", "class", "parameters", "overall", "95 %", *criteria, "judged", "note"):
         table.add_column(heading, justify="left" if heading in {"entry", "class", "note"} else "right")
-    for each in standings:
-        entry = each.entry
+    for standing in standings:
+        entry = standing.entry
         table.add_row(
-            "" if each.rank is None else f"{each.rank}{'=' if each.tied else ''}",
+            "" if standing.rank is None else f"{standing.rank}{'=' if standing.tied else ''}",
             Text(entry.name),
             entry.weight_class,
             "" if entry.counted_parameters is None else f"{entry.counted_parameters:,}",
@@ -90,6 +88,6 @@ def show(standings: list[Standing], weight_class: str | None) -> None:
             "" if entry.low is None or entry.high is None else f"{entry.low:.2f} to {entry.high:.2f}",
             *("" if name not in entry.criteria else f"{entry.criteria[name]:.2f}" for name in criteria),
             f"{entry.judged}/{entry.expected}",
-            Text(each.note),
+            Text(standing.note),
         )
     Console().print(table)

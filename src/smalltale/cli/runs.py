@@ -1,4 +1,4 @@
-"""`smalltale runs`: training runs listed, compared and drawn."""
+"""`smalltale runs`: list, compare and plot training runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from smalltale.cli.options import AsJson
+
 if TYPE_CHECKING:
     from smalltale.experiments.runs import TrainingRun
 
 PIPE_WIDTH = 240
-"""Columns of a table that no terminal limits."""
-WIDEST = 10_000
-LEAST_CELL = 5
+"""Table width where the output is not a terminal."""
+MAX_WIDTH = 10_000
+MIN_CELL_WIDTH = 5
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,16 +31,21 @@ def add_to(app: typer.Typer) -> None:
     @app.command("runs")
     def runs_verb(
         folders: Annotated[
-            list[Path] | None, typer.Argument(help="Runs, or folders above them; without one, this folder.")
+            list[Path] | None,
+            typer.Argument(help="Runs, or folders that contain runs; by default the current folder."),
         ] = None,
         compare: Annotated[
-            bool, typer.Option("--compare", help="Show the settings in which the runs differ.")
+            bool, typer.Option("--compare", help="Show the settings that differ between the runs.")
         ] = False,
-        plot: Annotated[Path | None, typer.Option(help="Draw curves to this .png, .svg or .pdf.")] = None,
-        html: Annotated[Path | None, typer.Option(help="Write all of it as one self-contained page.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+        plot: Annotated[
+            Path | None, typer.Option(help="Write the curves to this .png, .svg or .pdf.")
+        ] = None,
+        html: Annotated[
+            Path | None, typer.Option(help="Write table, settings and curves as a self-contained page.")
+        ] = None,
+        as_json: AsJson = False,
     ) -> None:
-        """List training runs, the newest first; compare them; draw their loss and bits per byte."""
+        """List training runs, newest first; compare their settings; plot loss and bits per byte."""
         from smalltale.experiments.compare import differing_settings
         from smalltale.experiments.runs import find_runs
 
@@ -46,9 +53,9 @@ def add_to(app: typer.Typer) -> None:
         console = Console() if Console().is_terminal else Console(width=PIPE_WIDTH)
         notes: list[str] = []
         if plot is not None or html is not None:
-            from smalltale.experiments.plots import list_omissions as left_out
+            from smalltale.experiments.plots import list_omissions
 
-            notes = left_out(runs)
+            notes = list_omissions(runs)
         if plot is not None:
             from smalltale.experiments.plots import write_figure
 
@@ -73,13 +80,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def show_runs(runs: Sequence[TrainingRun], console: Console) -> None:
-    """The table of runs, as many columns as fit, and below it what is wrong with any."""
+    """Print the table of runs with as many columns as fit, and the problems of each run."""
     from smalltale.experiments.compare import COLUMNS, format_cells
 
-    left = list(COLUMNS)
+    shown = list(COLUMNS)
     while True:
         table = Table()
-        for column in left:
+        for column in shown:
             table.add_column(
                 column.heading.replace(" ", "\n"),
                 justify="right" if column.number else "left",
@@ -88,52 +95,55 @@ def show_runs(runs: Sequence[TrainingRun], console: Console) -> None:
             )
         for run in runs:
             row = format_cells(run)
-            table.add_row(*(Text(row[column.heading]) for column in left))
-        least = max(left, key=lambda column: column.importance)
-        # Asked of a wide console: no measure is wider than the console that it is taken on.
-        natural = Measurement.get(console, console.options.update(width=WIDEST), table).maximum
-        if not least.importance or natural <= console.width:
+            table.add_row(*(Text(row[column.heading]) for column in shown))
+        least_important = max(shown, key=lambda column: column.importance)
+        # Measured for a wide console: rich never measures more than the width of the console.
+        natural = Measurement.get(console, console.options.update(width=MAX_WIDTH), table).maximum
+        if not least_important.importance or natural <= console.width:
             break
-        left.remove(least)
+        shown.remove(least_important)
     console.print(table)
-    hidden = [column.heading for column in COLUMNS if column not in left]
+    hidden = [column.heading for column in COLUMNS if column not in shown]
     if hidden:
-        words = f"not shown for want of width: {', '.join(hidden)}"
-        console.print(words, style="dim", highlight=False, soft_wrap=True)
+        line = f"hidden, the terminal is too narrow: {', '.join(hidden)}"
+        console.print(line, style="dim", highlight=False, soft_wrap=True)
     for run in runs:
-        for trouble in run.problems:
-            console.print(f"{run.name}: {trouble}", highlight=False, markup=False, soft_wrap=True)
+        for problem in run.problems:
+            console.print(f"{run.name}: {problem}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_differing(runs: Sequence[TrainingRun], console: Console) -> None:
-    """The settings in which the runs differ."""
+    """Print the settings that differ between the runs."""
     from smalltale.experiments.compare import differing_settings, format_setting
 
-    found = differing_settings(runs)
-    if not found:
+    values_by_setting = differing_settings(runs)
+    if not values_by_setting:
         console.print("the runs' settings do not differ", highlight=False)
         return
     names = [run.name for run in runs]
-    if max(map(len, found)) + sum(max(LEAST_CELL, len(name)) + 3 for name in names) + 4 > console.width:
-        show_by_value(found, names, console)
+    columns_width = sum(max(MIN_CELL_WIDTH, len(name)) + 3 for name in names)
+    if max(map(len, values_by_setting)) + columns_width + 4 > console.width:
+        show_by_value(values_by_setting, names, console)
         return
     table = Table()
     table.add_column("setting", no_wrap=True)
     for name in names:
         table.add_column(Text(name), overflow="fold")
-    for key, values in found.items():
+    for key, values in values_by_setting.items():
         table.add_row(Text(key), *(Text(format_setting(value)) for value in values))
     console.print(table)
 
 
-def show_by_value(found: Mapping[str, Sequence[Any]], names: Sequence[str], console: Console) -> None:
-    """The same as lines, where a table would be too wide: under each setting its values, and whose they are."""
+def show_by_value(
+    values_by_setting: Mapping[str, Sequence[Any]], names: Sequence[str], console: Console
+) -> None:
+    """Print each setting's values with the names of their runs, for settings too wide for a table."""
     from smalltale.experiments.compare import format_setting
 
-    for key, values in found.items():
+    for key, values in values_by_setting.items():
         console.print(Text(key, style="bold"))
-        whose: dict[str, list[str]] = {}
+        names_by_value: dict[str, list[str]] = {}
         for name, value in zip(names, values, strict=True):
-            whose.setdefault(format_setting(value), []).append(name)
-        for value, them in whose.items():
-            console.print(Padding(Text(f"{value}: {', '.join(them)}"), (0, 0, 0, 2), expand=False))
+            names_by_value.setdefault(format_setting(value), []).append(name)
+        for value, run_names in names_by_value.items():
+            console.print(Padding(Text(f"{value}: {', '.join(run_names)}"), (0, 0, 0, 2), expand=False))

@@ -1,4 +1,4 @@
-"""`smalltale submission`: the gate, before you hand in."""
+"""`smalltale submission`: check a submission before submitting it, or export it for a spreadsheet."""
 
 from __future__ import annotations
 
@@ -7,63 +7,57 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from smalltale.cli.options import AsJson, SubmissionFile
+from smalltale.cli.output import print_line
 
 
 def add_to(app: typer.Typer) -> None:
     """Register `submission check` and `submission export`."""
-    submission = typer.Typer(help="Check a hand-in, or open it in a spreadsheet.", no_args_is_help=True)
+    submission = typer.Typer(help="Check a submission, or export it for a spreadsheet.", no_args_is_help=True)
     app.add_typer(submission, name="submission")
+    submission.command("check")(check)
+    submission.command("export")(export)
 
-    @submission.command("check")
-    def check(
-        file: Annotated[Path, typer.Argument(help="The hand-in: .csv, .jsonl or .parquet.")],
-        prompts: Annotated[Path, typer.Option(help="The prompts asked for.")],
-        rules: Annotated[Path | None, typer.Option(help="An edition's rules (TOML).")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
-    ) -> None:
-        """Every problem of a hand-in at once; exit code 2 where it would be refused."""
-        from smalltale.files import read_text
-        from smalltale.rules import Rules, parse_rules
-        from smalltale.submission import check_submission_files
 
-        edition = parse_rules(read_text(rules), str(rules)) if rules else Rules()
-        verdict = check_submission_files(file, prompts, edition)
-        if as_json:
-            typer.echo(
-                json.dumps(
-                    {
-                        "accepted": verdict.accepted,
-                        "rows": len(verdict.rows),
-                        "errors": [str(each) for each in verdict.errors],
-                        "warnings": [str(each) for each in verdict.warnings],
-                    },
-                    ensure_ascii=False,
-                )
-            )
-        else:
-            console = Console()
-            for kind, findings in (("error", verdict.errors), ("warning", verdict.warnings)):
-                for each in findings:
-                    console.print(f"{kind}: {each}", markup=False, highlight=False, soft_wrap=True)
-            state = "accepted" if verdict.accepted else f"refused, {len(verdict.errors)} errors"
-            console.print(f"{file}: {state}, {len(verdict.rows)} rows", markup=False, highlight=False)
-        if not verdict.accepted:
-            raise typer.Exit(2)
+def check(
+    file: SubmissionFile,
+    prompts: Annotated[Path, typer.Option(help="The prompt file.")],
+    rules: Annotated[Path | None, typer.Option(help="An edition's rules (TOML).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every problem of a submission; exit code 2 if it would be refused."""
+    from smalltale.files import read_text
+    from smalltale.rules import Rules, parse_rules
+    from smalltale.submission import check_submission_files
 
-    @submission.command("export")
-    def export(
-        file: Annotated[Path, typer.Argument(help="The hand-in: .csv, .jsonl or .parquet.")],
-        out: Annotated[Path, typer.Option(help="The CSV to write, for reading.")],
-    ) -> None:
-        """A copy to open in a spreadsheet: text that it would take for a formula begins with an apostrophe."""
-        from smalltale.submission import export_for_spreadsheet, read_submission
+    edition_rules = parse_rules(read_text(rules), str(rules)) if rules else Rules()
+    result = check_submission_files(file, prompts, edition_rules)
+    errors, warnings = [str(error) for error in result.errors], [str(warning) for warning in result.warnings]
+    if as_json:
+        summary = {
+            "accepted": result.accepted,
+            "rows": len(result.rows),
+            "errors": errors,
+            "warnings": warnings,
+        }
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        for line in [f"error: {error}" for error in errors] + [f"warning: {warning}" for warning in warnings]:
+            print_line(line)
+        state = "accepted" if result.accepted else f"refused, {len(errors)} errors"
+        print_line(f"{file}: {state}, {len(result.rows)} rows")
+    if not result.accepted:
+        raise typer.Exit(2)
 
-        rows = read_submission(file)
-        export_for_spreadsheet(out, rows)
-        Console().print(
-            f"{out}: {len(rows)} rows to read; hand in {file}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+
+def export(
+    file: SubmissionFile,
+    out: Annotated[Path, typer.Option(help="The CSV to write.")],
+) -> None:
+    """Write a copy to read in a spreadsheet: cells that would be formulas begin with an apostrophe."""
+    from smalltale.submission import export_for_spreadsheet, read_submission
+
+    rows = read_submission(file)
+    export_for_spreadsheet(out, rows)
+    print_line(f"{out}: {len(rows)} rows for reading; submit {file}")

@@ -1,4 +1,4 @@
-"""`smalltale tokens`: a corpus in, a tokenizer and token ids out."""
+"""`smalltale tokens`: train a tokenizer on a corpus and encode the corpus with it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from smalltale.cli.options import Overrides, Recipe
+from smalltale.cli.output import print_line
+
 if TYPE_CHECKING:
-    from smalltale.tokens.sweep import VocabularySweep
+    from smalltale.tokens.vocabulary_sweep import VocabularySweep
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the verbs of `tokens`."""
+    """Register `tokens` and its commands."""
     tokens = typer.Typer(
-        help="Train or convert a tokenizer, choose its size, encode a corpus.", no_args_is_help=True
+        help="Train or convert a tokenizer, choose its vocabulary size, encode a corpus.",
+        no_args_is_help=True,
     )
     app.add_typer(tokens, name="tokens")
 
@@ -25,10 +29,8 @@ def add_to(app: typer.Typer) -> None:
     def train(
         corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
         out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
-        recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "demo",
-        set_: Annotated[
-            list[str] | None, typer.Option("--set", help="section.key=value, as tokenizer.kind=unigram.")
-        ] = None,
+        recipe: Recipe = "demo",
+        set_: Overrides = None,
     ) -> None:
         """Train a tokenizer on a corpus: byte-level BPE, Unigram or WordPiece."""
         from smalltale.config import load_recipe
@@ -38,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
         vocabulary = train_corpus_tokenizer(
             corpus, out, loaded.section("tokenizer", TokenizerConfig), loaded.as_dict()
         )
-        say(f"{out}: {vocabulary:,} tokens")
+        print_line(f"{out}: {vocabulary:,} tokens")
 
     @tokens.command("convert")
     def convert(
@@ -48,10 +50,10 @@ def add_to(app: typer.Typer) -> None:
         ],
         out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
         end_token: Annotated[
-            str | None, typer.Option(help="The end-of-story token; added where the tokenizer lacks it.")
+            str | None, typer.Option(help="The end-of-story token; added if the tokenizer lacks it.")
         ] = None,
     ) -> None:
-        """Turn any pre-trained tokenizer into a tokenizer folder."""
+        """Convert a pretrained tokenizer to a tokenizer folder."""
         from smalltale.files import atomic_folder, provenance_record
         from smalltale.tokens.convert import describe_tokenizer, open_tokenizer
 
@@ -63,22 +65,24 @@ def add_to(app: typer.Typer) -> None:
             tokenizer.save(
                 folder, provenance_record(inputs={"source": source}, counts=counts, seconds=seconds)
             )
-        say(f"{out}: {describe_tokenizer(tokenizer)}")
+        print_line(f"{out}: {describe_tokenizer(tokenizer)}")
 
     @tokens.command("encode")
     def encode(
         corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
         tokenizer: Annotated[Path, typer.Option(help="A tokenizer folder.")],
         out: Annotated[Path, typer.Option(help="The token folder to write.")],
-        threads: Annotated[int | None, typer.Option(min=1, help="How many; all cores by default.")] = None,
+        threads: Annotated[
+            int | None, typer.Option(min=1, help="Number of threads; all cores by default.")
+        ] = None,
     ) -> None:
-        """Encode a corpus into token files; a stopped run goes on."""
+        """Encode a corpus as token files; a stopped run continues."""
         from smalltale.tokens.encode import encode_corpus
 
         summary = encode_corpus(corpus, tokenizer, out, threads=threads)
-        say(
+        print_line(
             f"{out}: {summary.tokens:,} tokens of {summary.stories:,} stories, "
-            f"{summary.bytes / max(1, summary.tokens - summary.stories):.2f} bytes a token, "
+            f"{summary.bytes / max(1, summary.tokens - summary.stories):.2f} bytes per token, "
             f"{summary.seconds:.1f} s ({summary.bytes / 1e6 / summary.seconds:.0f} MB/s)"
         )
 
@@ -87,45 +91,42 @@ def add_to(app: typer.Typer) -> None:
         corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
         out: Annotated[Path, typer.Option(help="The folder for sweep.json and sweep.png.")],
         sizes: Annotated[
-            str, typer.Option(help="Vocabularies to train, with commas.")
+            str, typer.Option(help="Vocabulary sizes to train, separated by commas.")
         ] = "1024,2048,4096,8192,16384,32768",
         recipe: Annotated[
-            str, typer.Option(help="A recipe's name or path: its [model] is the shape.")
+            str, typer.Option(help="The recipe (name or path) whose [model] gives the shape.")
         ] = "demo",
-        set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
+        set_: Overrides = None,
     ) -> None:
-        """Show what each vocabulary costs and saves in each weight class."""
+        """Compare the cost and the compression of vocabulary sizes in each weight class."""
         from smalltale.config import load_recipe
         from smalltale.errors import RecipeError
-        from smalltale.tokens.sweep import ModelShape, sweep_vocabularies
         from smalltale.tokens.tokenizer import TokenizerConfig
+        from smalltale.tokens.vocabulary_sweep import ModelShape, sweep_vocabularies
 
         loaded = load_recipe(recipe, set_ or [])
         model = loaded.tables.get("model", {})
-        known = {name: model[name] for name in ("layers", "width", "mlp_ratio", "context") if name in model}
+        shape = {name: model[name] for name in ("layers", "width", "mlp_ratio", "context") if name in model}
         try:
-            wanted = sorted({int(size) for size in sizes.split(",")})
+            vocabulary_sizes = sorted({int(size) for size in sizes.split(",")})
         except ValueError as error:
-            raise RecipeError(f"--sizes {sizes!r} is not a list of whole numbers, as 1024,4096") from error
+            raise RecipeError(
+                f"--sizes {sizes!r} is not a list of integers; write for example 1024,4096"
+            ) from error
         result = sweep_vocabularies(
             corpus,
-            wanted,
+            vocabulary_sizes,
             loaded.section("tokenizer", TokenizerConfig),
-            ModelShape(**known),
+            ModelShape(**shape),
             out,
             loaded.as_dict(),
         )
         show_sweep(result)
-        say(f"{out}: sweep.json, sweep.png")
-
-
-def say(text: str) -> None:
-    """One line of result."""
-    Console().print(text, highlight=False, soft_wrap=True)
+        print_line(f"{out}: sweep.json, sweep.png")
 
 
 def show_sweep(result: VocabularySweep) -> None:
-    """A table a weight class."""
+    """Print a table per weight class."""
     for name in dict.fromkeys(row.weight_class for row in result.rows):
         table = Table(title=f"{name}: recommended {result.recommended[name]:,}")
         for heading in (
@@ -152,8 +153,8 @@ def show_sweep(result: VocabularySweep) -> None:
 
 
 def train_corpus_tokenizer(corpus: Path, out: Path, config: Any, recipe: dict[str, Any]) -> int:
-    """Train a tokenizer on a corpus folder's train split into `out`. Returns its vocabulary."""
-    from smalltale.corpus.build import read_corpus
+    """Train a tokenizer on the train split of a corpus folder and save it in `out`. Returns its vocabulary size."""
+    from smalltale.corpus.corpus_folder import read_corpus
     from smalltale.files import atomic_folder, provenance_record, refuse_foreign_folder, sha256_file
     from smalltale.tokens.tokenizer import train_tokenizer
 

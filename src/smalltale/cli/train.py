@@ -1,4 +1,4 @@
-"""`smalltale train` and `smalltale evaluate`: tokens in, a checkpoint and its bits per byte out."""
+"""`smalltale train` and `smalltale evaluate`: train a model on tokens, and measure its bits per byte."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from smalltale.cli.options import AsJson, DeviceName, Overrides, RecipeArgument
+from smalltale.cli.output import print_line
 
 if TYPE_CHECKING:
     from smalltale.config import Recipe
@@ -23,27 +26,31 @@ def add_to(app: typer.Typer) -> None:
 
     @app.command("train")
     def train_verb(
-        tokens: Annotated[Path, typer.Option(help="The token folder (smalltale tokens encode).")],
-        tokenizer: Annotated[Path, typer.Option(help="The tokenizer folder it was encoded with.")],
-        out: Annotated[Path, typer.Option(help="The checkpoint folder; a stopped run in it goes on.")],
-        recipe: Annotated[str, typer.Argument(help="A recipe's name or path.")] = "demo",
-        minutes: Annotated[float | None, typer.Option(help="Time budget; the schedule follows it.")] = None,
-        steps: Annotated[int | None, typer.Option(help="Step budget instead.")] = None,
+        tokens: Annotated[Path, typer.Option(help="A token folder of `smalltale tokens encode`.")],
+        tokenizer: Annotated[Path, typer.Option(help="The tokenizer folder that encoded the tokens.")],
+        out: Annotated[Path, typer.Option(help="The checkpoint folder; a stopped run in it continues.")],
+        recipe: RecipeArgument = "demo",
+        minutes: Annotated[
+            float | None, typer.Option(help="Time budget; sets the length of the schedule.")
+        ] = None,
+        steps: Annotated[int | None, typer.Option(help="Step budget instead of minutes.")] = None,
         device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-        set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
+        set_: Overrides = None,
     ) -> None:
-        """Train a model from scratch, or go on where a run was stopped."""
+        """Train a model from scratch, or continue a stopped run."""
         from smalltale.config import load_recipe
 
         loaded = load_recipe(recipe, budget_overrides(minutes, steps, device) + (set_ or []))
         summary = train_recipe(loaded, tokens, tokenizer, out)
         if not summary.is_main:
             return
-        bits = f", {summary.bits_per_byte:.4f} bits per byte" if summary.bits_per_byte is not None else ""
+        bits_per_byte = (
+            f", {summary.bits_per_byte:.4f} bits per byte" if summary.bits_per_byte is not None else ""
+        )
         console = Console()
         console.print(
             f"{out}: {summary.steps:,} steps, {summary.tokens:,} tokens in {summary.seconds / 60:.1f} minutes "
-            f"({summary.tokens_per_second:,.0f} tokens/s), loss {summary.final_loss:.3f}{bits}",
+            f"({summary.tokens_per_second:,.0f} tokens/s), loss {summary.final_loss:.3f}{bits_per_byte}",
             highlight=False,
             soft_wrap=not console.is_terminal,
         )
@@ -52,10 +59,10 @@ def add_to(app: typer.Typer) -> None:
     def evaluate_verb(
         checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder.")],
         text: Annotated[Path, typer.Option(help="Stories separated by <|endoftext|>.")],
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
-        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+        as_json: AsJson = False,
+        device: DeviceName = "auto",
     ) -> None:
-        """Bits per byte of a checkpoint on held-out stories."""
+        """Measure the bits per byte of a checkpoint on held-out stories."""
         from smalltale.files import read_stories
         from smalltale.model.foreign import is_foreign, open_foreign_model
         from smalltale.tokens.tokenizer import Tokenizer
@@ -64,32 +71,28 @@ def add_to(app: typer.Typer) -> None:
         from smalltale.training.evaluate import evaluate
 
         stories = read_stories(text)
-        where = choose_device(device).torch_device
+        torch_device = choose_device(device).torch_device
         if is_foreign(checkpoint):
-            result = evaluate(open_foreign_model(checkpoint, where), Tokenizer.load(checkpoint), stories)
-        else:
-            loaded = load_checkpoint(checkpoint, where)
-            result = evaluate(loaded.model, loaded.tokenizer, stories)
-        if as_json:
-            typer.echo(
-                json.dumps(
-                    {
-                        "bits_per_byte": result.bits_per_byte,
-                        "stories": result.stories,
-                        "tokens": result.tokens,
-                        "bytes": result.bytes,
-                    }
-                )
+            result = evaluate(
+                open_foreign_model(checkpoint, torch_device), Tokenizer.load(checkpoint), stories
             )
         else:
-            Console().print(
-                f"{result.bits_per_byte:.4f} bits per byte on {result.stories:,} stories ({result.bytes:,} bytes)",
-                highlight=False,
+            loaded = load_checkpoint(checkpoint, torch_device)
+            result = evaluate(loaded.model, loaded.tokenizer, stories)
+        if as_json:
+            figures = {
+                name: getattr(result, name) for name in ("bits_per_byte", "stories", "tokens", "bytes")
+            }
+            typer.echo(json.dumps(figures))
+        else:
+            stories_noun = "story" if result.stories == 1 else "stories"
+            print_line(
+                f"{result.bits_per_byte:.4f} bits per byte on {result.stories:,} {stories_noun} ({result.bytes:,} bytes)"
             )
 
 
 def budget_overrides(minutes: float | None, steps: int | None, device: str | None) -> list[str]:
-    """The options as recipe overrides; a budget given here is the only one."""
+    """The options as recipe overrides; a budget of the command line replaces both budgets of the recipe."""
     overrides = []
     if minutes is not None or steps is not None:
         overrides = [f"training.schedule.minutes={minutes or 0.0}", f"training.schedule.steps={steps or 0}"]
@@ -101,7 +104,7 @@ def budget_overrides(minutes: float | None, steps: int | None, device: str | Non
 def train_recipe(
     recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, watch: EvaluationCallback | None = None
 ) -> TrainingSummary:
-    """Count the recipe's model, refuse it over its class's budget, then train it."""
+    """Count the recipe's model, refuse it if it is over its class's limit, then train it."""
     from smalltale.counting.budget import refuse_over_budget
     from smalltale.counting.count import count_parameters
     from smalltale.model.transformer import Transformer
@@ -125,7 +128,7 @@ def train_recipe(
 
 
 def load_run_parts(recipe: Recipe, tokenizer: Path) -> tuple[Tokenizer, ModelConfig, TrainingConfig]:
-    """What a run is made of beside its tokens; the vocabulary is the tokenizer's where the recipe names none."""
+    """Tokenizer, model shape and training config of a run; the vocabulary is the tokenizer's unless the recipe sets it."""
     from smalltale.model.transformer import ModelConfig
     from smalltale.tokens.tokenizer import Tokenizer
     from smalltale.training.config import TrainingConfig

@@ -1,0 +1,117 @@
+"""`smalltale login` and `smalltale submit`: send a submission or a model to a hackathon's server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smalltale.cli.output import print_line
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register `login` and `submit`."""
+    app.command("login")(login)
+    app.command("submit")(submit)
+
+
+def login(url: Annotated[str, typer.Argument(help="The hackathon's address.")]) -> None:
+    """Save an API token of your account page for `smalltale submit`."""
+    from smalltale.errors import SmalltaleError
+    from smalltale.server.client import call_api, save_token, token_file
+
+    token = typer.prompt("API token (from your account page)", hide_input=True).strip()
+    if not token.startswith("smalltale_"):
+        raise SmalltaleError("a token begins with smalltale_; create one on your account page")
+    call_api(url, "/editions")
+    save_token(url, token)
+    print_line(f"saved in {token_file()}")
+
+
+def submit(
+    to: Annotated[str, typer.Option(help="The hackathon's address.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The submission (.csv, .parquet or .jsonl), with its submission.json next to it."
+        ),
+    ] = None,
+    edition: Annotated[
+        str | None, typer.Option(help="The edition's short name; the latest by default.")
+    ] = None,
+    final: Annotated[bool, typer.Option("--final", help="Submit for the final, on its prompts.")] = False,
+    check_only: Annotated[
+        bool,
+        typer.Option("--check", help="Only check it. Nothing is saved; your daily submission is not used."),
+    ] = False,
+    weight_class: Annotated[
+        str | None, typer.Option("--class", help="Override the weight class in submission.json.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Override the training data in submission.json.")] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Declare that the model was trained from scratch.")
+    ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="The checkpoint folder to be verified, with --final or --submission."),
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--submission", "--hand-in", help="Send --model for this earlier submission."),
+    ] = None,
+) -> None:
+    """Submit a file, send the model of a submission, or both."""
+    from smalltale.errors import SmalltaleError
+    from smalltale.server.client import call_api, load_token, read_declaration
+
+    if (file is None) == (number is None) or (model is None and number is not None):
+        raise SmalltaleError("give a file to submit, or --model CHECKPOINT with --submission NUMBER")
+    if model is not None and number is None and (check_only or not final):
+        raise SmalltaleError(
+            "--model needs --final, or --submission NUMBER for a model that the organisers asked for; add one of them"
+        )
+    token = load_token(to)
+    if file is None:
+        upload_model(to, number, model, token)
+        return
+    if edition is None:
+        editions = call_api(to, "/editions")
+        if not editions:
+            raise SmalltaleError(f"{to} has no edition yet; try again when it has begun")
+        edition = str(editions[0]["slug"])
+    kind = "final" if final else "daily"
+    if check_only:
+        result = call_api(to, f"/editions/{edition}/check/{kind}", token=token, form=({}, file))
+        for line in (*result["errors"], *(f"warning: {warning}" for warning in result["warnings"])):
+            print_line(line)
+        if not result["accepted"]:
+            count = len(result["errors"])
+            raise SmalltaleError(f"{file} would be refused: {count} problems; fix them and check again")
+        print_line(f"{file} would be accepted. Nothing was saved; your daily submission is not used.")
+        return
+    fields = read_declaration(file)
+    fields |= {name: value for name, value in (("weight_class", weight_class), ("data", data)) if value}
+    if from_scratch:
+        fields["from_scratch"] = "true"
+    accepted = call_api(to, f"/editions/{edition}/hand-ins/{kind}", token=token, form=(fields, file))
+    print_line(
+        f"accepted as submission {accepted['id']}, number {accepted['place_in_queue']} in the queue: "
+        f"{submission_url(to, accepted['id'])}"
+    )
+    if model is not None:
+        upload_model(to, accepted["id"], model, token)
+
+
+def upload_model(to: str, number: int | None, model: Path | None, token: str) -> None:
+    """Upload the model of a submission."""
+    from smalltale.server.client import send_model
+
+    assert number is not None
+    assert model is not None
+    send_model(to, number, model, token)
+    print_line(f"sent; the result will be shown on {submission_url(to, number)}")
+
+
+def submission_url(to: str, number: int) -> str:
+    return f"{to.rstrip('/')}/hand-ins/{number}"
