@@ -39,7 +39,7 @@ PEERS = {
 
 def stories_of(text: Path | None) -> list[str]:
     """The stories of a text file, or of fable."""
-    from smalltale.corpus.fable import generate_stories
+    from smalltale.corpus.fable.generator import generate_stories
     from smalltale.files import read_stories
 
     return read_stories(text) if text else list(generate_stories(1, 12_000))
@@ -132,7 +132,7 @@ def as_tiktoken(tokenizer: Any) -> Any:
 
 def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """All figures."""
-    from smalltale.files import sha256_of
+    from smalltale.files import sha256_file
     from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
 
     stories = stories_of(args.text)
@@ -166,7 +166,7 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     corpus = work / "peers"
     size = write_corpus(corpus, stories, max(1, round(args.peer_megabytes * 1e6 / once)))
     encode(corpus, work / "tokenizer", work / "tokens-peers")
-    ours = sha256_of(work / "tokens-peers" / "train.bin")
+    ours = sha256_file(work / "tokens-peers" / "train.bin")
     peers: dict[str, Any] = {}
     for name, how in PEERS.items():
         if importlib.util.find_spec(name) is None:
@@ -180,7 +180,7 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
             "megabytes": round(size / 1e6, 1),
             "megabytes_per_second": round(size / 1e6 / seconds, 2),
             "peak_megabytes": round(peak),
-            "identical_ids": sha256_of(out) == ours,
+            "identical_ids": sha256_file(out) == ours,
         }
     return {
         "megabytes_per_second": runs[0]["megabytes_per_second"],

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from smalltale.corpus.fable import generate_stories
+from smalltale.corpus.fable.generator import generate_stories
 from smalltale.files import END_OF_STORY, git_commit
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
-from smalltale.tokens.words import WordEncoder
+from smalltale.tokens.word_encoder import WordEncoder
 
 HERE = Path(__file__).parents[1]
 BATCH = 10_000
@@ -98,7 +98,7 @@ def check(encoder: WordEncoder, texts: list[str]) -> None:
     ids = [each[:-1].tolist() for each in np.split(found.tokens, found.ends)[:-1]]
     back = tokenizer.engine.decode_batch(ids, skip_special_tokens=False)
     for text, ours, theirs, returned in zip(texts, ids, tokenizer.encode_batch(texts), back, strict=True):
-        if ours != theirs or returned != text or max(ours, default=0) >= tokenizer.vocabulary:
+        if ours != theirs or returned != text or max(ours, default=0) >= tokenizer.vocabulary_size:
             raise SystemExit(f"{text!r}: {ours} where the tokenizer has {theirs}; decoded {returned!r}")
 
 

@@ -1,4 +1,4 @@
-"""A small tokenizer and a small corpus that the tests of tokens share."""
+"""A small tokenizer and a small corpus for the tests of tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smalltale.corpus.fable import stories
+from smalltale.corpus.fable.generator import generate_stories
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 
 WriteCorpus = Callable[..., Path]
@@ -18,7 +18,7 @@ WriteCorpus = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def fable() -> list[str]:
-    return list(stories(1, 400))
+    return list(generate_stories(1, 400))
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def tokenizer_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def write_corpus(tmp_path: Path) -> WriteCorpus:
-    """Write a corpus folder as `corpus build` leaves it."""
+    """Write a corpus folder like that of `corpus build`."""
 
     def write(train: Sequence[str], val: Sequence[str] = ("A short tale.",), name: str = "corpus") -> Path:
         folder = tmp_path / name

@@ -1,4 +1,4 @@
-"""A corpus becomes a token folder: lossless, the same for any number of threads, and taken up where it was stopped."""
+"""Encoding a corpus: lossless, the same bytes for any number of threads, resumable."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import tokenizers
 
 import smalltale.tokens.encode as encode_module
 from smalltale.errors import FileProblem, SmalltaleError
-from smalltale.files import read_json, sha256_of
+from smalltale.files import read_json, sha256_file
 from smalltale.tokens.encode import encode_corpus
-from smalltale.tokens.shards import read_tokens
+from smalltale.tokens.token_folder import read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {path.name: sha256_of(path) for path in sorted(folder.glob("*.bin"))}
+    return {path.name: sha256_file(path) for path in sorted(folder.glob("*.bin"))}
 
 
-def test_every_story_comes_back_from_the_token_folder(
+def test_every_story_decodes_from_the_token_folder(
     fable: list[str], tokenizer: Tokenizer, tokenizer_folder: Path, write_corpus: Any, tmp_path: Path
 ) -> None:
     summary = encode_corpus(write_corpus(fable, fable[:7]), tokenizer_folder, tmp_path / "out")
     data = read_tokens(tmp_path / "out")
-    for tokens, offsets, told in (
+    for tokens, offsets, expected in (
         (data.train, data.train_offsets, fable),
         (data.val, data.val_offsets, fable[:7]),
     ):
         stories = [tokens[a:b] for a, b in pairwise(offsets.tolist())]
-        assert [tokenizer.decode(each[:-1].tolist()) for each in stories] == told
-        assert all(each[-1] == tokenizer.end_id for each in stories)
+        assert [tokenizer.decode(story[:-1].tolist()) for story in stories] == expected
+        assert all(story[-1] == tokenizer.end_id for story in stories)
     assert summary.stories == len(fable) + 7
     assert summary.tokens == len(data.train) + len(data.val)
     assert summary.bytes == sum(len(text.encode()) for text in fable + fable[:7])
@@ -42,7 +42,7 @@ def test_every_story_comes_back_from_the_token_folder(
     assert data.meta["counts"]["train_stories"] == len(fable)
 
 
-def test_the_bytes_are_the_same_for_any_number_of_threads_and_size_of_piece(
+def test_the_bytes_do_not_depend_on_threads_or_batch_size(
     fable: list[str],
     tokenizer_folder: Path,
     write_corpus: Any,
@@ -51,12 +51,12 @@ def test_the_bytes_are_the_same_for_any_number_of_threads_and_size_of_piece(
 ) -> None:
     corpus = write_corpus(fable)
     encode_corpus(corpus, tokenizer_folder, tmp_path / "one", threads=1)
-    monkeypatch.setattr(encode_module, "PIECE_BYTES", 3_000)
+    monkeypatch.setattr(encode_module, "BATCH_BYTES", 3_000)
     encode_corpus(corpus, tokenizer_folder, tmp_path / "seven", threads=7)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "seven")
 
 
-def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
+def test_a_stopped_run_resumes_and_writes_the_same_bytes(
     fable: list[str],
     tokenizer_folder: Path,
     write_corpus: Any,
@@ -64,29 +64,34 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     corpus = write_corpus(fable)
-    encode_corpus(corpus, tokenizer_folder, tmp_path / "whole")
-    monkeypatch.setattr(encode_module, "PIECE_BYTES", 10_000)
-    monkeypatch.setattr(encode_module, "KEPT_SECONDS", 0.0)
-    real, seen = encode_module.encode_part, []
+    encode_corpus(corpus, tokenizer_folder, tmp_path / "expected")
+    monkeypatch.setattr(encode_module, "BATCH_BYTES", 10_000)
+    monkeypatch.setattr(encode_module, "SAVE_SECONDS", 0.0)
+    encode_batch, encoded_from = encode_module.encode_batch, []
 
-    def stops(encoder: Any, stories: Any, first: int, where: str) -> Any:
-        seen.append(first)
+    def encode_until_200(encoder: Any, stories: Any, first: int, corpus_name: str) -> Any:
+        encoded_from.append(first)
         if first > 200:
             raise KeyboardInterrupt
-        return real(encoder, stories, first, where)
+        return encode_batch(encoder, stories, first, corpus_name)
 
-    monkeypatch.setattr(encode_module, "encode_part", stops)
+    monkeypatch.setattr(encode_module, "encode_batch", encode_until_200)
     with pytest.raises(KeyboardInterrupt):
         encode_corpus(corpus, tokenizer_folder, tmp_path / "out", threads=1)
     assert not (tmp_path / "out").exists()
-    # What was written after the journal is cut off again.
+    # Bytes written after the journal are truncated.
     with (tmp_path / ".out.encoding" / "train.bin").open("ab") as torn:
         torn.write(b"\x07\x07\x07")
-    before = len(seen)
-    monkeypatch.setattr(encode_module, "encode_part", lambda *given: seen.append(given[2]) or real(*given))
+    before = len(encoded_from)
+
+    def record_and_encode(encoder: Any, stories: Any, first: int, corpus_name: str) -> Any:
+        encoded_from.append(first)
+        return encode_batch(encoder, stories, first, corpus_name)
+
+    monkeypatch.setattr(encode_module, "encode_batch", record_and_encode)
     encode_corpus(corpus, tokenizer_folder, tmp_path / "out", threads=1)
-    assert min(seen[before:-1]) > 100
-    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
+    assert min(encoded_from[before:-1]) > 100
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "expected")
     assert not (tmp_path / ".out.encoding").exists()
 
 
@@ -101,7 +106,7 @@ def test_a_run_stopped_on_another_corpus_starts_over(
     assert len(read_tokens(tmp_path / "out").train_offsets) == 21
 
 
-def test_a_story_with_the_mark_inside_is_named(
+def test_a_story_with_the_end_mark_inside_is_an_error_with_its_number(
     fable: list[str], tokenizer_folder: Path, write_corpus: Any, tmp_path: Path
 ) -> None:
     corpus = write_corpus([*fable[:17], "One.<|endoftext|>Two."])
@@ -109,13 +114,13 @@ def test_a_story_with_the_mark_inside_is_named(
         encode_corpus(corpus, tokenizer_folder, tmp_path / "out")
 
 
-def test_a_tokenizer_that_loses_text_is_refused(
+def test_a_tokenizer_that_loses_text_is_an_error(
     fable: list[str], tokenizer: Tokenizer, write_corpus: Any, tmp_path: Path
 ) -> None:
     engine = tokenizers.Tokenizer.from_str(tokenizer.engine.to_str())
     engine.normalizer = tokenizers.normalizers.Lowercase()
     Tokenizer(engine).save(tmp_path / "lower", {"seconds": 0})
-    with pytest.raises(SmalltaleError, match="does not give story 0"):
+    with pytest.raises(SmalltaleError, match="does not decode story 0"):
         encode_corpus(write_corpus(fable), tmp_path / "lower", tmp_path / "out")
 
 
@@ -130,27 +135,27 @@ def test_more_than_65536_ids_are_written_in_32_bits(
     data = read_tokens(tmp_path / "out")
     assert data.train.dtype == np.uint32
     assert wide.decode(data.train[:-1].tolist()) == "a<w69999>b"
-    assert data.train.max() == wide.vocabulary - 1
+    assert data.train.max() == wide.vocabulary_size - 1
 
 
-def test_a_cut_token_file_is_refused(
+def test_a_truncated_token_file_is_an_error(
     fable: list[str], tokenizer_folder: Path, write_corpus: Any, tmp_path: Path
 ) -> None:
     encode_corpus(write_corpus(fable[:50]), tokenizer_folder, tmp_path / "out")
     path = tmp_path / "out" / "train.bin"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(FileProblem, match="cut short"):
+    with pytest.raises(FileProblem, match="is truncated"):
         read_tokens(tmp_path / "out")
 
 
-def test_what_is_no_token_folder_is_refused(write_corpus: Any, fable: list[str], tmp_path: Path) -> None:
+def test_a_folder_without_tokens_is_an_error(write_corpus: Any, fable: list[str], tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match=re.escape("'corpus', not tokens")):
         read_tokens(write_corpus(fable[:3]))
     with pytest.raises(FileProblem, match="does not exist"):
-        read_tokens(tmp_path / "nowhere")
+        read_tokens(tmp_path / "missing")
 
 
-def test_a_folder_of_someone_else_is_left_alone(
+def test_a_folder_of_something_else_is_not_overwritten(
     fable: list[str], tokenizer_folder: Path, write_corpus: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "mine").mkdir()
@@ -159,7 +164,7 @@ def test_a_folder_of_someone_else_is_left_alone(
         encode_corpus(write_corpus(fable[:5]), tokenizer_folder, tmp_path / "mine")
 
 
-def test_the_meta_file_says_what_the_tokens_are(
+def test_meta_json_describes_the_tokens(
     fable: list[str], tokenizer: Tokenizer, tokenizer_folder: Path, write_corpus: Any, tmp_path: Path
 ) -> None:
     encode_corpus(write_corpus(fable[:5]), tokenizer_folder, tmp_path / "out", recipe={"name": "test"})
@@ -171,4 +176,4 @@ def test_the_meta_file_says_what_the_tokens_are(
         {"name": "test"},
     )
     assert (meta["vocabulary"], meta["end_id"], meta["pad_id"]) == (512, tokenizer.end_id, tokenizer.pad_id)
-    assert meta["hashes"]["train"] == sha256_of(tmp_path / "out" / "train.bin")
+    assert meta["hashes"]["train"] == sha256_file(tmp_path / "out" / "train.bin")

@@ -1,1 +1,1 @@
-"""A corpus in, a tokenizer and token folders out."""
+"""Train and convert tokenizers, choose a vocabulary size, encode a corpus as token ids."""

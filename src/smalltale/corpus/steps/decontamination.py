@@ -37,8 +37,8 @@ class DropLeaks:
             batch.kept[row]._replace(reason="leak", detail=index.names[leaks[row]])
             for row in sorted(leaks, reverse=True)
         ]
-        kept = [document for row, document in enumerate(batch.kept) if row not in leaks]
-        return Batch([*batch.dropped, *leaked, *kept])
+        unleaked = [document for row, document in enumerate(batch.kept) if row not in leaks]
+        return Batch([*batch.dropped, *leaked, *unleaked])
 
 
 @dataclass(frozen=True)

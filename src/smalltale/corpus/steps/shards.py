@@ -56,8 +56,8 @@ def plan_shards(
     """Mix the sources into the training order and write plan.npz."""
     code, kept_copy = verdicts.code, verdicts.kept_copy
     names = index.source_names
-    kept = code == KEPT
-    is_train = kept & ~index.in_validation
+    is_kept = code == KEPT
+    is_train = is_kept & ~index.in_validation
     check_source_names("schedule", config.schedule, names)
     counts = np.bincount(index.source[is_train], minlength=len(names))
     repeats = repeats_by_source(
@@ -68,7 +68,7 @@ def plan_shards(
         index.keys[train], index.source[train], names, repeats, config.schedule, config.seed
     )
     train = train[story]
-    val = np.flatnonzero(kept & index.in_validation)
+    val = np.flatnonzero(is_kept & index.in_validation)
     if not config.validation:
         val = val[np.lexsort((index.read_order[val], index.keys[val]))]
     shard = np.minimum((position * train_shards).astype(np.int32), train_shards - 1)
@@ -76,8 +76,8 @@ def plan_shards(
         work / "plan.npz",
         train=np.stack([index.part[train], index.row[train], shard]),
         val=np.stack([index.part[val], index.row[val], np.zeros(len(val), np.int32)]),
-        dropped=np.stack([index.part[~kept], index.row[~kept], code[~kept].astype(np.int32)]),
-        kept_copies=np.stack([index.part[kept_copy[~kept]], index.row[kept_copy[~kept]]]),
+        dropped=np.stack([index.part[~is_kept], index.row[~is_kept], code[~is_kept].astype(np.int32)]),
+        kept_copies=np.stack([index.part[kept_copy[~is_kept]], index.row[kept_copy[~is_kept]]]),
     )
     drops = Counter({reason: int(np.count_nonzero(code == number)) for number, reason in REASONS.items()})
     for summary in summaries:

@@ -1,7 +1,6 @@
-"""The token folder: token ids of both splits, where each story starts, and what they were made with.
+"""Read a token folder: the token ids of both splits, the offsets of the stories, and meta.json.
 
-In: a folder. Out: memory-mapped arrays.
-Beware: story i is tokens[offsets[i]:offsets[i + 1]], its end token included.
+Input: a folder. Output: memory-mapped arrays; story i is tokens[offsets[i]:offsets[i + 1]], end token included.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smalltale.errors import FileProblem
-from smalltale.files import explained, read_json
+from smalltale.files import read_json, translate_os_errors
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFolder:
-    """Both splits and the record."""
+    """The tokens and story offsets of both splits, and the contents of meta.json."""
 
     train: NDArray[Any]
     train_offsets: NDArray[np.uint64]
@@ -29,11 +28,11 @@ class TokenFolder:
 
 
 def read_tokens(folder: Path) -> TokenFolder:
-    """Open a token folder. Raises FileProblem where it is not one, or where a file is cut short."""
+    """Open a token folder. Raises FileProblem if it is not one or a file is truncated."""
     meta = read_json(folder / "meta.json")
     if meta.get("kind") != "tokens":
         raise FileProblem(
-            f"{folder} holds {meta.get('kind')!r}, not tokens; make them with: smalltale tokens encode"
+            f"{folder} contains {meta.get('kind')!r}, not tokens; create them with: smalltale tokens encode"
         )
     arrays = {
         f"{split}{part}": read_array(folder / f"{split}{part}.bin", dtype)
@@ -43,15 +42,15 @@ def read_tokens(folder: Path) -> TokenFolder:
     for split in ("train", "val"):
         ends = arrays[f"{split}_offsets"]
         if not len(ends) or ends[-1] != len(arrays[split]):
-            raise FileProblem(f"{folder / f'{split}.bin'} is cut short; encode the corpus again")
+            raise FileProblem(f"{folder / f'{split}.bin'} is truncated; encode the corpus again")
     return TokenFolder(meta=meta, **arrays)
 
 
 def read_array(path: Path, dtype: str) -> NDArray[Any]:
-    """A flat array in a file, memory-mapped; a write to it stays in memory."""
-    with explained(path):
+    """Memory-map a flat array; writes to it stay in memory."""
+    with translate_os_errors(path):
         if path.stat().st_size == 0:
             return np.zeros(0, dtype=dtype)
         if path.stat().st_size % np.dtype(dtype).itemsize:
-            raise FileProblem(f"{path} is cut short; encode the corpus again")
+            raise FileProblem(f"{path} is truncated; encode the corpus again")
         return np.memmap(path, dtype=dtype, mode="c")
