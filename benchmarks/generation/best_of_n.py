@@ -23,17 +23,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smalltale.doctor import machine_facts
-from smalltale.files import git_commit, read_jsonl, read_stories, sha256_of
+from smalltale.doctor import describe_machine
+from smalltale.files import git_commit, read_jsonl, read_stories, sha256_file
 from smalltale.generation.best_of_n import choose_best
 from smalltale.generation.candidate import Candidate
-from smalltale.generation.generate import different, generate_completions
+from smalltale.generation.generate import deduplicate, generate_completions
 from smalltale.generation.language_model import open_language_model
 from smalltale.generation.sampler import GenerationConfig, RankWeights
 from smalltale.judging.referee import SIGNALS, read_referee
-from smalltale.metrics.features import write_signals
+from smalltale.metrics.features import write_features
 from smalltale.metrics.memorization import longest_copies
-from smalltale.metrics.metrics import measure
+from smalltale.metrics.metrics import compute_metrics
 from smalltale.prompts import read_prompts
 from smalltale.submission import Completion
 from smalltale.training.device import choose_device
@@ -82,15 +82,17 @@ def stories_of(checkpoint: str, prompts: Sequence[str], training: Path, seed: in
     """Different candidates of each prompt, read and measured."""
     config = GenerationConfig(best_of=CANDIDATES, seed=seed)
     kept: list[list[Candidate]] = [[] for _ in prompts]
-    teller = open_language_model(checkpoint, "cpu")
-    generate_completions(teller, prompts, config, keep=lambda each: kept[each.prompt].append(each))
-    kept = [different(sorted(each, key=lambda one: one.sample))[:CANDIDATES] for each in kept]
+    language_model = open_language_model(checkpoint, "cpu")
+    generate_completions(
+        language_model, prompts, config, on_candidate=lambda each: kept[each.prompt].append(each)
+    )
+    kept = [deduplicate(sorted(each, key=lambda one: one.sample))[:CANDIDATES] for each in kept]
     rows = [Completion(prompts[each.prompt], each.text) for group in kept for each in group]
     copied = iter(longest_copies([row.completion for row in rows], read_stories(training)))
     with tempfile.TemporaryDirectory() as folder:
-        write_signals(table := Path(folder) / "signals.jsonl", rows)
+        write_features(table := Path(folder) / "signals.jsonl", rows)
         read = read_jsonl(table)
-    marks = read_referee().marks(np.array([[float(row[name]) for name in SIGNALS] for row in read]))
+    marks = read_referee().predict(np.array([[float(row[name]) for name in SIGNALS] for row in read]))
     figures = iter(
         {f"referee_{name}": float(marks[name][place]) for name in ("overall", "grammar", "creativity")}
         | {name: float(row[name]) for name in OUTSIDE}
@@ -111,7 +113,7 @@ def groups_of(stories: Sequence[Story], size: int) -> Iterator[Sequence[Story]]:
 def chosen_from(prompt: str, group: Sequence[Story], weights: RankWeights) -> list[Story]:
     """The four that are handed in."""
     candidates = [each.candidate for each in group]
-    best = choose_best(prompt, candidates, HANDED_IN, weights, copied=[each.copied for each in group])
+    best = choose_best(prompt, candidates, HANDED_IN, weights, copied_words=[each.copied for each in group])
     return [group[candidates.index(each)] for each in best]
 
 
@@ -127,7 +129,7 @@ def measured(prompts: Sequence[str], stories: Sequence[Sequence[Story]], way: Wa
         for name in mine[0].figures:
             value = statistics.mean(one.figures[name] for each in sets for one in each)
             by_prompt.setdefault(name, []).append(value)
-    whole = [measure(rows) for rows in files]
+    whole = [compute_metrics(rows) for rows in files]
     return {
         "by_prompt": {name: np.array(values) for name, values in by_prompt.items()},
         "file": {name: statistics.mean(getattr(each, name) for each in whole) for name in OF_A_FILE},
@@ -173,8 +175,8 @@ def main() -> None:
         "prompts": len(prompts),
         "candidates": sum(map(len, stories)),
         "seed": asked.seed,
-        "model_hash": sha256_of(Path(asked.checkpoint) / "model.safetensors"),
-        "machine": machine_facts(choose_device()),
+        "model_hash": sha256_file(Path(asked.checkpoint) / "model.safetensors"),
+        "machine": describe_machine(choose_device()),
         "commit": git_commit(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
         "rows": rows,

@@ -35,7 +35,7 @@ import torch
 from smalltale.files import git_commit
 from smalltale.generation.generate import generate_completions
 from smalltale.generation.language_model import NativeModel, choose_dtype
-from smalltale.generation.native_decoder import native_library
+from smalltale.generation.native_decoder import load_native_library
 from smalltale.generation.sampler import GenerationConfig
 from smalltale.machine import usable_cores
 from smalltale.model.transformer import ModelConfig, Transformer
@@ -60,7 +60,7 @@ class Numbers(Tokenizer):
 
 
 class Endless(NativeModel):
-    """Ours without the start token, which is no number of `Numbers`."""
+    """A NativeModel without the start token, which is no number of `Numbers`."""
 
     def encode(self, prompt: str) -> list[int]:
         return self.tokenizer.encode(prompt)
@@ -111,9 +111,9 @@ def ours_at(model: Transformer, dtype: torch.dtype, count: int, native: bool = T
     config = GenerationConfig(
         samples=SAMPLES, max_tokens=NEW, temperature=TEMPERATURE, top_k=TOP_K, top_p=1.0, loop_repeats=0
     )
-    teller = Endless(model, Numbers(), dtype, native=native)
+    language_model = Endless(model, Numbers(), dtype, native=native)
     began = time.perf_counter()
-    rows = generate_completions(teller, prompts_of(count // SAMPLES), config)
+    rows = generate_completions(language_model, prompts_of(count // SAMPLES), config)
     return sum(len(row.completion.split()) for row in rows) / (time.perf_counter() - began)
 
 
@@ -155,10 +155,13 @@ def prompts_ids(count: int) -> list[list[int]]:
     return [list(map(int, each.split())) for each in prompts_of(count)]
 
 
-def greedy(teller: Any, count: int) -> list[list[int]]:
+def greedy(language_model: Any, count: int) -> list[list[int]]:
     """48 likeliest tokens behind each prompt."""
     config = GenerationConfig(samples=1, max_tokens=48, temperature=0, loop_repeats=0)
-    return [list(map(int, row.completion.split())) for row in generate_completions(teller, prompts_of(count), config)]
+    return [
+        list(map(int, row.completion.split()))
+        for row in generate_completions(language_model, prompts_of(count), config)
+    ]
 
 
 def parity(model: Transformer, peer: Any, count: int) -> dict[str, Any]:
@@ -238,9 +241,11 @@ def rounds_of(
 
 def same_in_other_batches(model: Transformer, dtype: torch.dtype) -> float:
     """Share of 48 drawn completions of 64 tokens whose words are the same in batches of 48 and of 7."""
-    teller = Endless(model, Numbers(), dtype)
+    language_model = Endless(model, Numbers(), dtype)
     wide, narrow = (
-        generate_completions(teller, prompts_of(12), GenerationConfig(max_tokens=64, loop_repeats=0, batch=batch))
+        generate_completions(
+            language_model, prompts_of(12), GenerationConfig(max_tokens=64, loop_repeats=0, batch=batch)
+        )
         for batch in (48, 7)
     )
     return sum(one == two for one, two in zip(wide, narrow, strict=True)) / len(wide)
@@ -272,7 +277,7 @@ def main() -> None:
         "warm_up_seconds": warm_up,
         "rounds": [[round(each, 1) for each in both] for both in rounds],
         "dtype": str(dtype),
-        "compiled_step": chosen.device == "cpu" and native_library() is not None,
+        "compiled_step": chosen.device == "cpu" and load_native_library() is not None,
         "peer_tokens_per_second": {batch: round(speed, 1) for batch, speed in sorted(peers.items())},
         "parameters": sum(each.numel() for each in model.parameters()),
         "peer_parameters": sum(each.numel() for each in peer_model(chosen.device).parameters()),
@@ -294,7 +299,7 @@ def main() -> None:
 
 def warm(model: Transformer, dtype: torch.dtype, count: int) -> None:
     """A small run everywhere; on an accelerator a whole one, because its libraries plan anew for each new length."""
-    native_library()
+    load_native_library()
     ours_at(model, dtype, 8 if model.embedding.weight.device.type == "cpu" else count)
 
 
