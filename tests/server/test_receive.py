@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import func, select
 
-from smalltale.server.database.models import CompletionRow, Job, Submission
+from smalltale.server.database.models import CompletionRow, Edition, Job, Submission
 from smalltale.server.errors import RequestProblem
 
 from .conftest import Hackathon, submission_csv
@@ -158,3 +158,15 @@ def test_a_parquet_file_that_unpacks_to_too_much_text_is_refused_before_it_fills
     assert len(content) < 1_000_000
     with pytest.raises(RequestProblem, match="unpacks to more than 50,000,000 characters"):
         hackathon.submit(hackathon.add_team("ada"), file_name="bomb.parquet", content=content)
+
+
+def test_an_edition_may_allow_two_submissions_per_day(hackathon: Hackathon) -> None:
+    with hackathon.database.write() as session:
+        edition = session.get_one(Edition, hackathon.edition.id)
+        edition.toml = "hand_ins_per_day = 2\n" + edition.toml
+        hackathon.edition = edition
+    person = hackathon.add_team("ada")
+    slots = [hackathon.submit(person, content=submission_csv(f"and {word}")).slot for word in ("ran", "sang")]
+    assert slots == ["2026-03-03#0", "2026-03-03#1"]
+    with pytest.raises(RequestProblem, match="already submitted 2 times"):
+        hackathon.submit(person)

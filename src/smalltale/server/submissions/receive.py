@@ -136,37 +136,27 @@ def store_submission(
 ) -> Submission:
     """Write an accepted submission, its completions and its judging job in one transaction."""
     rules = get_rules(edition)
+    submission = Submission(
+        edition_id=edition.id,
+        team_id=team.id,
+        person_id=person.id,
+        prompt_set_id=checked.prompt_set.id,
+        kind=kind,
+        received=received,
+        sha256=hashlib.sha256(content).hexdigest(),
+        weight_class=declared.weight_class,
+        counted_parameters=int(re.sub(r"\D", "", declared.counted_parameters)),
+        model_hash=declared.model_hash.strip().lower(),
+        declaration={
+            "data": declared.data.strip(),
+            "sampling": declared.sampling.strip(),
+            "from_scratch": True,
+        },
+        warnings=checked.warnings,
+        state="queued",
+    )
     with database.write() as session:
-        submission = None
-        for slot in slot_names(rules, kind, received):
-            attempt = Submission(
-                edition_id=edition.id,
-                team_id=team.id,
-                person_id=person.id,
-                prompt_set_id=checked.prompt_set.id,
-                kind=kind,
-                slot=slot,
-                received=received,
-                sha256=hashlib.sha256(content).hexdigest(),
-                weight_class=declared.weight_class,
-                counted_parameters=int(re.sub(r"\D", "", declared.counted_parameters)),
-                model_hash=declared.model_hash.strip().lower(),
-                declaration={
-                    "data": declared.data.strip(),
-                    "sampling": declared.sampling.strip(),
-                    "from_scratch": True,
-                },
-                warnings=checked.warnings,
-                state="queued",
-            )
-            try:
-                with session.begin_nested():
-                    session.add(attempt)
-                submission = attempt
-                break
-            except IntegrityError:
-                continue
-        if submission is None:
+        if not take_slot(session, submission, slot_names(rules, kind, received)):
             raise limit_reached(rules, kind, received)
         session.execute(insert(CompletionRow), completion_rows(submission.id, checked))
         session.add(
@@ -184,6 +174,19 @@ def store_submission(
             sha256=submission.sha256,
         )
         return submission
+
+
+def take_slot(session: Session, submission: Submission, slots: Sequence[str]) -> bool:
+    """Add a submission with the first free slot; the unique key decides races. False if every slot is used."""
+    for slot in slots:
+        submission.slot = slot
+        try:
+            with session.begin_nested():
+                session.add(submission)
+        except IntegrityError:
+            continue
+        return True
+    return False
 
 
 def completion_rows(submission_id: int, checked: CheckedUpload) -> list[dict[str, Any]]:
