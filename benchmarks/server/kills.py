@@ -113,13 +113,13 @@ class Senders:
 class Orphans:
     """Jobs whose worker was killed, watched until another takes them."""
 
-    def __init__(self, store: Database) -> None:
-        self.store, self.waiting = store, dict[int, tuple[int, float]]()
+    def __init__(self, database: Database) -> None:
+        self.database, self.waiting = database, dict[int, tuple[int, float]]()
         self.handed_over: list[float] = []
 
     def of(self, pid: int) -> None:
         """Note what a dead worker held."""
-        with self.store.read() as session:
+        with self.database.read() as session:
             held = select(Job).where(Job.worker.like(f"%:{pid}:%"), Job.state == "running")
             for job in session.scalars(held):
                 self.waiting[job.id] = job.attempts, time.monotonic()
@@ -128,7 +128,7 @@ class Orphans:
         """Note what was taken since."""
         if not self.waiting:
             return
-        with self.store.read() as session:
+        with self.database.read() as session:
             for job in session.scalars(select(Job).where(Job.id.in_(self.waiting))):
                 attempts, since = self.waiting[job.id]
                 if job.attempts > attempts:
@@ -138,14 +138,14 @@ class Orphans:
 
 def storm(url: str, kills: int, most_seconds: float) -> dict[str, object]:
     """Kill at random moments, let all be judged, look for what is amiss."""
-    store, port, rng = Database(url, pool_size=2), free_port(), random.Random(9)
-    seed(store, TEAMS, 0)
+    database, port, rng = Database(url, pool_size=2), free_port(), random.Random(9)
+    seed(database, TEAMS, 0)
     parts = {
         "server": Supervised(lambda: start_server(url, port)),
         "worker": Supervised(lambda: start_worker(url)),
     }
     wait_for(port)
-    senders, orphans, struck = Senders(port), Orphans(store), Counter[str]()
+    senders, orphans, struck = Senders(port), Orphans(database), Counter[str]()
     for each in senders.threads:
         each.start()
     for _ in range(kills):
@@ -162,7 +162,7 @@ def storm(url: str, kills: int, most_seconds: float) -> dict[str, object]:
     ended = time.monotonic()
     for each in senders.threads:
         each.join()
-    while unfinished(store) and time.monotonic() - ended < JUDGED_WITHIN:
+    while unfinished(database) and time.monotonic() - ended < JUDGED_WITHIN:
         orphans.look()
         time.sleep(0.25)
     orphans.look()
@@ -170,7 +170,7 @@ def storm(url: str, kills: int, most_seconds: float) -> dict[str, object]:
     for each in parts.values():
         each.stop()
     answers = senders.answers.values()
-    with store.read() as session:
+    with database.read() as session:
         found = {
             "database": database_version(session),
             "kills": kills,
@@ -185,13 +185,13 @@ def storm(url: str, kills: int, most_seconds: float) -> dict[str, object]:
             "judged_seconds_after_the_last_kill": round(judged_after, 1),
             "amiss": amiss(session, senders.answers),
         }
-    store.close()
+    database.close()
     return found
 
 
-def unfinished(store: Database) -> bool:
+def unfinished(database: Database) -> bool:
     """Whether a job waits or runs."""
-    with store.read() as session:
+    with database.read() as session:
         return (
             session.scalar(select(Job.id).where(Job.state.in_(["waiting", "running"])).limit(1)) is not None
         )
@@ -246,7 +246,9 @@ def wrong_means(session: Session) -> int:
         said[hand_in][prompt].append(overall)
     return sum(
         not math.isclose(mean, statistics.fmean(map(statistics.fmean, said[hand_in].values())))
-        for hand_in, mean in session.execute(select(Score.submission_id, Score.mean).where(Score.side == "all"))
+        for hand_in, mean in session.execute(
+            select(Score.submission_id, Score.mean).where(Score.side == "all")
+        )
     )
 
 

@@ -141,11 +141,11 @@ class Dripping:
 
 def measure(url: str, seconds: float, rush_teams: int) -> dict[str, object]:
     """Load with judging beside it, then the rush."""
-    port, store = free_port(), Database(url, pool_size=1)
-    free_the_day(store)
-    with store.read() as session:
+    port, database = free_port(), Database(url, pool_size=1)
+    free_the_day(database)
+    with database.read() as session:
         people = session.scalars(select(Person).order_by(Person.id).limit(10)).all()
-    ask = reader([sign_in(store, each) for each in people])
+    ask = reader([sign_in(database, each) for each in people])
     server, worker = start_server(url, port), start_worker(url)
     try:
         wait_for(port)
@@ -157,14 +157,14 @@ def measure(url: str, seconds: float, rush_teams: int) -> dict[str, object]:
         took = at_rate(port, READS_PER_SECOND, seconds, ask)
         drip.over.set()
         dripping.join()
-        free_the_day(store)
-        rush = rush_of(port, store, rush_teams)
+        free_the_day(database)
+        rush = rush_of(port, database, rush_teams)
     finally:
         for process in (worker, server):
             process.send_signal(signal.SIGINT)
         for process in (worker, server):
             process.wait(timeout=30)
-        store.close()
+        database.close()
     return {
         "reads_per_second": READS_PER_SECOND,
         "signed_in_share": 1 / SIGNED_IN_OF,
@@ -186,16 +186,16 @@ def quantiles(took: Sequence[tuple[float, int]], name: str = "") -> dict[str, fl
     }
 
 
-def free_the_day(store: Database) -> None:
+def free_the_day(database: Database) -> None:
     """Let every team hand in again today."""
-    with store.write() as session:
+    with database.write() as session:
         session.execute(
             text("UPDATE hand_in SET slot = 'run-' || id WHERE slot = :slot"),
-            {"slot": f"{aoe_day(store.now())}#0"},
+            {"slot": f"{aoe_day(database.now())}#0"},
         )
 
 
-def rush_of(port: int, store: Database, teams: int) -> dict[str, object]:
+def rush_of(port: int, database: Database, teams: int) -> dict[str, object]:
     """Every team hands in within the last minute, and once more at nearly the same moment; all are judged."""
     statuses: list[int] = []
 
@@ -203,18 +203,18 @@ def rush_of(port: int, store: Database, teams: int) -> dict[str, object]:
         statuses.append(post_hand_in(connection, 1 + number // 2))
         return statuses[-1]
 
-    with store.read() as session:
+    with database.read() as session:
         before = session.scalar(select(func.max(Submission.id))) or 0
     seconds = RUSH_SECONDS * teams / 500
     took = at_rate(port, 2 * teams / seconds, seconds, twice)
     began = time.monotonic()
-    new = (Submission.id > before) & (Submission.slot == f"{aoe_day(store.now())}#0")
+    new = (Submission.id > before) & (Submission.slot == f"{aoe_day(database.now())}#0")
     while time.monotonic() - began < JUDGED_WITHIN:
-        with store.read() as session:
+        with database.read() as session:
             if not session.scalar(select(func.count()).where(Job.state.in_(["waiting", "running"]))):
                 break
         time.sleep(0.5)
-    with store.read() as session:
+    with database.read() as session:
         kept, of_teams = session.execute(
             select(func.count(), func.count(Submission.team_id.distinct())).where(new)
         ).one()
@@ -279,21 +279,21 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def fill(store: Database, teams: int, days: int) -> dict[str, object]:
+def fill(database: Database, teams: int, days: int) -> dict[str, object]:
     """Seed an empty database. Returns what is in it."""
-    store.migrate()
-    with store.read() as session:
+    database.migrate()
+    with database.read() as session:
         filled = session.scalar(select(func.count()).select_from(Submission))
     if not filled:
-        seed(store, teams, days)
-    with store.read() as session:
+        seed(database, teams, days)
+    with database.read() as session:
         rows: dict[str, object] = {
             "database": database_version(session),
             "teams": teams,
             "hand_ins": session.scalar(select(func.count()).select_from(Submission)),
             "judgements": session.scalar(select(func.count()).select_from(JudgementRow)),
         }
-    store.close()
+    database.close()
     return rows
 
 

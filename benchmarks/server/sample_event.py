@@ -13,8 +13,8 @@ from datetime import timedelta
 
 from sqlalchemy import insert, text
 
-from smalltale.rules import aoe_day, rules_from
-from smalltale.server.accounts.accounts import hashed
+from smalltale.rules import aoe_day, rules_from_table
+from smalltale.server.accounts.accounts import hash_token
 from smalltale.server.database.models import ApiToken, Person, Score, Submission, Team, TeamMember
 from smalltale.server.database.session import Database
 from smalltale.server.editions.editions import EditionDraft, PromptSetDraft, import_edition
@@ -24,17 +24,17 @@ PROMPTS = [f"Once upon a time there was story number {i}. One day," for i in ran
 PANEL = "scripted-1"
 
 
-def seed(store: Database, teams: int, days: int) -> None:
+def seed(database: Database, teams: int, days: int) -> None:
     """Fill the database as a long event would, by the database's own means."""
-    store.migrate()
-    now, rng = store.now(), random.Random(1)
+    database.migrate()
+    now, rng = database.now(), random.Random(1)
     start, end = aoe_day(now - timedelta(days=days + 5)), aoe_day(now + timedelta(days=5))
     toml = f'start = {start}\nend = {end}\n[edition]\nslug = "load"\n'
     draft = EditionDraft(
         slug="load",
         title="Load",
         toml=toml,
-        rules=rules_from({"start": start, "end": end}, "benchmark"),
+        rules=rules_from_table({"start": start, "end": end}, "benchmark"),
         judges=["scripted-a"],
         rubric="scripted",
         panel=PANEL,
@@ -44,9 +44,9 @@ def seed(store: Database, teams: int, days: int) -> None:
             )
         ],
     )
-    edition = import_edition(store, draft)
+    edition = import_edition(database, draft)
     numbers = range(1, teams + 1)
-    with store.write() as session:
+    with database.write() as session:
         session.execute(
             insert(Person),
             [{"id": n, "handle": f"p{n}", "joined": now, "admin": False, "disabled": False} for n in numbers],
@@ -75,7 +75,7 @@ def seed(store: Database, teams: int, days: int) -> None:
             insert(ApiToken),
             [
                 {
-                    "token_hash": hashed(token(n)),
+                    "token_hash": hash_token(token(n)),
                     "person_id": n,
                     "name": "load",
                     "scopes": ["read", "hand-in"],
@@ -111,28 +111,28 @@ def seed(store: Database, teams: int, days: int) -> None:
                 insert(Score),
                 [score for n in numbers for score in scores(day * teams + n, n, rng)],
             )
-    with store.write() as session:
+    with database.write() as session:
         session.execute(
             text(
                 "INSERT INTO completion (hand_in_id, prompt_id, sample, text) SELECT h.id, p.id, s.n, 'and they lived happily, ' || h.id || ', to the end' "
                 "FROM hand_in h CROSS JOIN prompt p CROSS JOIN (SELECT 0 AS n UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3) s ORDER BY h.id, p.id"
             )
         )
-    with store.write() as session:
+    with database.write() as session:
         session.execute(
             text(
                 "INSERT INTO judgement (completion_id, panel, judge, hand_in_id, state, overall, scores, age, words) "
                 f"SELECT id, '{PANEL}', 'scripted-a', hand_in_id, 'ok', 7.0, '{{\"grammar\": 7, \"plot\": 7}}', 'C', '' FROM completion ORDER BY id"
             )
         )
-        if not store.is_sqlite:
+        if not database.is_sqlite:
             for table in ("person", "team", "hand_in"):
                 session.execute(
                     text(
                         f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
                     )
                 )
-    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE"))
 
 
@@ -152,7 +152,7 @@ def scores(hand_in: int, team: int, rng: random.Random) -> list[dict[str, object
         mean = statistics.fmean(means.values())
         rows.append(
             {
-                "hand_in_id": hand_in,
+                "submission_id": hand_in,
                 "panel": PANEL,
                 "side": side,
                 "mean": mean,
