@@ -1,7 +1,7 @@
-"""Logs as one JSON object a line, without secrets.
+"""Log records as one JSON object per line, with secrets redacted.
 
-In: logging records; what stands in their `extra` becomes keys of the object. Out: lines on a stream.
-Beware: a secret that a request brings is never handed to a logger; what slips into a path, a message or a traceback is taken out here.
+Input: log records; the keys of their `extra` become keys of the object. Output: lines on a stream.
+No secret of a request is passed to a logger; the patterns here catch one that slips into a path, a message or a traceback.
 """
 
 from __future__ import annotations
@@ -9,55 +9,62 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TextIO
 
-REQUESTS = "smalltale.server.requests"
-"""The logger of one line a request."""
+REQUEST_LOGGER = "smalltale.server.requests"
+"""The logger that writes one line per request."""
 SECRETS = (
     (re.compile(r"(/join/)[^/\s\"']+"), r"\1…"),
     (re.compile(r"(smalltale_)[A-Za-z0-9_-]{8,}"), r"\1…"),
     (re.compile(r"(?m)^(DETAIL: ).*$"), r"\1…"),
     (re.compile(r"(://[^/\s:@]+:)[^/\s@]+(@)"), r"\1…\2"),
 )
-"""Invitations, API tokens, the row that PostgreSQL complains of, passwords in a database's address."""
-USUAL = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-"""What every record has; the rest is its `extra`."""
+"""Patterns and their replacements: invitation codes, API tokens, the row in a PostgreSQL error, the password in a database URL."""
+STANDARD_ATTRIBUTES = set(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
+"""The attributes of every record; all others come from `extra`."""
 
 
-def scrubbed(text: str) -> str:
-    """A text without the secrets that we know by their form."""
-    for form, kept in SECRETS:
-        text = form.sub(kept, text)
+def redact_secrets(text: str) -> str:
+    """Replace the secrets that have a known form by an ellipsis."""
+    for pattern, replacement in SECRETS:
+        text = pattern.sub(replacement, text)
     return text
 
 
-class JsonLines(logging.Formatter):
-    """A record as one line of JSON."""
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **{name: value for name, value in vars(record).items() if name not in USUAL},
+            **{name: value for name, value in vars(record).items() if name not in STANDARD_ATTRIBUTES},
         }
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            fields["error"] = self.formatException(record.exc_info)
         return json.dumps(
-            {name: scrubbed(value) if isinstance(value, str) else value for name, value in line.items()},
+            {
+                name: redact_secrets(value) if isinstance(value, str) else value
+                for name, value in fields.items()
+            },
             ensure_ascii=False,
             default=str,
         )
 
 
-def write_json_lines(stream: TextIO, loggers: Iterable[str] = ("smalltale", "uvicorn")) -> None:
-    """Have these loggers write JSON lines to a stream, and nothing else."""
+def configure_json_logs(stream: TextIO) -> None:
+    """Make our loggers and uvicorn's write JSON lines to a stream, and nowhere else."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines())
-    for name in loggers:
+    handler.setFormatter(JsonFormatter())
+    for name in ("smalltale", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO if name == "smalltale" else logging.WARNING)
