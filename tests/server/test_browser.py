@@ -13,35 +13,35 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from smalltale.server.database.session import Store
+from smalltale.server.database.session import Database
 from smalltale.server.demo import PASSWORD as DEMO_PASSWORD
-from smalltale.server.demo import fill
+from smalltale.server.demo import create_demo_edition
 from smalltale.server.judging.scripted import ScriptedPanel
 from smalltale.server.web.app import create_app
-from smalltale.server.worker import work
+from smalltale.server.worker import run_worker
 
-from .conftest import PASSWORD, Fair, stories
+from .conftest import PASSWORD, Hackathon, submission_csv
 
 pytestmark = pytest.mark.all
 
 
 @pytest.fixture
-def site(fair: Fair) -> Iterator[str]:
+def site(hackathon: Hackathon) -> Iterator[str]:
     """A real server, and a worker beside it."""
-    fair.person("ada")
-    fair.person("bob")
-    fair.hand_in(fair.team("eve"), content=stories("and sang"))
-    yield from served(fair.store)
+    hackathon.add_person("ada")
+    hackathon.add_person("bob")
+    hackathon.submit(hackathon.add_team("eve"), content=submission_csv("and sang"))
+    yield from served(hackathon.database)
 
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[str]:
     """The demonstration, as `smalltale serve --demo` serves it."""
-    store = Store(f"sqlite:///{tmp_path / 'demo.db'}")
-    store.migrate()
-    fill(store)
-    yield from served(store, demo=True)
-    store.close()
+    database = Database(f"sqlite:///{tmp_path / 'demo.db'}")
+    database.migrate()
+    create_demo_edition(database)
+    yield from served(database, demo=True)
+    database.close()
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +56,14 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-def served(store: Store, *, demo: bool = False) -> Iterator[str]:
+def served(database: Database, *, demo: bool = False) -> Iterator[str]:
     """The address of a server and a worker on a database, as long as the caller looks at them."""
-    app = create_app(store, demo=demo)
+    app = create_app(database, demo=demo)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
     stop = threading.Event()
     threads = [
         threading.Thread(target=server.run),
-        threading.Thread(target=work, args=(store, lambda _edition, _panel: ScriptedPanel(), stop)),
+        threading.Thread(target=run_worker, args=(database, lambda _edition, _panel: ScriptedPanel(), stop)),
     ]
     for each in threads:
         each.start()
@@ -90,7 +90,7 @@ def test_a_browser_goes_from_sign_in_to_export(
 ) -> None:
     wrong, right = tmp_path / "wrong.csv", tmp_path / "right.csv"
     wrong.write_text("prompt,completion\nhello,there\n")
-    right.write_bytes(stories())
+    right.write_bytes(submission_csv())
     said: list[str] = []
     ours = [
         browser.new_context(java_script_enabled=script, viewport={"width": width, "height": 800})

@@ -1,4 +1,4 @@
-"""The door under attack, the logs behind it, and the files that put both on a machine."""
+"""Slow, large and compressed requests are refused; logs are JSON without secrets; deployment files name valid commands."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ from smalltale.cli import build_app
 from smalltale.server.accounts import accounts as people
 from smalltale.server.web.app import create_app
 from smalltale.server.web.middleware import request_limits as limits
-from smalltale.server.web.middleware.json_logs import JsonLines, scrubbed
+from smalltale.server.web.middleware.json_logs import JsonFormatter, redact_secrets
 
-from .conftest import Fair, token_on
+from .conftest import Hackathon, read_form_token
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 
 
 @pytest.fixture
-def port(fair: Fair) -> Iterator[int]:
-    """A real server, whose port is given."""
-    server = uvicorn.Server(uvicorn.Config(create_app(fair.store), port=0, log_level="critical", ws="none"))
+def port(hackathon: Hackathon) -> Iterator[int]:
+    """The port of a running server."""
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(hackathon.database), port=0, log_level="critical", ws="none")
+    )
     running = threading.Thread(target=server.run)
     running.start()
     while not server.started:
@@ -48,82 +50,82 @@ def port(fair: Fair) -> Iterator[int]:
     running.join()
 
 
-def spoken(port: int, *parts: bytes, wait: float = 0.0) -> bytes:
-    """What a server answers to bytes that come one part after the other."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+def send_parts(port: int, *parts: bytes, wait: float = 0.0) -> bytes:
+    """A server's response to bytes that arrive in parts."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         for part in parts:
-            line.sendall(part)
-            if select.select([line], [], [], wait)[0]:
+            connection.sendall(part)
+            if select.select([connection], [], [], wait)[0]:
                 break
-        answer = b""
-        while more := line.recv(65_536):
-            answer += more
-            if b"\r\n\r\n" in answer and b"connection: close" not in answer.lower():
+        response = b""
+        while chunk := connection.recv(65_536):
+            response += chunk
+            if b"\r\n\r\n" in response and b"connection: close" not in response.lower():
                 break
-        return answer
+        return response
 
 
 HEAD = b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\n"
 
 
-def test_an_upload_that_stalls_is_refused_and_does_not_hold_the_server(
+def test_a_stalled_upload_is_refused_and_does_not_block_the_server(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PIECE_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "CHUNK_SECONDS", 0.3)
     began = time.monotonic()
-    waiting = [threading.Thread(target=spoken, args=(port, HEAD, b"a")) for _ in range(20)]
-    for each in waiting:
-        each.start()
-    assert b" 200 " in spoken(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    answer = spoken(port, HEAD, b"a")
-    assert b" 408 " in answer
-    assert b"the upload was too slow" in answer
-    for each in waiting:
-        each.join()
+    waiting = [threading.Thread(target=send_parts, args=(port, HEAD, b"a")) for _ in range(20)]
+    for thread in waiting:
+        thread.start()
+    assert b" 200 " in send_parts(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    response = send_parts(port, HEAD, b"a")
+    assert b" 408 " in response
+    assert b"the upload was too slow" in response
+    for thread in waiting:
+        thread.join()
     assert time.monotonic() - began < 5
 
 
-def test_an_upload_that_trickles_is_refused_when_its_time_is_over(
+def test_a_trickling_upload_is_refused_after_the_time_limit(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "UPLOAD_SECONDS", 0.5)
-    answer = spoken(port, HEAD, *[b"a"] * 9, wait=0.1)
-    assert b" 408 " in answer
-    assert b"whole within 0.5 seconds" in answer
+    response = send_parts(port, HEAD, *[b"a"] * 9, wait=0.1)
+    assert b" 408 " in response
+    assert b"complete within 0.5 seconds" in response
 
 
-def test_a_body_without_a_length_is_cut_off_at_the_limit(fair: Fair) -> None:
+def test_a_body_without_a_length_is_cut_off_at_the_limit(hackathon: Hackathon) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(100):
             yield bytes(1 << 20)
 
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    assert fair.client().post("/sign-in", content=endless(), headers=form).status_code == 413
+    assert hackathon.client().post("/sign-in", content=endless(), headers=form).status_code == 413
 
 
-def test_what_is_packed_is_not_unpacked(fair: Fair) -> None:
-    fair.team("ada")
-    client = fair.signed_in("ada")
+def test_compressed_uploads_are_not_decompressed(hackathon: Hackathon) -> None:
+    hackathon.add_team("ada")
+    client = hackathon.sign_in("ada")
     bomb = gzip.compress(bytes(50_000_000))
-    fields = {"kind": "daily", "do": "check", "form_token": token_on(client, "/hand-in")}
+    fields = {"kind": "daily", "do": "check", "form_token": read_form_token(client, "/submit")}
     for name in ("a.csv.gz", "a.zip"):
         assert (
-            "none of .csv, .parquet, .jsonl"
-            in client.post("/hand-in", data=fields, files={"file": (name, bomb)}).text
+            "use .csv, .parquet or .jsonl"
+            in client.post("/submit", data=fields, files={"file": (name, bomb)}).text
         )
     for name in ("a.csv", "a.jsonl", "a.parquet"):
-        answer = client.post("/hand-in", data=fields, files={"file": (name, bomb)})
-        assert (answer.status_code, "would not be accepted" in answer.text) == (422, True)
+        response = client.post("/submit", data=fields, files={"file": (name, bomb)})
+        assert (response.status_code, "would not be accepted" in response.text) == (422, True)
     packed = {"Content-Encoding": "gzip", "Content-Type": "application/x-www-form-urlencoded"}
     assert client.post("/sign-in", content=bomb, headers=packed).status_code == 403
 
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    """What our loggers write as JSON lines."""
+    """The JSON lines that our loggers write."""
     out, logger = io.StringIO(), logging.getLogger("smalltale")
     handler = logging.StreamHandler(out)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     logger.addHandler(handler)
     before = logger.level
     logger.setLevel(logging.INFO)
@@ -132,33 +134,41 @@ def lines() -> Iterator[io.StringIO]:
     logger.setLevel(before)
 
 
-def test_a_request_is_one_line_of_json_and_no_secret_stands_in_it(fair: Fair, lines: io.StringIO) -> None:
-    person = fair.team("ada")
-    code = people.invite_account(fair.store, "boss")
-    client = fair.client()
+def test_a_request_is_logged_as_one_line_of_json_without_secrets(
+    hackathon: Hackathon, lines: io.StringIO
+) -> None:
+    person = hackathon.add_team("ada")
+    code = people.invite_account(hackathon.database, "boss")
+    client = hackathon.client()
     client.get(f"/join/{code}")
     client.post(
         "/sign-in",
-        data={"form_token": token_on(client, "/sign-in"), "handle": "ada", "password": "my secret pass"},
+        data={
+            "form_token": read_form_token(client, "/sign-in"),
+            "handle": "ada",
+            "password": "my secret pass",
+        },
     )
-    key = people.make_token(fair.store, person, "laptop", ["read"])
-    client.get("/api/v1/editions/first/hand-ins?word=hidden", headers={"Authorization": f"Bearer {key}"})
-    said = [json.loads(line) for line in lines.getvalue().splitlines()]
-    assert [(each["method"], each["path"], each["status"]) for each in said] == [
+    key = people.create_token(hackathon.database, person, "laptop", ["read"])
+    client.get("/api/v1/editions/first/submissions?word=hidden", headers={"Authorization": f"Bearer {key}"})
+    records = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [(record["method"], record["path"], record["status"]) for record in records] == [
         ("GET", "/join/…", 200),
         ("GET", "/sign-in", 200),
         ("POST", "/sign-in", 401),
-        ("GET", "/api/v1/editions/first/hand-ins", 200),
+        ("GET", "/api/v1/editions/first/submissions", 200),
     ]
-    assert all(each["milliseconds"] > 0 for each in said)
+    assert all(record["milliseconds"] > 0 for record in records)
     for secret in (code, key, "secret", "hidden", client.cookies["smalltale"]):
         assert secret not in lines.getvalue()
 
 
-def test_an_error_is_logged_with_its_traceback_and_without_values(fair: Fair, lines: io.StringIO) -> None:
+def test_an_error_is_logged_with_its_traceback_and_without_values(
+    hackathon: Hackathon, lines: io.StringIO
+) -> None:
     values = {"story": "".join(["a private", " story"])}
     try:
-        with fair.store.write() as session:
+        with hackathon.database.write() as session:
             session.execute(text("INSERT INTO nowhere VALUES (:story)"), values)
     except DBAPIError:
         logging.getLogger("smalltale.test").exception("postgresql://user:hidden@host/name: it failed")
@@ -169,7 +179,7 @@ def test_an_error_is_logged_with_its_traceback_and_without_values(fair: Fair, li
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "redacted"),
     [
         ("see /join/abcDEF-123_x.", "see /join/…"),
         ("token smalltale_abcdefgh12345678 of ada", "token smalltale_… of ada"),
@@ -178,12 +188,12 @@ def test_an_error_is_logged_with_its_traceback_and_without_values(fair: Fair, li
         ("postgresql://me@host/name", "postgresql://me@host/name"),
     ],
 )
-def test_a_secret_is_known_by_its_form(text: str, kept: str) -> None:
-    assert scrubbed(text) == kept
+def test_secrets_are_redacted_by_their_form(text: str, redacted: str) -> None:
+    assert redact_secrets(text) == redacted
 
 
 @pytest.mark.parametrize("name", ["smalltale.service", "smalltale-worker@.service"])
-def test_a_systemd_units_command_is_one_that_we_know(name: str) -> None:
+def test_the_command_of_a_systemd_unit_exists(name: str) -> None:
     unit = (DEPLOY / name).read_text(encoding="utf-8")
     command = next(line for line in unit.splitlines() if line.startswith("ExecStart="))
     words = shlex.split(command.removeprefix("ExecStart="))
@@ -191,17 +201,17 @@ def test_a_systemd_units_command_is_one_that_we_know(name: str) -> None:
     assert CliRunner().invoke(build_app(), [*words[1:], "--help"]).exit_code == 0
 
 
-def test_a_containers_command_is_one_that_we_know() -> None:
-    said = (DEPLOY / "Containerfile").read_text(encoding="utf-8").splitlines()
-    words = json.loads(next(line for line in said if line.startswith("CMD ")).removeprefix("CMD "))
+def test_the_command_of_the_container_exists() -> None:
+    instructions = (DEPLOY / "Containerfile").read_text(encoding="utf-8").splitlines()
+    words = json.loads(next(line for line in instructions if line.startswith("CMD ")).removeprefix("CMD "))
     assert CliRunner().invoke(build_app(), [*words, "--help"]).exit_code == 0
 
 
 @pytest.mark.all
-def test_a_server_started_by_command_logs_json_and_ends_at_a_signal(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_a_server_started_by_command_logs_json_and_stops_at_sigterm(tmp_path: Path) -> None:
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
     command = [
         "serve",
         "--demo",
@@ -223,11 +233,13 @@ def test_a_server_started_by_command_logs_json_and_ends_at_a_signal(tmp_path: Pa
                 break
         for _ in range(100):
             try:
-                assert b" 200 " in spoken(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert b" 200 " in send_parts(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
                 break
             except ConnectionRefusedError:
                 time.sleep(0.1)
         os.kill(server.pid, signal.SIGTERM)
-        _, said = server.communicate(timeout=30)
-    found = [json.loads(line) for line in said.splitlines()]
-    assert {"request", "judge hand-in 1, scripted-1 (attempt 1)"} <= {each["message"] for each in found}
+        _, log = server.communicate(timeout=30)
+    records = [json.loads(line) for line in log.splitlines()]
+    assert {"request", "judge submission 1, scripted-1 (attempt 1)"} <= {
+        record["message"] for record in records
+    }

@@ -1,59 +1,67 @@
-"""What a form or the API answers to bad input: each field, what was found, and the mend.
+"""Errors of a request: an HTTP status, a title, and one message per wrong field.
 
-In: nothing. Out: Problem, which pages show beside the fields and the API as problem+json.
+Output: RequestProblem, which pages show next to the form's fields and the API returns as problem+json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from smalltale.errors import SmalltaleError
 
-MENDABLE = {409, 422}
-"""Statuses of a form that its own page shows again, with what was typed."""
+FORM_ERROR_STATUSES = {409, 422}
+"""Statuses for which a page shows its form again, with the values that were entered."""
 
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """One thing wrong with one field."""
+    """What is wrong with one field, and how to fix it."""
 
     field: str
-    found: str
-    mend: str = ""
+    message: str
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.found}; {self.mend}" if self.mend else self.found
+        return f"{self.message}; {self.fix}" if self.fix else self.message
 
 
-class Problem(SmalltaleError):
-    """A request that cannot be done, with an HTTP status and every field's problem."""
+class RequestProblem(SmalltaleError):
+    """A request that cannot be carried out, with the problems of its fields."""
 
     def __init__(self, status: int, title: str, fields: Sequence[FieldProblem] = ()) -> None:
-        super().__init__("; ".join([title, *(f"{each.field}: {each}" for each in fields)]))
+        super().__init__("; ".join([title, *(f"{problem.field}: {problem}" for problem in fields)]))
         self.status, self.title, self.fields = status, title, list(fields)
 
     def as_json(self) -> dict[str, Any]:
-        """The body of application/problem+json (RFC 9457)."""
+        """The body of application/problem+json (RFC 9457). `mend` repeats `fix` for older clients."""
         return {
             "type": "about:blank",
             "title": self.title,
             "status": self.status,
-            "errors": [asdict(each) for each in self.fields],
+            "errors": [
+                {
+                    "field": problem.field,
+                    "found": problem.message,
+                    "fix": problem.fix,
+                    "mend": problem.fix,
+                }
+                for problem in self.fields
+            ],
         }
 
 
-def refused(field: str, found: str, mend: str = "", status: int = 422) -> Problem:
+def invalid_field(field: str, message: str, fix: str = "", status: int = 422) -> RequestProblem:
     """A problem with one field."""
-    return Problem(status, "this was not accepted", [FieldProblem(field, found, mend)])
+    return RequestProblem(status, "this was not accepted", [FieldProblem(field, message, fix)])
 
 
-def missing(what: str) -> Problem:
-    """The thing does not exist, or this person may not know that it does."""
-    return Problem(404, f"there is no such {what}")
+def not_found(resource: str) -> RequestProblem:
+    """Status 404: the resource does not exist, or this person may not learn that it exists."""
+    return RequestProblem(404, f"no such {resource}")
 
 
-def forbidden(why: str) -> Problem:
-    """The person is known, and may not."""
-    return Problem(403, why)
+def forbidden(reason: str) -> RequestProblem:
+    """Status 403: the person is known and lacks the permission."""
+    return RequestProblem(403, reason)

@@ -1,17 +1,17 @@
-"""An edition as a folder in the layout of the first hackathon's dataset repositories, out and in again.
+"""Export of an edition as a folder, in the layout of the first hackathon's dataset repositories.
 
-    metadata.json                        one object a hand-in: user, name, file, received, class, parameters, model, scores
+    metadata.json                        one object per submission: user, name, file, time, class, parameters, model, scores
     submissions/USER/NAME_STAMP.csv      prompt, completion
-    scores/USER/NAME_STAMP.csv           prompt, sample, judge, state, overall, calibrated, weight, one column a criterion
+    scores/USER/NAME_STAMP.csv           prompt, sample, judge, state, overall, calibrated, weight, one column per criterion
 
-In: a database, or such a folder. Out: the other.
-Beware: an old event has no accounts; each USER becomes a person nobody can sign in as, with a team of that name.
+Input: a database. Output: such a folder; archive_import.py reads it back.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,62 +19,54 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from smalltale.files import new_file, provenance, refuse_foreign_folder, write_json
-from smalltale.server.database.models import Completion, HandIn, Judgement, Person, Prompt, Score, Team
-from smalltale.server.database.session import Store
-from smalltale.server.editions.editions import find_edition
-from smalltale.server.exchange.tables import defused
+from smalltale.files import atomic_file, provenance_record, refuse_foreign_folder, write_json
+from smalltale.server.database.models import (
+    CompletionRow,
+    JudgementRow,
+    Person,
+    Prompt,
+    Score,
+    Submission,
+    Team,
+)
+from smalltale.server.database.session import Database
+from smalltale.server.editions.editions import get_edition
+from smalltale.server.exchange.tables import escape_formula
 
 SCORE_COLUMNS = ("prompt", "sample", "judge", "state", "overall", "calibrated", "weight")
-"""Of a file in scores/, before the criteria."""
+"""The columns of a file in scores/ before the criteria."""
 STAMP = "%Y-%m-%d_%H-%M-%S"
 
 
-def export_event(store: Store, slug: str, out: Path) -> int:
-    """Write an edition's judged hand-ins. Returns how many. Refuses a folder that is not ours."""
-    refuse_foreign_folder(out)
+def export_edition(database: Database, slug: str, folder: Path) -> int:
+    """Export an edition's judged submissions. Returns their number. Raises SmalltaleError for a folder that is not ours."""
+    refuse_foreign_folder(folder)
     began, entries = datetime.now(UTC), []
-    with store.read() as session:
-        edition = find_edition(session, slug)
+    with database.read() as session:
+        edition = get_edition(session, slug)
         query = (
-            select(HandIn, Team, Person.handle)
-            .join(Team, Team.id == HandIn.team_id)
-            .join(Person, Person.id == HandIn.person_id)
+            select(Submission, Team, Person.handle)
+            .join(Team, Team.id == Submission.team_id)
+            .join(Person, Person.id == Submission.person_id)
             .where(
-                HandIn.edition_id == edition.id,
-                HandIn.state == "judged",
-                HandIn.disqualified.is_(None),
+                Submission.edition_id == edition.id,
+                Submission.state == "judged",
+                Submission.disqualified.is_(None),
                 Team.disqualified.is_(None),
             )
         )
-        for hand_in, team, handle in session.execute(query.order_by(HandIn.id)):
-            safe = re.sub(r"[^\w-]+", "-", team.name, flags=re.ASCII).strip("-") or f"team-{team.id}"
-            file = f"{handle}/{safe}_{hand_in.received.strftime(STAMP)}.csv"
-            write_stories(session, hand_in, out / "submissions" / file)
-            write_scores(session, hand_in, edition.panel, out / "scores" / file)
-            score = session.get(Score, (hand_in.id, edition.panel, "all"))
-            entries.append(
-                {
-                    "username": handle,
-                    "submission_name": team.name,
-                    "file": f"submissions/{file}",
-                    "kind": hand_in.kind,
-                    "timestamp": hand_in.received.isoformat(timespec="seconds"),
-                    "weight_class": hand_in.weight_class,
-                    "parameters": hand_in.verified_parameters or hand_in.counted_parameters,
-                    "hardware": team.hardware,
-                    "model_hash": hand_in.model_hash,
-                    "score": score.mean if score else None,
-                    "criteria": score.criteria if score else {},
-                }
-            )
-    write_json(out / "metadata.json", entries)
+        for submission, team, handle in session.execute(query.order_by(Submission.id)):
+            file = f"{handle}/{file_stem(team)}_{submission.received.strftime(STAMP)}.csv"
+            write_stories(session, submission, folder / "submissions" / file)
+            write_scores(session, submission, edition.panel, folder / "scores" / file)
+            score = session.get(Score, (submission.id, edition.panel, "all"))
+            entries.append(metadata_entry(submission, team, handle, score, f"submissions/{file}"))
+    write_json(folder / "metadata.json", entries)
+    seconds = (datetime.now(UTC) - began).total_seconds()
     write_json(
-        out / "meta.json",
+        folder / "meta.json",
         {
-            **provenance(
-                counts={"hand_ins": len(entries)}, seconds=(datetime.now(UTC) - began).total_seconds()
-            ),
+            **provenance_record(counts={"hand_ins": len(entries)}, seconds=seconds),
             "kind": "event",
             "format": 1,
             "edition": slug,
@@ -83,46 +75,70 @@ def export_event(store: Store, slug: str, out: Path) -> int:
     return len(entries)
 
 
-def write_stories(session: Session, hand_in: HandIn, path: Path) -> None:
-    """A hand-in's stories; formula cells stay as they are, for they are read by programs."""
+def file_stem(team: Team) -> str:
+    """A team's name as a part of a file name."""
+    return re.sub(r"[^\w-]+", "-", team.name, flags=re.ASCII).strip("-") or f"team-{team.id}"
+
+
+def metadata_entry(
+    submission: Submission, team: Team, handle: str, score: Score | None, file: str
+) -> dict[str, Any]:
+    """A submission's object in metadata.json."""
+    return {
+        "username": handle,
+        "submission_name": team.name,
+        "file": file,
+        "kind": submission.kind,
+        "timestamp": submission.received.isoformat(timespec="seconds"),
+        "weight_class": submission.weight_class,
+        "parameters": submission.verified_parameters or submission.counted_parameters,
+        "hardware": team.hardware,
+        "model_hash": submission.model_hash,
+        "score": score.mean if score else None,
+        "criteria": score.criteria if score else {},
+    }
+
+
+def write_stories(session: Session, submission: Submission, path: Path) -> None:
+    """A submission's stories. Cells that look like formulas stay as they are: programs read this file."""
     rows = session.execute(
-        select(Prompt.text, Completion.text)
-        .join(Prompt, Prompt.id == Completion.prompt_id)
-        .where(Completion.hand_in_id == hand_in.id)
-        .order_by(Prompt.position, Completion.sample)
+        select(Prompt.text, CompletionRow.text)
+        .join(Prompt, Prompt.id == CompletionRow.prompt_id)
+        .where(CompletionRow.submission_id == submission.id)
+        .order_by(Prompt.position, CompletionRow.sample)
     )
-    write_csv(path, ["prompt", "completion"], [list(row) for row in rows])
+    write_csv(path, ["prompt", "completion"], rows)
 
 
-def write_scores(session: Session, hand_in: HandIn, panel: str, path: Path) -> None:
-    """What was said of a hand-in, without the words."""
+def write_scores(session: Session, submission: Submission, panel: str, path: Path) -> None:
+    """A submission's judgements, without the judges' comments."""
     rows = session.execute(
-        select(Prompt.text, Completion.sample, Judgement)
-        .join(Completion, Completion.id == Judgement.completion_id)
-        .join(Prompt, Prompt.id == Completion.prompt_id)
-        .where(Judgement.hand_in_id == hand_in.id, Judgement.panel == panel)
-        .order_by(Prompt.position, Completion.sample, Judgement.judge)
+        select(Prompt.text, CompletionRow.sample, JudgementRow)
+        .join(CompletionRow, CompletionRow.id == JudgementRow.completion_id)
+        .join(Prompt, Prompt.id == CompletionRow.prompt_id)
+        .where(JudgementRow.submission_id == submission.id, JudgementRow.panel == panel)
+        .order_by(Prompt.position, CompletionRow.sample, JudgementRow.judge)
     ).all()
-    criteria = list(dict.fromkeys(name for row in rows for name in row[2].scores))
+    criteria = list(dict.fromkeys(name for _, _, judgement in rows for name in judgement.scores))
     table = [
         [
-            row[0],
-            row[1],
-            defused(row[2].judge),
-            row[2].state,
-            row[2].overall,
-            row[2].calibrated,
-            row[2].weight,
-            *(row[2].scores.get(name) for name in criteria),
+            prompt,
+            sample,
+            escape_formula(judgement.judge),
+            judgement.state,
+            judgement.overall,
+            judgement.calibrated,
+            judgement.weight,
+            *(judgement.scores.get(name) for name in criteria),
         ]
-        for row in rows
+        for prompt, sample, judgement in rows
     ]
     write_csv(path, [*SCORE_COLUMNS, *criteria], table)
 
 
-def write_csv(path: Path, heading: list[str], rows: list[list[Any]]) -> None:
-    """One CSV file, whole or not at all."""
-    with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(heading)
+def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file atomically."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
         writer.writerows(rows)

@@ -1,7 +1,7 @@
-"""An event's folder to and from a dataset repository on the Hugging Face Hub, through the Hub's own client.
+"""Upload an exported edition to a dataset repository on the Hugging Face Hub, and download it.
 
-In: a folder and OWNER/NAME. Out: the repository's address, or a folder in the local cache.
-Beware: the client reads HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE when it is first imported.
+Input: a folder and OWNER/NAME. Output: the repository's URL, or a folder in the local cache.
+Pitfall: huggingface_hub reads HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE when it is first imported.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from smalltale.errors import SmalltaleError
+from smalltale.errors import SmalltaleError, first_line
 
 FILES = ["submissions/**", "scores/**", "metadata.json", "meta.json"]
-"""What makes an event; nothing else of a repository is fetched."""
+"""The files of an exported edition; nothing else in a repository is transferred."""
 
 
-def send_folder(folder: Path, repository: str, *, private: bool) -> str:
-    """Put a folder into a dataset repository, made where it is new. Returns its address. Raises SmalltaleError."""
+def upload_folder(folder: Path, repository: str, *, private: bool) -> str:
+    """Upload a folder to a dataset repository, created if it does not exist. Returns its URL. Raises SmalltaleError."""
     from huggingface_hub import HfApi, get_token
 
     if get_token() is None:
         raise SmalltaleError(
-            f"there is no token of the Hub to write {repository} with; set HF_TOKEN, or log in with: hf auth login"
+            f"no Hugging Face token with write access to {repository}; set HF_TOKEN, or log in with: hf auth login"
         )
-    with told(repository):
+    with translate_hub_errors(repository):
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
-        address = api.create_repo(repository, repo_type="dataset", exist_ok=True, private=private)
+        url = api.create_repo(repository, repo_type="dataset", exist_ok=True, private=private)
         api.upload_folder(
             repo_id=repository,
             repo_type="dataset",
@@ -35,14 +35,14 @@ def send_folder(folder: Path, repository: str, *, private: bool) -> str:
             allow_patterns=FILES,
             commit_message="An edition of smalltale",
         )
-    return str(address)
+    return str(url)
 
 
-def bring_folder(repository: str) -> Path:
-    """Fetch a dataset repository's event. Raises SmalltaleError."""
+def download_folder(repository: str) -> Path:
+    """Download an edition from a dataset repository. Raises SmalltaleError."""
     from huggingface_hub import snapshot_download
 
-    with told(repository):
+    with translate_hub_errors(repository):
         endpoint = os.environ.get("HF_ENDPOINT") or None
         return Path(
             snapshot_download(repository, repo_type="dataset", allow_patterns=FILES, endpoint=endpoint)
@@ -50,18 +50,17 @@ def bring_folder(repository: str) -> Path:
 
 
 @contextlib.contextmanager
-def told(repository: str) -> Iterator[None]:
-    """Say what the Hub's client ran into as one line with the mend."""
+def translate_hub_errors(repository: str) -> Iterator[None]:
+    """Turn errors of the Hub's client into one line that says how to fix them."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         yield
     except (HFValidationError, HfHubHTTPError) as error:
-        first = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise SmalltaleError(
-            f"the Hub refuses {repository} ({first}); check its name (OWNER/NAME), HF_ENDPOINT and the token's rights"
+            f"the Hub refuses {repository} ({first_line(error)}); check its name (OWNER/NAME), HF_ENDPOINT and the token's permissions"
         ) from error
     except (OSError, RuntimeError) as error:
         raise SmalltaleError(
-            f"{repository} broke off ({error}); check the network, then give the same command again"
+            f"the transfer of {repository} failed ({error}); check the network, then run the same command again"
         ) from error

@@ -1,7 +1,7 @@
-"""Standings and stories as CSV, JSON and Parquet.
+"""Leaderboards and stories as CSV, JSON and Parquet.
 
-In: rows of plain values. Out: bytes.
-Beware: a spreadsheet runs a cell that begins like a formula, so in CSV such text gets a leading apostrophe.
+Input: rows of plain values. Output: bytes.
+Pitfall: a spreadsheet evaluates a cell that begins like a formula, so in CSV such text gets a leading apostrophe.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smalltale.server.database.models import Judgement
-from smalltale.server.leaderboard.leaderboard import Board
-from smalltale.server.submissions.visibility import ShownStory
+from smalltale.server.database.models import JudgementRow
+from smalltale.server.leaderboard.leaderboard import Leaderboard
+from smalltale.server.submissions.visibility import StoryView
 
 FORMATS = {
     "csv": "text/csv; charset=utf-8",
@@ -26,77 +26,84 @@ FORMATS = {
 }
 
 
-def board_rows(board: Board) -> list[dict[str, Any]]:
-    """A leaderboard as plain rows."""
-    rows = []
-    for line in board.lines:
-        entry = line.standing.entry
-        rows.append(
+def leaderboard_table(leaderboard: Leaderboard) -> list[dict[str, Any]]:
+    """A leaderboard as rows of plain values."""
+    table = []
+    for row in leaderboard.rows:
+        standing, entry = row.standing, row.standing.entry
+        table.append(
             {
-                "rank": line.standing.rank,
-                "tied": line.standing.tied,
-                "team": line.team,
-                "weight_class": line.weight_class,
-                "hardware": line.hardware,
-                "counted_parameters": line.counted_parameters,
-                "verified": line.verified,
+                "rank": standing.rank,
+                "tied": standing.tied,
+                "team": row.team,
+                "weight_class": row.weight_class,
+                "hardware": row.hardware,
+                "counted_parameters": row.counted_parameters,
+                "verified": row.verified,
                 "mean": entry.mean,
                 "low": entry.low,
                 "high": entry.high,
-                **{name: entry.criteria.get(name) for name in board.criteria},
+                **{criterion: entry.criteria.get(criterion) for criterion in leaderboard.criteria},
                 "disagreement": entry.disagreement,
                 "judged": entry.judged,
                 "expected": entry.expected,
-                "hand_in": line.hand_in_id,
-                "hand_ins": line.hand_ins,
-                "received": line.received.isoformat(timespec="seconds"),
+                "hand_in": row.submission_id,
+                "hand_ins": row.submission_count,
+                "received": row.received.isoformat(timespec="seconds"),
                 "qualified": entry.qualified,
-                "note": line.standing.note,
+                "note": standing.note,
             }
         )
-    return rows
+    return table
 
 
-def story_rows(stories: Sequence[ShownStory]) -> list[dict[str, Any]]:
-    """Stories as plain rows: one for each judge that said something of one, else one."""
-    criteria = list(dict.fromkeys(name for each in stories for said in each.said for name in said.scores))
-    rows = []
-    for each in stories:
-        story = {"prompt": each.prompt, "sample": each.sample, "completion": each.text, "mean": each.mean}
-        heard: Sequence[Judgement | None] = each.said or [None]
-        for said in heard:
-            rows.append(
+def story_table(stories: Sequence[StoryView]) -> list[dict[str, Any]]:
+    """Stories as rows of plain values: one row per judgement, and one for a story without judgements."""
+    criteria = list(
+        dict.fromkeys(
+            name for story in stories for judgement in story.judgements for name in judgement.scores
+        )
+    )
+    table = []
+    for story in stories:
+        judgements: Sequence[JudgementRow | None] = story.judgements or [None]
+        for judgement in judgements:
+            scores = judgement.scores if judgement else {}
+            table.append(
                 {
-                    **story,
-                    "judge": said.judge if said else None,
-                    "state": said.state if said else None,
-                    "overall": said.overall if said else None,
-                    **{name: said.scores.get(name) if said else None for name in criteria},
-                    "age": said.age if said else None,
-                    "words": said.words if said else None,
+                    "prompt": story.prompt,
+                    "sample": story.sample,
+                    "completion": story.text,
+                    "mean": story.mean,
+                    "judge": judgement.judge if judgement else None,
+                    "state": judgement.state if judgement else None,
+                    "overall": judgement.overall if judgement else None,
+                    **{criterion: scores.get(criterion) for criterion in criteria},
+                    "age": judgement.age if judgement else None,
+                    "words": judgement.words if judgement else None,
                 }
             )
-    return rows
+    return table
 
 
-def written(rows: Sequence[dict[str, Any]], form: str) -> bytes:
+def encode_table(rows: Sequence[dict[str, Any]], file_format: str) -> bytes:
     """Rows in one of FORMATS."""
-    if form == "json":
+    if file_format == "json":
         return json.dumps(list(rows), ensure_ascii=False, indent=1).encode()
-    if form == "parquet":
-        out = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(list(rows)), out)
-        return bytes(out.getvalue())
+    if file_format == "parquet":
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
+        return bytes(buffer.getvalue())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(rows[0] if rows else [])
     for row in rows:
-        writer.writerow([defused(value) for value in row.values()])
+        writer.writerow([escape_formula(value) for value in row.values()])
     return text.getvalue().encode("utf-8-sig")
 
 
-def defused(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula, with an apostrophe before it."""
+def escape_formula(value: Any) -> Any:
+    """Prefix text that a spreadsheet would evaluate as a formula with an apostrophe."""
     if isinstance(value, str) and value.lstrip(" ")[:1] in {"=", "+", "-", "@", "\t", "\r", "\n"}:
         return f"'{value}"
     return value

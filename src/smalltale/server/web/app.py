@@ -1,7 +1,7 @@
-"""The web app: pages, API, health and metrics, put together.
+"""The FastAPI application: pages, API, health check, metrics, middleware and error responses.
 
-In: a Site. Out: a FastAPI app.
-Beware: importing this never imports torch.
+Input: a migrated Database and settings. Output: a FastAPI app.
+Importing this module must not import torch (tested), so that the server starts in a second.
 """
 
 from __future__ import annotations
@@ -12,44 +12,40 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from smalltale.server.database.models import HandIn, Job
-from smalltale.server.database.session import Store
-from smalltale.server.errors import FieldProblem, Problem
-from smalltale.server.judging.queue import live_workers
-from smalltale.server.leaderboard.leaderboard import Boards
-from smalltale.server.web.api.api import api
-from smalltale.server.web.api.model_uploads import sending
-from smalltale.server.web.api.submissions import hand_in_api
-from smalltale.server.web.context import Site, sign_in_path, visit
-from smalltale.server.web.middleware.request_limits import HEADERS, Door
-from smalltale.server.web.middleware.response_cache import Shelf
-from smalltale.server.web.oauth import Provider, oauth_pages
-from smalltale.server.web.pages.accounts import people_pages
-from smalltale.server.web.pages.admin import organiser_pages
-from smalltale.server.web.pages.public import pages
-from smalltale.server.web.pages.submissions import hand_in_pages
-from smalltale.server.web.pages.teams import team_pages
+from smalltale.errors import first_line
+from smalltale.server.accounts.sign_in_limit import SignInLimit
+from smalltale.server.database.models import Job, Submission
+from smalltale.server.database.session import Database
+from smalltale.server.errors import FieldProblem, RequestProblem
+from smalltale.server.judging.queue import list_live_workers
+from smalltale.server.leaderboard.cache import LeaderboardCache
+from smalltale.server.web import oauth
+from smalltale.server.web.api import api, model_uploads
+from smalltale.server.web.api import submissions as submissions_api
+from smalltale.server.web.context import AppState, create_context, sign_in_path
+from smalltale.server.web.middleware.conditional_get import ConditionalGet
+from smalltale.server.web.middleware.request_limits import HEADERS, RequestLimits
+from smalltale.server.web.oauth import OAuthProvider
+from smalltale.server.web.pages import accounts, admin, public, submissions, teams
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
-MOST_BYTES = 10_000_000
 
 
 def create_app(
-    store: Store,
+    database: Database,
     *,
     public_url: str = "",
     demo: bool = False,
-    providers: Mapping[str, Provider] | None = None,
-    most_bytes: int = MOST_BYTES,
+    providers: Mapping[str, OAuthProvider] | None = None,
 ) -> FastAPI:
-    """The app over a migrated store. A public_url of https makes cookies secure."""
+    """The app over a migrated database. A public_url of https makes the cookies secure and sets HSTS."""
     secure = public_url.startswith("https://")
     app = FastAPI(
         title="smalltale hackathon",
@@ -58,139 +54,116 @@ def create_app(
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
-    app.state.site = Site(
-        store=store,
-        boards=Boards(store),
-        secret=store.secret(),
-        secure=secure,
+    app.state.server = AppState(
+        database=database,
+        leaderboards=LeaderboardCache(database),
+        sign_in_limit=SignInLimit(database),
+        secret=database.secret(),
+        secure_cookies=secure,
         public_url=public_url.rstrip("/"),
         demo=demo,
         providers=providers or {},
     )
-    for router in (
-        api,
-        hand_in_api,
-        pages,
-        hand_in_pages,
-        people_pages,
-        team_pages,
-        organiser_pages,
-        oauth_pages,
-        sending,
-    ):
-        app.include_router(router)
-    add_health(app, store)
+    for module in (api, submissions_api, model_uploads, public, submissions, accounts, teams, admin, oauth):
+        app.include_router(module.router)
+    add_monitoring(app, database)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_middleware(Shelf)
-    app.add_middleware(Door, most_bytes=most_bytes, secure=secure)
-    app.add_exception_handler(Problem, answer_problem)  # type: ignore[arg-type]
-    app.add_exception_handler(RequestValidationError, answer_validation)  # type: ignore[arg-type]
-    app.add_exception_handler(HTTPException, answer_http)  # type: ignore[arg-type]
-    app.add_exception_handler(Exception, answer_unforeseen)
-    app.add_exception_handler(OperationalError, answer_database)  # type: ignore[arg-type]
+    app.add_middleware(ConditionalGet)
+    app.add_middleware(RequestLimits, secure=secure)
+    app.add_exception_handler(RequestProblem, problem_response)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, validation_response)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, http_exception_response)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, unexpected_error_response)
+    app.add_exception_handler(OperationalError, database_error_response)  # type: ignore[arg-type]
     return app
 
 
-def answer_problem(request: Request, problem: Problem) -> Response:
-    """problem+json for the API, a page for people; who is not signed in is sent to do so."""
-    if request.url.path.startswith("/api/"):
+def problem_response(request: Request, problem: RequestProblem) -> Response:
+    """problem+json for the API, a page for people; status 401 redirects to the sign-in page."""
+    if is_api(request):
         headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
-        return JSONResponse(
-            problem.as_json(),
-            status_code=problem.status,
-            media_type="application/problem+json",
-            headers=headers,
-        )
+        return problem_json(problem, headers)
     if problem.status == 401:
         return RedirectResponse(sign_in_path(request), status_code=303)
-    return error_page(request, problem)
-
-
-def error_page(request: Request, problem: Problem) -> HTMLResponse:
-    """A page that says what was found and the mend."""
-    return visit(request).render(
-        "error.html",
-        status=problem.status,
-        trouble=problem.title,
-        fields=problem.fields,
-        number=problem.status,
+    return create_context(request).render(
+        "error.html", status=problem.status, title=problem.title, fields=problem.fields, number=problem.status
     )
 
 
-def answer_validation(request: Request, error: RequestValidationError) -> Response:
-    """A parameter of a wrong form."""
+def is_api(request: Request) -> bool:
+    return request.url.path.startswith("/api/")
+
+
+def problem_json(problem: RequestProblem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(
+        problem.as_json(),
+        status_code=problem.status,
+        media_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def validation_response(request: Request, error: RequestValidationError) -> Response:
+    """A parameter that is missing or has the wrong type."""
     fields = [
         FieldProblem(
-            ".".join(str(part) for part in each["loc"][1:]) or "body", each["msg"], "mend this value"
+            ".".join(str(part) for part in detail["loc"][1:]) or "body", detail["msg"], "correct this value"
         )
-        for each in error.errors()
+        for detail in error.errors()
     ]
-    return answer_problem(request, Problem(422, "a value of the request is wrong", fields))
+    return problem_response(request, RequestProblem(422, "a value of the request is invalid", fields))
 
 
-def answer_http(request: Request, error: HTTPException) -> Response:
-    """What the framework refused: no such page, a wrong method, a broken form."""
-    titles = {404: "there is no such page", 405: "this page does not take that method"}
-    if error.status_code == 405 and request.url.path.startswith("/api/"):
-        body = Problem(405, titles[405]).as_json()
-        return JSONResponse(
-            body, status_code=405, media_type="application/problem+json", headers=error.headers
-        )
-    return answer_problem(
-        request, Problem(error.status_code, titles.get(error.status_code, str(error.detail)))
-    )
+def http_exception_response(request: Request, error: HTTPException) -> Response:
+    """Errors of the framework: an unknown address, a wrong method, a malformed form."""
+    titles = {404: "page not found", 405: "this address does not accept that method"}
+    problem = RequestProblem(error.status_code, titles.get(error.status_code, str(error.detail)))
+    if error.status_code == 405 and is_api(request):
+        return problem_json(problem, error.headers)
+    return problem_response(request, problem)
 
 
-def answer_database(request: Request, error: OperationalError) -> Response:
-    """The database does not answer: say so, without its words."""
-    log.error("the database does not answer: %s", str(error.orig).strip().splitlines()[0])
-    problem = Problem(
-        503, "the database does not answer just now; nothing was changed, try again in a minute"
-    )
-    if request.url.path.startswith("/api/"):
-        return answer_problem(request, problem)
-    return PlainTextResponse(problem.title, status_code=503)
+def database_error_response(request: Request, error: OperationalError) -> Response:
+    """The database is unreachable. The driver's message goes to the log only."""
+    log.error("the database does not answer: %s", first_line(error.orig or error))
+    problem = RequestProblem(503, "the database does not answer; nothing was changed, try again in a minute")
+    return problem_json(problem) if is_api(request) else PlainTextResponse(problem.title, status_code=503)
 
 
-def answer_unforeseen(request: Request, error: Exception) -> Response:
-    """A mistake of ours. The server logs it with its traceback; the visitor is told no word of it."""
-    problem = Problem(500, "something went wrong here, and it has been written down; nothing was changed")
-    if request.url.path.startswith("/api/"):
-        return JSONResponse(
-            problem.as_json(), status_code=500, media_type="application/problem+json", headers=HEADERS
-        )
+def unexpected_error_response(request: Request, error: Exception) -> Response:
+    """A bug of ours. The server logs its traceback; the response says nothing about it."""
+    problem = RequestProblem(500, "something went wrong on the server and was logged; nothing was changed")
+    if is_api(request):
+        return problem_json(problem, HEADERS)
     return PlainTextResponse(problem.title, status_code=500, headers=HEADERS)
 
 
-def add_health(app: FastAPI, store: Store) -> None:
-    """/healthz for a supervisor and /metrics for Prometheus."""
+def add_monitoring(app: FastAPI, database: Database) -> None:
+    """Add /healthz for a supervisor and /metrics for Prometheus."""
 
     @app.get("/healthz", include_in_schema=False)
     def health() -> PlainTextResponse:
-        with store.read() as session:
+        with database.read() as session:
             session.execute(text("SELECT 1"))
         return PlainTextResponse("ok\n")
 
     @app.get("/metrics", include_in_schema=False)
     def metrics() -> PlainTextResponse:
         lines = []
-        with store.read() as session:
-            for name, column in (("hand_ins", HandIn.state), ("jobs", Job.state)):
+        now = database.now()
+        with database.read() as session:
+            for name, column in (("hand_ins", Submission.state), ("jobs", Job.state)):
                 lines.append(f"# TYPE smalltale_{name} gauge")
                 for state, count in session.execute(select(column, func.count()).group_by(column)):
                     lines.append(f'smalltale_{name}{{state="{state}"}} {count}')
             oldest = session.scalar(select(func.min(Job.run_after)).where(Job.state == "waiting"))
-            alive = [
-                each
-                for each in live_workers(session, store)
-                if (store.now() - each.seen).total_seconds() < 60
-            ]
+            workers = list_live_workers(session, database)
+        workers_alive = sum((now - worker.seen).total_seconds() < 60 for worker in workers)
+        waiting_seconds = max(0.0, (now - oldest).total_seconds()) if oldest else 0.0
         lines += [
             "# TYPE smalltale_workers gauge",
-            f"smalltale_workers {len(alive)}",
+            f"smalltale_workers {workers_alive}",
             "# TYPE smalltale_oldest_waiting_seconds gauge",
+            f"smalltale_oldest_waiting_seconds {waiting_seconds:.1f}",
         ]
-        lines.append(
-            f"smalltale_oldest_waiting_seconds {max(0.0, (store.now() - oldest).total_seconds()) if oldest else 0.0:.1f}"
-        )
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")

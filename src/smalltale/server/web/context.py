@@ -1,7 +1,7 @@
-"""Who is visiting a page: the cookie, the person behind it, and the token that proves a form is ours.
+"""The context of a page request: the session cookie, the person signed in, the edition, and the token that protects forms.
 
-In: a request. Out: a Visit; `render` answers with a page.
-Beware: the cookie changes at sign-in, so a cookie planted before it is worth nothing after it.
+Input: a request. Output: a RequestContext, whose `render` makes the page.
+The cookie changes at sign-in, so a cookie that an attacker planted before is worthless afterwards (session fixation).
 """
 
 from __future__ import annotations
@@ -12,100 +12,116 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from pathlib import Path as FilePath
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from smalltale.server.accounts.accounts import SESSION_DAYS, person_of_session
+from smalltale.server.accounts.accounts import SESSION_DAYS, find_person_by_session
+from smalltale.server.accounts.sign_in_limit import SignInLimit
 from smalltale.server.database.models import Edition, Person
-from smalltale.server.database.session import Store
-from smalltale.server.editions.editions import current_edition, find_edition, rules_of
-from smalltale.server.errors import FieldProblem, Problem
-from smalltale.server.leaderboard.leaderboard import Boards
-from smalltale.server.web import formatting as show
-from smalltale.server.web.middleware.request_limits import SignInLimit
-from smalltale.server.web.middleware.response_cache import PUBLIC
+from smalltale.server.database.session import Database
+from smalltale.server.editions.editions import find_current_edition, get_edition, get_rules
+from smalltale.server.errors import FieldProblem, RequestProblem
+from smalltale.server.leaderboard.cache import LeaderboardCache
+from smalltale.server.web.formatting import FILTERS, GLOBALS
+from smalltale.server.web.middleware.conditional_get import PUBLIC
 
 COOKIE = "smalltale"
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = FilePath(__file__).parent / "templates"
+
+
+def create_templates() -> Environment:
+    """The Jinja environment: everything is escaped, and an unknown name is an error."""
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    templates.filters.update(FILTERS)
+    templates.globals.update(GLOBALS)
+    return templates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
-    """What every request needs, made once at start."""
+class AppState:
+    """What every request needs, created once at start."""
 
-    store: Store
-    boards: Boards
+    database: Database
+    leaderboards: LeaderboardCache
+    sign_in_limit: SignInLimit
     secret: bytes
-    secure: bool = False
-    """Whether cookies are for https only."""
+    secure_cookies: bool = False
+    """Whether browsers send the cookies over https only."""
     providers: Mapping[str, Any] = field(default_factory=dict)
-    """Sign-in through others (oauth.py), by name."""
+    """OAuth providers by name (oauth.py)."""
     public_url: str = ""
-    """The address people type, without a slash at its end; empty where it is the one that is asked."""
+    """The address that people type, without a trailing slash; empty to use the address of each request."""
     demo: bool = False
-    attempts: SignInLimit = field(default_factory=SignInLimit)
-    pages: Environment = field(default_factory=lambda: environment())
+    templates: Environment = field(default_factory=create_templates)
 
 
 @dataclass(kw_only=True)
-class Visit:
-    """One request's person and form token."""
+class RequestContext:
+    """One request with its person, edition and form token."""
 
-    site: Site
+    app_state: AppState
     request: Request
     cookie: str
-    fresh: bool
-    """Whether the cookie is new and must be set."""
+    is_new_cookie: bool
+    """Whether the browser has no session cookie yet; `render` sets it with the first form."""
     person: Person | None
     edition: Edition | None
     now: datetime
 
     @property
-    def store(self) -> Store:
-        return self.site.store
+    def database(self) -> Database:
+        return self.app_state.database
 
     @property
     def form_token(self) -> str:
-        return hmac.new(self.site.secret, self.cookie.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self.app_state.secret, self.cookie.encode(), hashlib.sha256).hexdigest()
 
     @property
-    def client(self) -> str:
-        """The visitor's address."""
+    def client_address(self) -> str:
         return self.request.client.host if self.request.client else ""
 
-    def signed_in(self) -> Person:
-        """The person. Raises Problem 401, which pages answer with the sign-in page."""
+    def require_person(self) -> Person:
+        """The person signed in. Raises RequestProblem 401, which pages answer with a redirect to the sign-in page."""
         if self.person is None:
-            raise Problem(401, "sign in first")
+            raise RequestProblem(401, "sign in first")
         return self.person
 
-    def organiser(self) -> Person:
-        """The person, where it is an organiser. Raises Problem."""
-        person = self.signed_in()
+    def require_organiser(self) -> Person:
+        """The person signed in, if an organiser. Raises RequestProblem."""
+        person = self.require_person()
         if not person.admin:
-            raise Problem(403, "this page is for organisers")
+            raise RequestProblem(403, "this page is for organisers")
         return person
 
-    def check_form(self, token: object) -> None:
-        """Raise Problem where a form did not come from our own page of this visitor."""
+    def check_form_token(self, token: object) -> None:
+        """Raise RequestProblem unless a form was sent from one of our pages in this browser (CSRF)."""
         origin = self.request.headers.get("origin")
-        foreign = origin not in (None, "null") and origin.split("://")[-1] != self.request.headers.get("host")
-        crossed = self.request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}
+        is_foreign_origin = origin not in (None, "null") and origin.split("://")[
+            -1
+        ] != self.request.headers.get("host")
+        is_cross_site = self.request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}
         if (
-            foreign
-            or crossed
+            is_foreign_origin
+            or is_cross_site
             or not isinstance(token, str)
             or not hmac.compare_digest(token.encode(), self.form_token.encode())
         ):
-            raise Problem(
+            raise RequestProblem(
                 403,
-                "this form has grown old or came from another site; go back, reload the page and send it again",
+                "this form has expired or came from another site; go back, reload the page and send it again",
             )
 
     def render(
@@ -114,54 +130,56 @@ class Visit:
         *,
         status: int = 200,
         problems: Sequence[FieldProblem] = (),
-        typed: Mapping[str, Any] | None = None,
-        **context: Any,
+        form_values: Mapping[str, Any] | None = None,
+        **variables: Any,
     ) -> HTMLResponse:
-        """A page. `problems` stand beside their fields, `typed` keeps what was typed."""
-        by_field: dict[str, list[FieldProblem]] = {}
-        for each in problems:
-            by_field.setdefault(each.field, []).append(each)
-        context.setdefault("edition", self.edition)
-        shown: Edition | None = context["edition"]
-        text = self.site.pages.get_template(template).render(
-            visit=self,
+        """A page. `problems` are shown next to their fields; `form_values` fill the fields with what was entered."""
+        problems_by_field: dict[str, list[FieldProblem]] = {}
+        for problem in problems:
+            problems_by_field.setdefault(problem.field, []).append(problem)
+        variables.setdefault("edition", self.edition)
+        edition: Edition | None = variables["edition"]
+        text = self.app_state.templates.get_template(template).render(
             person=self.person,
             now=self.now,
-            rules=rules_of(shown) if shown else None,
-            problems=by_field,
-            typed=typed or {},
+            rules=get_rules(edition) if edition else None,
+            problems=problems_by_field,
+            form_values=form_values or {},
             form_token=self.form_token,
             path=self.request.url.path,
-            providers=list(self.site.providers),
-            demo=self.site.demo,
-            **context,
+            providers=list(self.app_state.providers),
+            demo=self.app_state.demo,
+            **variables,
         )
         response = HTMLResponse(text, status_code=status)
         if self.person:
             response.headers["Cache-Control"] = "private, no-store"
         elif self.form_token in text:
             response.headers["Cache-Control"] = "private, no-cache"
-            if self.fresh:
+            if self.is_new_cookie:
                 self.set_cookie(response, self.cookie)
         else:
-            # Without a form the page is the same for all who are not signed in, and needs no cookie.
+            # A page without a form is the same for every visitor who is not signed in, and needs no cookie.
             response.headers["Cache-Control"] = PUBLIC
         return response
 
-    def part(self, template: str, *, edition: Edition, **context: Any) -> Markup:
-        """A part of a page that is the same for whoever may see it."""
-        made = self.site.pages.get_template(template)
-        return Markup(made.render(edition=edition, rules=rules_of(edition), **context))
+    def render_fragment(self, template: str, *, edition: Edition, **variables: Any) -> Markup:
+        """A part of a page that is the same for everyone who may see it."""
+        return Markup(
+            self.app_state.templates.get_template(template).render(
+                edition=edition, rules=get_rules(edition), **variables
+            )
+        )
 
-    def edition_of(self, slug: str) -> Edition:
-        """The edition of that name; most visitors ask for the current one, which is known. Raises Problem."""
+    def find_edition(self, slug: str) -> Edition:
+        """An edition by its slug; the current one needs no query. Raises RequestProblem."""
         if self.edition is not None and self.edition.slug == slug:
             return self.edition
-        with self.store.read() as session:
-            return find_edition(session, slug)
+        with self.database.read() as session:
+            return get_edition(session, slug)
 
-    def go(self, path: str, *, cookie: str | None = None) -> RedirectResponse:
-        """Answer a form that was accepted: look at that page now."""
+    def redirect(self, path: str, *, cookie: str | None = None) -> RedirectResponse:
+        """Redirect to a page after an accepted form (POST, redirect, GET)."""
         response = RedirectResponse(path, status_code=303)
         if cookie is not None:
             self.set_cookie(response, cookie)
@@ -174,57 +192,48 @@ class Visit:
             max_age=SESSION_DAYS * 86_400,
             httponly=True,
             samesite="lax",
-            secure=self.site.secure,
+            secure=self.app_state.secure_cookies,
             path="/",
         )
 
 
-def visit(request: Request) -> Visit:
-    """FastAPI's dependency for pages."""
-    site: Site = request.app.state.site
+def create_context(request: Request) -> RequestContext:
+    """FastAPI dependency of every page."""
+    app_state: AppState = request.app.state.server
     cookie = request.cookies.get(COOKIE, "")
-    with site.store.read() as session:
-        person = person_of_session(site.store, session, cookie) if cookie else None
-        edition = current_edition(session)
-    fresh = not 20 <= len(cookie) <= 100
-    return Visit(
-        site=site,
+    with app_state.database.read() as session:
+        person = find_person_by_session(app_state.database, session, cookie) if cookie else None
+        edition = find_current_edition(session)
+    is_new_cookie = not 20 <= len(cookie) <= 100
+    return RequestContext(
+        app_state=app_state,
         request=request,
-        cookie=secrets.token_urlsafe(32) if fresh else cookie,
-        fresh=fresh,
+        cookie=secrets.token_urlsafe(32) if is_new_cookie else cookie,
+        is_new_cookie=is_new_cookie,
         person=person,
         edition=edition,
-        now=site.store.now(),
+        now=app_state.database.now(),
     )
 
 
-def local_path(wished: str) -> str:
-    """A path on this site, `/` for anything that leads elsewhere."""
-    safe = (
-        wished.startswith("/")
-        and not wished.startswith(("//", "/\\"))
-        and wished.isprintable()
-        and "\\" not in wished
+Context = Annotated[RequestContext, Depends(create_context)]
+PageNumber = Annotated[int, Query(ge=1, le=100_000)]
+RowId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+"""A row id in the path; a larger number would not fit PostgreSQL's integer and raise a database error."""
+
+
+def local_path(path: str) -> str:
+    """The path if it leads to this site, else `/` (open redirect)."""
+    is_local = (
+        path.startswith("/")
+        and not path.startswith(("//", "/\\"))
+        and path.isprintable()
+        and "\\" not in path
     )
-    return wished if safe else "/"
+    return path if is_local else "/"
 
 
 def sign_in_path(request: Request) -> str:
-    """The sign-in page that leads back here."""
-    back = request.url.path if request.method == "GET" else "/"
-    return f"/sign-in?next={quote(back)}"
-
-
-def environment() -> Environment:
-    """The templates: everything escaped, an unknown name is an error."""
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    made.filters.update(show.FILTERS)
-    made.globals.update(show.GLOBALS)
-    return made
+    """The sign-in page, with this request's page as the one to return to."""
+    next_path = request.url.path if request.method == "GET" else "/"
+    return f"/sign-in?next={quote(next_path)}"

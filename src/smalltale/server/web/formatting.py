@@ -1,7 +1,7 @@
-"""How pages show things: instants AOE and UTC, figures, intervals as small drawings.
+"""Template filters and functions: instants in AoE and UTC, numbers, and intervals as small SVG plots.
 
-In: plain values. Out: text or escaped SVG, for the templates.
-Beware: drawings take no style attribute (the Content-Security-Policy forbids it); their colours are classes of site.css.
+Input: plain values. Output: text or escaped SVG.
+The SVG uses classes of site.css for its colours: the Content-Security-Policy forbids style attributes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from markupsafe import Markup, escape
 
 from smalltale.rules import AOE
 
+SCORE_RANGE = (1.0, 10.0)
 
-def when(instant: datetime) -> Markup:
-    """An instant AOE and UTC; the page's script adds the visitor's own time."""
+
+def full_time(instant: datetime) -> Markup:
+    """An instant in AoE and UTC; site.js adds the visitor's local time."""
     aoe, utc = instant.astimezone(AOE), instant.astimezone(UTC)
     return Markup(
         '<time datetime="{}" class="when"><b>{}</b> AOE<span class="also"> · {} UTC</span></time>'
@@ -25,25 +27,23 @@ def when(instant: datetime) -> Markup:
     )
 
 
-def brief(instant: datetime) -> Markup:
-    """A short instant for tables."""
-    aoe = instant.astimezone(AOE)
+def short_time(instant: datetime) -> Markup:
+    """An instant in AoE for tables, with UTC as the tooltip."""
+    aoe, utc = instant.astimezone(AOE), instant.astimezone(UTC)
     return Markup('<time datetime="{}" title="{} UTC">{} AOE</time>').format(
-        instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M"),
-        aoe.strftime("%-d %b, %H:%M"),
+        utc.strftime("%Y-%m-%dT%H:%M:%SZ"), utc.strftime("%Y-%m-%d %H:%M"), aoe.strftime("%-d %b, %H:%M")
     )
 
 
 def countdown(end: datetime, now: datetime) -> Markup:
-    """Time left by the server's clock; the page's script lets it tick."""
+    """Time left by the server's clock; site.js updates it every second."""
     return Markup('<span class="countdown" data-end="{}" data-now="{}">{}</span>').format(
-        int(end.timestamp()), int(now.timestamp()), span((end - now).total_seconds())
+        int(end.timestamp()), int(now.timestamp()), duration((end - now).total_seconds())
     )
 
 
-def span(seconds: float) -> str:
-    """A length of time in its two largest units."""
+def duration(seconds: float) -> str:
+    """A duration in its two largest units."""
     if seconds <= 0:
         return "over"
     parts = [
@@ -51,59 +51,68 @@ def span(seconds: float) -> str:
         (int(seconds % 86_400 // 3_600), "hour"),
         (int(seconds % 3_600 // 60), "minute"),
     ]
-    shown = [f"{count} {unit}{'' if count == 1 else 's'}" for count, unit in parts if count]
-    return " ".join(shown[:2]) or "less than a minute"
+    nonzero = [plural(count, unit) for count, unit in parts if count]
+    return " ".join(nonzero[:2]) or "less than a minute"
+
+
+def plural(count: int, noun: str, plural_noun: str = "") -> str:
+    """A count with its noun: 1 day, 2 days."""
+    return f"{count:,} {noun if count == 1 else plural_noun or noun + 's'}"
 
 
 def score(value: float | None) -> str:
-    """A score with two digits."""
+    """A score with two decimals; a dash for none."""
     return "–" if value is None else f"{value:.2f}"
 
 
-def millions(parameters: int) -> str:
-    """Parameters for people."""
-    return f"{parameters / 1e6:.1f}M".replace(".0M", "M") if parameters >= 100_000 else f"{parameters:,}"
+def parameter_count(count: int) -> str:
+    """A number of parameters: in millions from 100,000."""
+    return f"{count / 1e6:.1f}M".replace(".0M", "M") if count >= 100_000 else f"{count:,}"
 
 
-def whisker(
-    mean: float | None, low: float | None, high: float | None, floor: float = 1.0, ceiling: float = 10.0
+def axis_range(values: Iterable[float | None]) -> tuple[float, float]:
+    """The ends of a plot's axis: 0.1 beyond the values, or the whole range of scores if there are none."""
+    numbers = [value for value in values if value is not None]
+    return (min(numbers) - 0.1, max(numbers) + 0.1) if numbers else SCORE_RANGE
+
+
+def interval_plot(
+    mean: float | None, low: float | None, high: float | None, axis: tuple[float, float] = SCORE_RANGE
 ) -> Markup:
-    """A mean with its interval on a scale, as a drawing."""
+    """A mean and its interval on an axis, as SVG."""
     if mean is None:
         return Markup("")
+    start, end = axis
 
     def x(value: float) -> float:
-        return round(4 + 112 * (min(max(value, floor), ceiling) - floor) / (ceiling - floor), 1)
+        return round(4 + 112 * (min(max(value, start), end) - start) / (end - start), 1)
 
     low, high = mean if low is None else low, mean if high is None else high
+    # Only numbers are inserted, so nothing needs escaping: a leaderboard page draws fifty of these.
     return Markup(
-        '<svg class="whisker" viewBox="0 0 120 16" width="120" height="16" role="img" aria-label="{} to {}">'
-        '<line class="axis" x1="4" y1="8" x2="116" y2="8"/><line class="range" x1="{}" y1="8" x2="{}" y2="8"/><circle class="dot" cx="{}" cy="8" r="4"/></svg>'
-    ).format(score(low), score(high), x(low), x(high), x(mean))
+        '<svg class="interval" viewBox="0 0 120 16" width="120" height="16" role="img" '
+        f'aria-label="{score(low)} to {score(high)}"><line class="axis" x1="4" y1="8" x2="116" y2="8"/>'
+        f'<line class="range" x1="{x(low)}" y1="8" x2="{x(high)}" y2="8"/>'
+        f'<circle class="dot" cx="{x(mean)}" cy="8" r="4"/></svg>'
+    )
 
 
-def scale(values: Iterable[float | None]) -> tuple[float, float]:
-    """The ends of a drawing's axis: a little beyond what is drawn, the whole scale of scores where that is nothing."""
-    known = [value for value in values if value is not None]
-    return (min(known) - 0.1, max(known) + 0.1) if known else (1.0, 10.0)
-
-
-def bars(rows: Sequence[tuple[str, float | None, float | None]], ceiling: float = 10.0) -> Markup:
-    """Criteria as bars, each with a tick where the field's median is."""
+def criteria_bars(rows: Sequence[tuple[str, float | None, float | None]]) -> Markup:
+    """One bar per criterion (name, score, median over all submissions), with a tick at the median."""
     height, parts = 26 * len(rows) + 6, []
-    for i, (name, value, median) in enumerate(rows):
-        y = 26 * i + 4
-        width = 0 if value is None else round(220 * value / ceiling, 1)
+    for position, (name, value, median) in enumerate(rows):
+        y = 26 * position + 4
+        width = 0 if value is None else round(22 * value, 1)
         parts.append(
             Markup(
                 '<text class="label" x="0" y="{}">{}</text><rect class="track" x="110" y="{}" width="220" height="14" rx="3"/><rect class="bar" x="110" y="{}" width="{}" height="14" rx="3"/><text class="value" x="338" y="{}">{}</text>'
             ).format(y + 12, name, y, y, width, y + 12, score(value))
         )
         if median is not None:
-            x = round(110 + 220 * median / ceiling, 1)
+            x = round(110 + 22 * median, 1)
             parts.append(
                 Markup(
-                    '<line class="median" x1="{0}" y1="{1}" x2="{0}" y2="{2}"><title>median of the field: {3}</title></line>'
+                    '<line class="median" x1="{0}" y1="{1}" x2="{0}" y2="{2}"><title>median of all submissions: {3}</title></line>'
                 ).format(x, y - 3, y + 17, score(median))
             )
     return Markup(
@@ -111,8 +120,8 @@ def bars(rows: Sequence[tuple[str, float | None, float | None]], ceiling: float 
     ).format(height, Markup("").join(parts))
 
 
-def over_time(points: Sequence[tuple[datetime, float, float | None, float | None]]) -> Markup:
-    """A team's scores over time, with intervals."""
+def score_timeline(points: Sequence[tuple[datetime, float, float | None, float | None]]) -> Markup:
+    """A team's scores over time (instant, mean, low, high), with intervals."""
     if not points:
         return Markup("")
     values = [value for _, mean, low, high in points for value in (mean, low, high) if value is not None]
@@ -157,31 +166,33 @@ def over_time(points: Sequence[tuple[datetime, float, float | None, float | None
     ).format(Markup("").join(parts))
 
 
-def told(prompt: str, story: str) -> Markup:
-    """A story with its given beginning set apart, once, even where the completion repeats it."""
-    rest = (
-        story[len(prompt) :] if story.startswith(prompt) else (story if story[:1].isspace() else f" {story}")
-    )
-    return Markup('<span class="given">{}</span>{}').format(prompt, escape(rest))
+def highlight_prompt(prompt: str, story: str) -> Markup:
+    """A story whose prompt is set apart, shown once even if the completion repeats it."""
+    if story.startswith(prompt):
+        completion = story[len(prompt) :]
+    else:
+        completion = story if story[:1].isspace() else f" {story}"
+    return Markup('<span class="prompt-text">{}</span>{}').format(prompt, escape(completion))
 
 
-def capitalise(text: str) -> str:
-    """A sentence with a capital at its start; the rest stays as it is, for names stand in it."""
+def capitalise_first(text: str) -> str:
+    """A sentence with a capital at its start; str.capitalize would also lower-case the names in it."""
     return text[:1].upper() + text[1:]
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "when": when,
-    "brief": brief,
+    "full_time": full_time,
+    "short_time": short_time,
     "score": score,
-    "millions": millions,
-    "capitalise": capitalise,
+    "parameter_count": parameter_count,
+    "capitalise_first": capitalise_first,
 }
 GLOBALS: dict[str, Any] = {
     "countdown": countdown,
-    "whisker": whisker,
-    "bars": bars,
-    "over_time": over_time,
-    "told": told,
-    "span": span,
+    "interval_plot": interval_plot,
+    "criteria_bars": criteria_bars,
+    "score_timeline": score_timeline,
+    "highlight_prompt": highlight_prompt,
+    "duration": duration,
+    "plural": plural,
 }

@@ -1,7 +1,7 @@
-"""Forms: read whole, and only where they come from our own pages.
+"""HTML forms: parsed completely, and accepted only with our form token.
 
-In: a request with a form. Out: Posted, its fields and its file.
-Beware: a file is held in memory; the door (limits.py) bounds it before it is read.
+Input: a multipart or URL-encoded request. Output: PostedForm, its text fields and its file.
+Pitfall: an uploaded file is held in memory; request_limits.py bounds the body before it is parsed.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from smalltale.server.database.models import Edition
-from smalltale.server.errors import Problem
-from smalltale.server.web.context import Visit, visit
+from smalltale.server.errors import RequestProblem
+from smalltale.server.web.context import RequestContext, create_context
 
 
 @dataclass(frozen=True, kw_only=True)
-class Posted:
-    """A form that is ours: its text fields and its file."""
+class PostedForm:
+    """A form with a valid token: its text fields and its file."""
 
-    visit: Visit
+    context: RequestContext
     fields: dict[str, str]
     lists: dict[str, list[str]]
+    """All values of a field, for checkboxes that share a name."""
     file_name: str = ""
     content: bytes = b""
 
@@ -32,32 +33,30 @@ class Posted:
         return self.fields.get(name, "")
 
 
-async def posted(request: Request) -> Posted:
-    """Read and check a form. Raises Problem where it is not ours."""
+async def read_form(request: Request) -> PostedForm:
+    """FastAPI dependency: parse and check a form. Raises RequestProblem for a form without our token."""
     async with request.form(max_files=1, max_fields=40) as form:
-        v = await run_in_threadpool(visit, request)
-        texts = [
+        context = await run_in_threadpool(create_context, request)
+        pairs = [
             (name, value.replace("\x00", "")) for name, value in form.multi_items() if isinstance(value, str)
         ]
-        v.check_form(dict(texts).get("form_token"))
+        fields = dict(pairs)
+        context.check_form_token(fields.pop("form_token", None))
         upload = next((value for value in form.values() if isinstance(value, UploadFile)), None)
-        content = await upload.read() if upload else b""
-        fields = {name: value for name, value in texts if name != "form_token"}
-        lists = {name: [value for other, value in texts if other == name] for name in fields}
-        return Posted(
-            visit=v,
+        return PostedForm(
+            context=context,
             fields=fields,
-            lists=lists,
+            lists={name: [value for key, value in pairs if key == name] for name in fields},
             file_name=(upload.filename or "") if upload else "",
-            content=content,
+            content=await upload.read() if upload else b"",
         )
 
 
-Form = Annotated[Posted, Depends(posted)]
+Form = Annotated[PostedForm, Depends(read_form)]
 
 
-def edition_of(v: Visit) -> Edition:
-    """The current edition. Raises Problem."""
-    if v.edition is None:
-        raise Problem(404, "there is no edition yet")
-    return v.edition
+def require_edition(context: RequestContext) -> Edition:
+    """The current edition. Raises RequestProblem before the first one is imported."""
+    if context.edition is None:
+        raise RequestProblem(404, "there is no edition yet")
+    return context.edition

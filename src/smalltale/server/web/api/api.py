@@ -1,7 +1,7 @@
-"""The API: the same acts as the pages, with tokens, JSON, and problem+json for everything that goes wrong.
+"""The HTTP API: editions, prompts, leaderboards, and what all API routes share (tokens, parameters, problem responses).
 
-In: requests with `Authorization: Bearer smalltale_…`. Out: JSON.
-Beware: a cookie is never taken here, so no other site can act through a visitor's browser.
+Input: requests with `Authorization: Bearer smalltale_…`. Output: JSON, and problem+json for every error.
+The API ignores cookies, so another site cannot act through a visitor's browser.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 from sqlalchemy import select
 
-from smalltale.server.accounts.accounts import person_of_token
+from smalltale.server.accounts.accounts import authenticate_token
 from smalltale.server.database.models import Edition, Person
-from smalltale.server.editions.editions import find_edition, prompts_for, rules_of
-from smalltale.server.errors import Problem, forbidden, missing
-from smalltale.server.exchange.tables import board_rows
-from smalltale.server.judging.scoring import seats
-from smalltale.server.web.context import Site
-from smalltale.server.web.middleware.response_cache import PUBLIC
+from smalltale.server.editions.editions import get_edition, get_prompt_set, get_rules
+from smalltale.server.errors import RequestProblem, forbidden, not_found
+from smalltale.server.exchange.tables import leaderboard_table
+from smalltale.server.judging.scoring import list_panel_judges
+from smalltale.server.web.context import AppState
+from smalltale.server.web.middleware.conditional_get import PUBLIC
 
-api = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1")
 bearer = HTTPBearer(auto_error=False, description="An API token from your account page")
 Slug = Annotated[str, Path(min_length=1, max_length=64)]
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+SubmissionId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Kind = Literal["daily", "final"]
 
 
 class ProblemDetail(BaseModel):
-    """RFC 9457, with every field's problem."""
+    """RFC 9457 problem details, with one object per wrong field."""
 
     type: str = "about:blank"
     title: str
@@ -42,7 +42,7 @@ class ProblemDetail(BaseModel):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problem answers of an operation, for the OpenAPI document."""
+    """The problem responses of an operation, for the OpenAPI document."""
     return {
         status: {
             "description": "a problem",
@@ -52,34 +52,33 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def site_of(request: Request) -> Site:
-    site: Site = request.app.state.site
-    return site
+def get_app_state(request: Request) -> AppState:
+    app_state: AppState = request.app.state.server
+    return app_state
 
 
-SiteOf = Annotated[Site, Depends(site_of)]
+State = Annotated[AppState, Depends(get_app_state)]
 
 
-def holder(scope: str) -> Callable[..., Person]:
+def require_scope(scope: str) -> Callable[..., Person]:
     """A dependency: the person whose token has this scope."""
 
-    def found(
-        site: SiteOf, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+    def authenticate(
+        state: State, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
     ) -> Person:
         if credentials is None:
-            raise Problem(401, "this needs a token: Authorization: Bearer smalltale_…")
-        return person_of_token(site.store, credentials.credentials, scope)
+            raise RequestProblem(401, "this needs a token: Authorization: Bearer smalltale_…")
+        return authenticate_token(state.database, credentials.credentials, scope)
 
-    return found
+    return authenticate
 
 
-Reader = Annotated[Person, Depends(holder("read"))]
-Sender = Annotated[Person, Depends(holder("hand-in"))]
+Reader = Annotated[Person, Depends(require_scope("read"))]
+Submitter = Annotated[Person, Depends(require_scope("hand-in"))]
 
 
 def edition_json(edition: Edition) -> dict[str, Any]:
-    """An edition as JSON."""
-    rules = rules_of(edition)
+    rules = get_rules(edition)
     return {
         "slug": edition.slug,
         "title": edition.title,
@@ -88,70 +87,73 @@ def edition_json(edition: Edition) -> dict[str, Any]:
         "teams_lock": rules.teams_lock(),
         "panel": edition.panel,
         "rubric": edition.rubric,
-        "judges": [asdict(each) for each in seats(edition)],
+        "judges": [asdict(judge) for judge in list_panel_judges(edition)],
         "completions_per_prompt": rules.completions_per_prompt,
         "hand_ins_per_day": rules.hand_ins_per_day,
         "weight_classes": [
-            {"name": each.name, "max_parameters": each.max_parameters} for each in rules.weight_classes
+            {"name": weight_class.name, "max_parameters": weight_class.max_parameters}
+            for weight_class in rules.weight_classes
         ],
     }
 
 
-@api.get("/editions")
-def editions(site: SiteOf) -> list[dict[str, Any]]:
-    """All editions, the latest first."""
-    with site.store.read() as session:
-        return [
-            edition_json(each) for each in session.scalars(select(Edition).order_by(Edition.starts.desc()))
-        ]
+@router.get("/editions")
+def editions(state: State) -> list[dict[str, Any]]:
+    """All editions, newest first."""
+    with state.database.read() as session:
+        rows = session.scalars(select(Edition).order_by(Edition.starts.desc()))
+        return [edition_json(edition) for edition in rows]
 
 
-@api.get("/editions/{slug}", responses=problems(404))
-def edition(site: SiteOf, slug: Slug) -> dict[str, Any]:
+@router.get("/editions/{slug}", responses=problems(404))
+def edition(state: State, slug: Slug) -> dict[str, Any]:
     """One edition."""
-    with site.store.read() as session:
-        return edition_json(find_edition(session, slug))
+    with state.database.read() as session:
+        return edition_json(get_edition(session, slug))
 
 
-@api.get("/editions/{slug}/prompts/{kind}", responses=problems(404))
-def prompts(site: SiteOf, slug: Slug, kind: Literal["practice", "daily", "final"]) -> dict[str, Any]:
-    """A prompt set that has appeared."""
-    with site.store.read() as session:
-        found = prompts_for(session, find_edition(session, slug), kind, site.store.now())
-        return {"kind": kind, "appears": found.appears, "prompts": [each.text for each in found.prompts]}
+@router.get("/editions/{slug}/prompts/{kind}", responses=problems(404))
+def prompts(state: State, slug: Slug, kind: Literal["practice", "daily", "final"]) -> dict[str, Any]:
+    """A released prompt set."""
+    with state.database.read() as session:
+        prompt_set = get_prompt_set(session, get_edition(session, slug), kind, state.database.now())
+        return {
+            "kind": kind,
+            "appears": prompt_set.appears,
+            "prompts": [prompt.text for prompt in prompt_set.prompts],
+        }
 
 
-@api.get("/editions/{slug}/leaderboard", responses=problems(403, 404))
+@router.get("/editions/{slug}/leaderboard", responses=problems(403, 404))
 def leaderboard(
-    site: SiteOf,
+    state: State,
     slug: Slug,
     response: Response,
     weight_class: Annotated[str | None, Query(alias="class", max_length=20)] = None,
     kind: Kind = "daily",
     side: Literal["public", "private", "all"] = "public",
 ) -> dict[str, Any]:
-    """A leaderboard; the private side and the final when the edition is over."""
-    with site.store.read() as session:
-        edition = find_edition(session, slug)
-    if weight_class is not None and weight_class not in {
-        each.name for each in rules_of(edition).weight_classes
-    }:
-        raise missing("weight class")
-    if site.store.now() < edition.ends and (side != "public" or kind == "final"):
-        raise forbidden("this leaderboard is shown when the edition is over")
-    board = site.boards.get(edition, kind=kind, side=side, weight_class=weight_class)
+    """A leaderboard; the private side and the final open when the edition is over."""
+    with state.database.read() as session:
+        edition = get_edition(session, slug)
+    names = {option.name for option in get_rules(edition).weight_classes}
+    if weight_class is not None and weight_class not in names:
+        raise not_found("weight class")
+    if state.database.now() < edition.ends and (side != "public" or kind == "final"):
+        raise forbidden("this leaderboard opens when the edition is over")
+    leaderboard = state.leaderboards.get(edition, kind=kind, side=side, weight_class=weight_class)
     response.headers["Cache-Control"] = PUBLIC
     return {
         "edition": slug,
         "class": weight_class,
         "kind": kind,
         "side": side,
-        "criteria": board.criteria,
-        "standings": board_rows(board),
+        "criteria": leaderboard.criteria,
+        "standings": leaderboard_table(leaderboard),
     }
 
 
-@api.get("/clock")
-def clock(site: SiteOf) -> dict[str, datetime]:
-    """The server's clock, by which deadlines are kept."""
-    return {"now": site.store.now()}
+@router.get("/clock")
+def clock(state: State) -> dict[str, datetime]:
+    """The server's clock, which decides deadlines."""
+    return {"now": state.database.now()}

@@ -1,7 +1,7 @@
-"""The doors through which a model comes in: the form on a hand-in's page, and the API.
+"""Upload of a submission's model for verification: by the form on its page, and by the API.
 
-In: one multipart request with the model's files. Out: a queued verification.
-Beware: who may send is settled before a byte of the model is read; the files are spooled to disk, never held in memory.
+Input: one multipart request with the model's files. Output: a queued verification.
+The permission to upload is checked before the body is read, and the files are spooled to disk, never held in memory.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from smalltale.server.database.models import Verification
-from smalltale.server.errors import Problem
-from smalltale.server.verification.model_uploads import Sent
-from smalltale.server.verification.sandbox import MODEL_FILES
-from smalltale.server.verification.verification import model_json, refuse_sender, send
-from smalltale.server.web.api.api import Number, Sender, SiteOf, problems
-from smalltale.server.web.pages.public import RowNumber, Visitor
-from smalltale.server.web.pages.submissions import show_hand_in
+from smalltale.server.errors import RequestProblem
+from smalltale.server.verification.model_checks import MODEL_FILES
+from smalltale.server.verification.model_uploads import UploadedFile
+from smalltale.server.verification.verification import (
+    authorize_model_upload,
+    model_status,
+    receive_model,
+)
+from smalltale.server.web.api.api import State, SubmissionId, Submitter, problems
+from smalltale.server.web.context import Context, RowId
+from smalltale.server.web.pages.submissions import render_submission
 
-sending = APIRouter()
-MOST_FILES = len(MODEL_FILES) + 4
-"""A few too many are read, to be named in the answer."""
-BODY = {
+router = APIRouter()
+MAX_FILES = len(MODEL_FILES) + 4
+"""A few more than allowed are parsed, so that the error can name them."""
+REQUEST_BODY = {
     "requestBody": {
         "required": True,
         "content": {
@@ -42,41 +46,53 @@ BODY = {
 }
 
 
-def sent_files(form: FormData) -> list[Sent]:
+def uploaded_files(form: FormData) -> list[UploadedFile]:
     """The files of a form, open for reading."""
     return [
-        Sent(name=each.filename or "", size=each.size or 0, content=each.file)
-        for each in form.getlist("files")
-        if isinstance(each, UploadFile)
+        UploadedFile(name=upload.filename or "", size=upload.size or 0, content=upload.file)
+        for upload in form.getlist("files")
+        if isinstance(upload, UploadFile)
     ]
 
 
-@sending.post("/hand-ins/{number}/model", include_in_schema=False)
-async def send_by_page(v: Visitor, request: Request, number: RowNumber) -> Response:
-    """Take a model from the form; what is wrong with it stands beside its field."""
-    person = v.signed_in()
-    await run_in_threadpool(refuse_sender, v.store, person, number)
-    async with request.form(max_files=MOST_FILES, max_fields=4) as form:
-        v.check_form(form.get("form_token"))
+@router.post("/submissions/{submission_id}/model", include_in_schema=False)
+@router.post("/hand-ins/{submission_id}/model", include_in_schema=False)
+async def upload_by_form(context: Context, request: Request, submission_id: RowId) -> Response:
+    """Receive a model from the form on the submission's page; problems are shown next to the file field."""
+    person = context.require_person()
+    await run_in_threadpool(authorize_model_upload, context.database, person, submission_id)
+    async with request.form(max_files=MAX_FILES, max_fields=4) as form:
+        context.check_form_token(form.get("form_token"))
         try:
-            await run_in_threadpool(send, v.store, person, number, sent_files(form))
-        except Problem as problem:
+            await run_in_threadpool(
+                receive_model, context.database, person, submission_id, uploaded_files(form)
+            )
+        except RequestProblem as problem:
             if problem.status != 422:
                 raise
-            return await run_in_threadpool(show_hand_in, v, number, problem=problem)
-    return v.go(f"/hand-ins/{number}#model")
+            return await run_in_threadpool(render_submission, context, submission_id, problem=problem)
+    return context.redirect(f"/submissions/{submission_id}#model")
 
 
-@sending.post(
-    "/api/v1/hand-ins/{number}/model",
+@router.post(
+    "/api/v1/submissions/{submission_id}/model",
     status_code=202,
     responses=problems(401, 403, 404, 409, 413),
-    openapi_extra=BODY,
+    openapi_extra=REQUEST_BODY,
 )
-async def send_by_program(site: SiteOf, number: Number, person: Sender, request: Request) -> dict[str, Any]:
-    """Send a hand-in's model to be verified: model.safetensors, config.json and the tokenizer, as `files`."""
-    hand_in = await run_in_threadpool(refuse_sender, site.store, person, number)
-    async with request.form(max_files=MOST_FILES, max_fields=4) as form:
-        await run_in_threadpool(send, site.store, person, number, sent_files(form))
-    with site.store.read() as session:
-        return model_json(hand_in, session.get(Verification, number), whole=True)
+@router.post(
+    "/api/v1/hand-ins/{submission_id}/model",
+    status_code=202,
+    responses=problems(401, 403, 404, 409, 413),
+    openapi_extra=REQUEST_BODY,
+    deprecated=True,
+)
+async def upload_by_api(
+    state: State, submission_id: SubmissionId, person: Submitter, request: Request
+) -> dict[str, Any]:
+    """Upload a submission's model for verification: model.safetensors, config.json and the tokenizer, as `files`."""
+    submission = await run_in_threadpool(authorize_model_upload, state.database, person, submission_id)
+    async with request.form(max_files=MAX_FILES, max_fields=4) as form:
+        await run_in_threadpool(receive_model, state.database, person, submission_id, uploaded_files(form))
+    with state.database.read() as session:
+        return model_status(submission, session.get(Verification, submission_id), with_reasons=True)

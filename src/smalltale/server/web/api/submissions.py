@@ -1,7 +1,7 @@
-"""The API of hand-ins: check, hand in, look at one and its stories.
+"""API of submissions: check a file, submit it, read a submission and its stories.
 
-In: files and declarations. Out: JSON.
-Beware: who may see what is decided in looking.py, never here.
+Input: files and declarations. Output: JSON. Paths with `hand-ins` are those of earlier versions.
+What a person may see is decided in submissions/visibility.py, never here.
 """
 
 from __future__ import annotations
@@ -11,79 +11,102 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from sqlalchemy import select
 
-from smalltale.server.database.models import HandIn, Verification
-from smalltale.server.editions.editions import find_edition
-from smalltale.server.editions.teams import team_of
-from smalltale.server.judging.queue import place_in_queue
+from smalltale.server.database.models import Submission, Verification
+from smalltale.server.editions.editions import get_edition
+from smalltale.server.editions.teams import find_team
+from smalltale.server.judging.queue import get_queue_position
 from smalltale.server.submissions.declaration import Declaration
-from smalltale.server.submissions.receive import check_upload, hand_in
-from smalltale.server.submissions.visibility import score_of, sight, stories
-from smalltale.server.verification.verification import model_json
-from smalltale.server.web.api.api import Kind, Number, Reader, Sender, SiteOf, Slug, problems
+from smalltale.server.submissions.receive import check_upload, receive_submission
+from smalltale.server.submissions.visibility import (
+    StoryView,
+    get_score,
+    load_story_page,
+    view_submission,
+)
+from smalltale.server.verification.verification import model_status
+from smalltale.server.web.api.api import Kind, Reader, Slug, State, SubmissionId, Submitter, problems
 
-hand_in_api = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1")
+SCORE_KEYS = (
+    "side",
+    "panel",
+    "mean",
+    "low",
+    "high",
+    "criteria",
+    "judged",
+    "expected",
+    "qualified",
+    "disagreement",
+)
 
 
-def hand_in_json(row: HandIn, place: int | None) -> dict[str, Any]:
-    """A hand-in as its own team sees it."""
+def submission_json(submission: Submission, queue_position: int | None) -> dict[str, Any]:
+    """A submission as its own team sees it."""
     return {
-        "id": row.id,
-        "kind": row.kind,
-        "state": row.state,
-        "reason": row.reason,
-        "received": row.received,
-        "place_in_queue": place,
-        "weight_class": row.weight_class,
-        "counted_parameters": row.counted_parameters,
-        "verified_parameters": row.verified_parameters,
-        "sha256": row.sha256,
-        "warnings": row.warnings,
+        "id": submission.id,
+        "kind": submission.kind,
+        "state": submission.state,
+        "reason": submission.reason,
+        "received": submission.received,
+        "place_in_queue": queue_position,
+        "weight_class": submission.weight_class,
+        "counted_parameters": submission.counted_parameters,
+        "verified_parameters": submission.verified_parameters,
+        "sha256": submission.sha256,
+        "warnings": submission.warnings,
     }
 
 
-@hand_in_api.get("/editions/{slug}/hand-ins", responses=problems(401, 403, 404))
-def hand_ins(site: SiteOf, slug: Slug, person: Reader) -> list[dict[str, Any]]:
-    """One's team's hand-ins."""
-    with site.store.read() as session:
-        team = team_of(session, find_edition(session, slug), person)
-        rows = (
-            session.scalars(select(HandIn).where(HandIn.team_id == team.id).order_by(HandIn.id.desc())).all()
-            if team
-            else []
-        )
+@router.get("/editions/{slug}/submissions", responses=problems(401, 403, 404))
+@router.get("/editions/{slug}/hand-ins", responses=problems(401, 403, 404), deprecated=True)
+def list_submissions(state: State, slug: Slug, person: Reader) -> list[dict[str, Any]]:
+    """The submissions of your team, newest first."""
+    with state.database.read() as session:
+        team = find_team(session, get_edition(session, slug), person)
+        if team is None:
+            return []
+        submissions = session.scalars(
+            select(Submission).where(Submission.team_id == team.id).order_by(Submission.id.desc())
+        ).all()
         return [
-            hand_in_json(each, place_in_queue(session, each.id) if each.state == "queued" else None)
-            for each in rows
+            submission_json(
+                submission,
+                get_queue_position(session, submission.id) if submission.state == "queued" else None,
+            )
+            for submission in submissions
         ]
 
 
-@hand_in_api.post("/editions/{slug}/check/{kind}", responses=problems(401, 403, 404, 413))
+@router.post("/editions/{slug}/check/{kind}", responses=problems(401, 403, 404, 413))
 def check(
-    site: SiteOf,
+    state: State,
     slug: Slug,
     kind: Literal["practice", "daily", "final"],
-    person: Sender,
+    person: Submitter,
     file: Annotated[UploadFile, File()],
 ) -> dict[str, Any]:
-    """Try a file at the gate; it is not kept and uses up nothing."""
-    with site.store.read() as session:
-        edition = find_edition(session, slug)
-    checked = check_upload(site.store, edition, kind, file.filename or "", file.file.read())
-    return {
-        "accepted": not checked.errors,
-        "errors": checked.errors,
-        "warnings": checked.warnings,
-    }
+    """Check a file without submitting it: nothing is saved, and your daily submission is not used."""
+    with state.database.read() as session:
+        edition = get_edition(session, slug)
+    checked = check_upload(state.database, edition, kind, file.filename or "", file.file.read())
+    return {"accepted": not checked.errors, "errors": checked.errors, "warnings": checked.warnings}
 
 
-@hand_in_api.post(
-    "/editions/{slug}/hand-ins/{kind}", status_code=201, responses=problems(401, 403, 404, 409, 413, 429)
+@router.post(
+    "/editions/{slug}/submissions/{kind}", status_code=201, responses=problems(401, 403, 404, 409, 413, 429)
 )
-def take(
-    site: SiteOf,
+@router.post(
+    "/editions/{slug}/hand-ins/{kind}",
+    status_code=201,
+    responses=problems(401, 403, 404, 409, 413, 429),
+    deprecated=True,
+)
+def submit(
+    state: State,
     slug: Slug,
     kind: Kind,
-    person: Sender,
+    person: Submitter,
     response: Response,
     file: Annotated[UploadFile, File()],
     weight_class: Annotated[str, Form()] = "",
@@ -93,10 +116,10 @@ def take(
     sampling: Annotated[str, Form()] = "",
     from_scratch: Annotated[bool, Form()] = False,
 ) -> dict[str, Any]:
-    """Hand in. Everything wrong is answered at once, and then nothing is used up."""
-    with site.store.read() as session:
-        edition = find_edition(session, slug)
-    declared = Declaration(
+    """Submit. A refused submission reports all of its problems at once and does not count."""
+    with state.database.read() as session:
+        edition = get_edition(session, slug)
+    declaration = Declaration(
         weight_class=weight_class,
         counted_parameters=counted_parameters,
         model_hash=model_hash,
@@ -104,87 +127,72 @@ def take(
         sampling=sampling,
         from_scratch=from_scratch,
     )
-    row = hand_in(site.store, edition, person, kind, file.filename or "", file.file.read(), declared)
-    response.headers["Location"] = f"/api/v1/hand-ins/{row.id}"
-    with site.store.read() as session:
-        return hand_in_json(row, place_in_queue(session, row.id))
+    submission = receive_submission(
+        state.database, edition, person, kind, file.filename or "", file.file.read(), declaration
+    )
+    response.headers["Location"] = f"/api/v1/submissions/{submission.id}"
+    with state.database.read() as session:
+        return submission_json(submission, get_queue_position(session, submission.id))
 
 
-@hand_in_api.get("/hand-ins/{number}", responses=problems(401, 403, 404))
-def one_hand_in(site: SiteOf, number: Number, person: Reader) -> dict[str, Any]:
-    """A hand-in that one may see: its state, and its score when it is judged."""
-    with site.store.read() as session:
-        view = sight(session, number, person, site.store.now())
-        score = score_of(session, view)
-        found = session.get(Verification, number)
-        body = (
-            hand_in_json(view.hand_in, place_in_queue(session, number))
-            if view.own or view.organiser
-            else {"id": number, "state": view.hand_in.state}
-        )
+@router.get("/submissions/{submission_id}", responses=problems(401, 403, 404))
+@router.get("/hand-ins/{submission_id}", responses=problems(401, 403, 404), deprecated=True)
+def get_submission(state: State, submission_id: SubmissionId, person: Reader) -> dict[str, Any]:
+    """A submission that you may see: its state, and its score once it is judged."""
+    with state.database.read() as session:
+        view = view_submission(session, submission_id, person, state.database.now())
+        score = get_score(session, view)
+        verification = session.get(Verification, submission_id)
+        sees_details = view.is_own_team or view.is_organiser
+        body: dict[str, Any] = {"id": submission_id, "state": view.submission.state}
+        if sees_details:
+            body = submission_json(view.submission, get_queue_position(session, submission_id))
     if score is not None:
-        body["score"] = {
-            name: getattr(score, name)
-            for name in (
-                "side",
-                "panel",
-                "mean",
-                "low",
-                "high",
-                "criteria",
-                "judged",
-                "expected",
-                "qualified",
-                "disagreement",
-            )
-        }
+        body["score"] = {key: getattr(score, key) for key in SCORE_KEYS}
     return {
         **body,
         "team": view.team.name,
-        "model": model_json(view.hand_in, found, whole=view.own or view.organiser),
+        "model": model_status(view.submission, verification, with_reasons=sees_details),
     }
 
 
-@hand_in_api.get("/hand-ins/{number}/stories", responses=problems(401, 403, 404))
-def hand_in_stories(
-    site: SiteOf,
-    number: Number,
+@router.get("/submissions/{submission_id}/stories", responses=problems(401, 403, 404))
+@router.get("/hand-ins/{submission_id}/stories", responses=problems(401, 403, 404), deprecated=True)
+def list_stories(
+    state: State,
+    submission_id: SubmissionId,
     person: Reader,
     order: Literal["prompt", "best", "worst"] = "prompt",
     search: Annotated[str, Query(max_length=200)] = "",
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
 ) -> dict[str, Any]:
-    """A page of a hand-in's stories with what was said of them."""
-    with site.store.read() as session:
-        found = stories(
-            session,
-            sight(session, number, person, site.store.now()),
-            order=order,
-            search=search.replace("\x00", ""),
-            page=page,
-        )
+    """A page of a submission's stories with their judgements."""
+    with state.database.read() as session:
+        view = view_submission(session, submission_id, person, state.database.now())
+        story_page = load_story_page(session, view, order=order, search=search.replace("\x00", ""), page=page)
     return {
-        "page": found.page,
-        "pages": found.pages,
-        "total": found.total,
-        "stories": [
+        "page": story_page.page,
+        "pages": story_page.pages,
+        "total": story_page.total,
+        "stories": [story_json(story) for story in story_page.stories],
+    }
+
+
+def story_json(story: StoryView) -> dict[str, Any]:
+    return {
+        "prompt": story.prompt,
+        "sample": story.sample,
+        "completion": story.text,
+        "mean": story.mean,
+        "said": [
             {
-                "prompt": each.prompt,
-                "sample": each.sample,
-                "completion": each.text,
-                "mean": each.mean,
-                "said": [
-                    {
-                        "judge": one.judge,
-                        "state": one.state,
-                        "overall": one.overall,
-                        "scores": one.scores,
-                        "age": one.age,
-                        "words": one.words,
-                    }
-                    for one in each.said
-                ],
+                "judge": judgement.judge,
+                "state": judgement.state,
+                "overall": judgement.overall,
+                "scores": judgement.scores,
+                "age": judgement.age,
+                "words": judgement.words,
             }
-            for each in found.stories
+            for judgement in story.judgements
         ],
     }

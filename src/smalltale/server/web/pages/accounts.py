@@ -1,7 +1,7 @@
-"""The pages of people: sign-in, invitation, account and its API tokens.
+"""Pages of accounts: sign-in, invitation, password and API tokens.
 
-In: forms. Out: pages that name every wrong field and keep what was typed; a redirect where all was well.
-Beware: passwords are never shown again, a token once.
+Input: forms. Output: the page with each field's problem and the values entered, or a redirect after success.
+A password is never shown; a new token is shown once.
 """
 
 from __future__ import annotations
@@ -10,137 +10,132 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 
-from smalltale.server.accounts import accounts as people
+from smalltale.server.accounts import accounts
 from smalltale.server.accounts.passwords import change_password
 from smalltale.server.database.models import ApiToken
-from smalltale.server.errors import FieldProblem, Problem
-from smalltale.server.web.context import Visit, local_path
+from smalltale.server.errors import FieldProblem, RequestProblem
+from smalltale.server.web.context import COOKIE, Context, RequestContext, RowId, local_path
 from smalltale.server.web.forms import Form
-from smalltale.server.web.pages.public import RowNumber, Visitor
 
-people_pages = APIRouter(include_in_schema=False)
-
-
-@people_pages.get("/sign-in")
-def sign_in_form(v: Visitor, next: str = "/") -> HTMLResponse:
-    """The sign-in page."""
-    return v.render("sign_in.html", next=local_path(next))
+router = APIRouter(include_in_schema=False)
 
 
-@people_pages.post("/sign-in")
+@router.get("/sign-in")
+def sign_in_page(context: Context, next: str = "/") -> HTMLResponse:
+    return context.render("sign_in.html", next=local_path(next))
+
+
+@router.post("/sign-in")
 def sign_in(form: Form) -> Response:
-    """Sign in with a local account; the cookie changes."""
-    v, after = form.visit, local_path(form["next"] or "/")
+    """Sign in with a local account; the session cookie changes."""
+    context, next_path = form.context, local_path(form["next"] or "/")
+    limit = context.app_state.sign_in_limit
     try:
-        v.site.attempts.refuse(v.client, form["handle"])
-        person = people.check_password(v.store, form["handle"], form["password"])
-    except Problem as problem:
+        limit.check(context.client_address, form["handle"])
+        person = accounts.authenticate(context.database, form["handle"], form["password"])
+    except RequestProblem as problem:
         if problem.status == 401:
-            v.site.attempts.failed(v.client, form["handle"])
-        return v.render(
+            limit.record_failure(context.client_address, form["handle"])
+        return context.render(
             "sign_in.html",
             status=problem.status,
             problems=problem.fields or [FieldProblem("password", problem.title)],
-            typed={"handle": form["handle"]},
-            next=after,
+            form_values={"handle": form["handle"]},
+            next=next_path,
         )
-    return v.go(after, cookie=people.sign_in(v.store, person))
+    return context.redirect(next_path, cookie=accounts.sign_in(context.database, person))
 
 
-@people_pages.post("/sign-out")
+@router.post("/sign-out")
 def sign_out(form: Form) -> RedirectResponse:
-    """End the session."""
-    people.sign_out(form.visit.store, form.visit.cookie)
-    response = form.visit.go("/")
-    response.delete_cookie("smalltale", path="/")
+    """End the session, also on the server."""
+    accounts.sign_out(form.context.database, form.context.cookie)
+    response = form.context.redirect("/")
+    response.delete_cookie(COOKIE, path="/")
     return response
 
 
-@people_pages.get("/join/{code}")
-def join_form(v: Visitor, code: str) -> HTMLResponse:
+@router.get("/join/{code}")
+def join_page(context: Context, code: str) -> HTMLResponse:
     """The page of an account invitation."""
-    return v.render("join.html", code=code[:80])
+    return context.render("join.html", code=code[:80])
 
 
-@people_pages.post("/join/{code}")
+@router.post("/join/{code}")
 def join(form: Form, code: str) -> Response:
-    """Make a local account and sign in."""
-    v = form.visit
+    """Create a local account and sign in."""
+    context = form.context
     try:
-        person = people.join(v.store, code, form["handle"], form["password"])
-    except Problem as problem:
-        return v.render(
+        person = accounts.create_account(context.database, code, form["handle"], form["password"])
+    except RequestProblem as problem:
+        return context.render(
             "join.html",
             status=problem.status,
             problems=problem.fields,
-            typed={"handle": form["handle"]},
+            form_values={"handle": form["handle"]},
             code=code[:80],
         )
-    return v.go("/team", cookie=people.sign_in(v.store, person))
+    return context.redirect("/team", cookie=accounts.sign_in(context.database, person))
 
 
-@people_pages.get("/account")
-def account(v: Visitor, changed: bool = False) -> HTMLResponse:
-    """API tokens and the password."""
-    return account_page(v, changed=changed)
+@router.get("/account")
+def account_page(context: Context, changed: bool = False) -> HTMLResponse:
+    return render_account(context, changed=changed)
 
 
-def account_page(
-    v: Visit,
+def render_account(
+    context: RequestContext,
     *,
     token: str = "",
     changed: bool = False,
-    problem: Problem | None = None,
-    typed: dict[str, str] | None = None,
+    problem: RequestProblem | None = None,
+    form_values: dict[str, str] | None = None,
 ) -> HTMLResponse:
-    """The account page, with a new token shown once."""
-    person = v.signed_in()
-    with v.store.read() as session:
+    """API tokens and the password; `token` is a new one, shown once."""
+    person = context.require_person()
+    with context.database.read() as session:
         tokens = session.scalars(
             select(ApiToken).where(ApiToken.person_id == person.id).order_by(ApiToken.id.desc())
         ).all()
-    return v.render(
+    return context.render(
         "account.html",
         status=problem.status if problem else 200,
         problems=problem.fields if problem else (),
-        typed=typed,
+        form_values=form_values,
         tokens=tokens,
         token=token,
         changed=changed,
-        scopes=people.SCOPES,
+        scopes=accounts.SCOPES,
     )
 
 
-@people_pages.post("/account/tokens")
-def make_token(form: Form) -> HTMLResponse:
-    """Make an API token."""
-    v = form.visit
+@router.post("/account/tokens")
+def create_token(form: Form) -> HTMLResponse:
+    context = form.context
+    person = context.require_person()
     try:
-        token = people.make_token(v.store, v.signed_in(), form["name"], form.lists.get("scopes", []))
-    except Problem as problem:
-        if problem.status == 401:
-            raise
-        return account_page(v, problem=problem, typed=form.fields)
-    return account_page(v, token=token)
+        token = accounts.create_token(context.database, person, form["name"], form.lists.get("scopes", []))
+    except RequestProblem as problem:
+        return render_account(context, problem=problem, form_values=form.fields)
+    return render_account(context, token=token)
 
 
-@people_pages.post("/account/password")
-def password(form: Form) -> Response:
-    """Change one's password; this browser gets a new session, all others end."""
-    v = form.visit
-    person = v.signed_in()
+@router.post("/account/password")
+def update_password(form: Form) -> Response:
+    """Change the password; this browser gets a new session, and all others end."""
+    context = form.context
+    person, limit = context.require_person(), context.app_state.sign_in_limit
     try:
-        v.site.attempts.refuse(v.client, person.handle)
-        change_password(v.store, person, form["password"], form["new_password"])
-    except Problem as problem:
-        if any(each.field == "password" for each in problem.fields):
-            v.site.attempts.failed(v.client, person.handle)
-        return account_page(v, problem=problem)
-    return v.go("/account?changed=yes", cookie=people.sign_in(v.store, person))
+        limit.check(context.client_address, person.handle)
+        change_password(context.database, person, form["password"], form["new_password"])
+    except RequestProblem as problem:
+        if any(field_problem.field == "password" for field_problem in problem.fields):
+            limit.record_failure(context.client_address, person.handle)
+        return render_account(context, problem=problem)
+    return context.redirect("/account?changed=yes", cookie=accounts.sign_in(context.database, person))
 
 
-@people_pages.post("/account/tokens/{number}/revoke")
-def revoke_token(form: Form, number: RowNumber) -> RedirectResponse:
-    """Revoke an API token."""
-    people.revoke_token(form.visit.store, form.visit.signed_in(), number)
-    return form.visit.go("/account")
+@router.post("/account/tokens/{token_id}/revoke")
+def revoke_token(form: Form, token_id: RowId) -> RedirectResponse:
+    accounts.revoke_token(form.context.database, form.context.require_person(), token_id)
+    return form.context.redirect("/account")

@@ -1,7 +1,7 @@
-"""The organisers' pages: teams to confirm, hand-ins to judge again or disqualify, appeals, accounts, the audit log.
+"""Organisers' pages: teams to confirm, submissions to judge again or disqualify, appeals, accounts, the audit log.
 
-In: an organiser's forms. Out: pages that say beside a field what was wrong with it; a redirect where all was well.
-Beware: every change here is written to the audit log in the same transaction.
+Input: an organiser's forms. Output: the page with each field's problem, or a redirect after success.
+Every change is written to the audit log in the same transaction.
 """
 
 from __future__ import annotations
@@ -13,202 +13,216 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import func, select
 
-from smalltale.server.accounts import accounts as people
+from smalltale.server.accounts.accounts import invite_account
 from smalltale.server.admin import (
     answer_appeal,
     change_account,
-    count_unheard,
+    count_unjudged,
     disqualify,
-    judge_all,
+    queue_unjudged,
     rejudge,
     reset_password,
 )
-from smalltale.server.database.models import Appeal, Audit, HandIn, Job, Person, Team
-from smalltale.server.database.session import broken_audit_row
-from smalltale.server.editions.editions import rules_of
-from smalltale.server.editions.teams import organise_team
-from smalltale.server.errors import MENDABLE, Problem
-from smalltale.server.judging.queue import live_workers
-from smalltale.server.verification.verification import ask
-from smalltale.server.web.context import Visit
-from smalltale.server.web.forms import Form, Posted, edition_of
-from smalltale.server.web.pages.public import PageNumber, RowNumber, Visitor
-from smalltale.server.web.pages.submissions import show_hand_in
+from smalltale.server.database.models import Appeal, Audit, Job, Person, Submission, Team
+from smalltale.server.database.session import find_broken_audit_row
+from smalltale.server.editions.editions import get_rules
+from smalltale.server.editions.teams import moderate_team
+from smalltale.server.errors import FORM_ERROR_STATUSES, RequestProblem
+from smalltale.server.judging.queue import list_live_workers
+from smalltale.server.verification.verification import request_model
+from smalltale.server.web.context import Context, PageNumber, RequestContext, RowId
+from smalltale.server.web.forms import Form, PostedForm, require_edition
+from smalltale.server.web.pages.submissions import render_submission
 
-organiser_pages = APIRouter(include_in_schema=False, prefix="/organise")
-ROWS = 100
-
-
-@organiser_pages.get("")
-def overview(v: Visitor, page: PageNumber = 1) -> HTMLResponse:
-    """Everything that waits for an organiser."""
-    return show(v, page=page)
+router = APIRouter(include_in_schema=False, prefix="/organise")
+ROWS_PER_PAGE = 100
 
 
-def show(
-    v: Visit,
+@router.get("")
+def overview_page(context: Context, page: PageNumber = 1) -> HTMLResponse:
+    return render_overview(context, page=page)
+
+
+def render_overview(
+    context: RequestContext,
     *,
     page: int = 1,
     code: str = "",
     password: str = "",
-    problem: Problem | None = None,
-    typed: dict[str, str] | None = None,
-    about: str = "",
+    problem: RequestProblem | None = None,
+    form_values: dict[str, str] | None = None,
+    form_name: str = "",
 ) -> HTMLResponse:
-    """The overview: with a new invitation or password shown once, or with what was wrong in the form named by `about`."""
-    v.organiser()
-    edition = edition_of(v)
-    with v.store.read() as session:
-        teams = session.scalars(
-            select(Team)
-            .where(Team.edition_id == edition.id)
-            .order_by(Team.confirmed, Team.id)
-            .limit(ROWS)
-            .offset((page - 1) * ROWS)
+    """Everything that waits for an organiser.
+
+    A new invitation `code` or `password` is shown once. `form_name` says next to which form the problem is shown.
+    """
+    context.require_organiser()
+    edition = require_edition(context)
+    teams = select(Team).where(Team.edition_id == edition.id)
+    with context.database.read() as session:
+        page_teams = session.scalars(
+            teams.order_by(Team.confirmed, Team.id).limit(ROWS_PER_PAGE).offset((page - 1) * ROWS_PER_PAGE)
         ).all()
-        count = (
-            session.scalar(select(func.count()).select_from(Team).where(Team.edition_id == edition.id)) or 0
-        )
-        troubled = session.execute(
-            select(HandIn, Team, Job)
-            .join(Team, Team.id == HandIn.team_id)
-            .join(Job, Job.hand_in_id == HandIn.id)
-            .where(HandIn.edition_id == edition.id, Job.kind == "judge", Job.error.is_not(None))
-            .order_by(HandIn.id.desc())
-            .limit(ROWS)
+        team_count = session.scalar(select(func.count()).select_from(teams.subquery())) or 0
+        failing_jobs = session.execute(
+            select(Submission, Team, Job)
+            .join(Team, Team.id == Submission.team_id)
+            .join(Job, Job.submission_id == Submission.id)
+            .where(Submission.edition_id == edition.id, Job.kind == "judge", Job.error.is_not(None))
+            .order_by(Submission.id.desc())
+            .limit(ROWS_PER_PAGE)
         ).all()
         appeals = session.execute(
-            select(Appeal, HandIn, Team)
-            .join(HandIn, HandIn.id == Appeal.hand_in_id)
-            .join(Team, Team.id == HandIn.team_id)
-            .where(HandIn.edition_id == edition.id)
+            select(Appeal, Submission, Team)
+            .join(Submission, Submission.id == Appeal.submission_id)
+            .join(Team, Team.id == Submission.team_id)
+            .where(Submission.edition_id == edition.id)
             .order_by(Appeal.answered.is_not(None), Appeal.id.desc())
-            .limit(ROWS)
+            .limit(ROWS_PER_PAGE)
         ).all()
-        workers = live_workers(session, v.store)
-        unheard = count_unheard(session, edition)
-        special = session.scalars(
-            select(Person).where(Person.admin | Person.disabled).order_by(Person.handle).limit(ROWS)
+        workers = list_live_workers(session, context.database)
+        unjudged_count = count_unjudged(session, edition)
+        special_accounts = session.scalars(
+            select(Person).where(Person.admin | Person.disabled).order_by(Person.handle).limit(ROWS_PER_PAGE)
         ).all()
-    names = [each.name for each in rules_of(edition).weight_classes]
-    return v.render(
+    return context.render(
         "organise.html",
         status=problem.status if problem else 200,
         problems=problem.fields if problem else (),
-        trouble=problem.title if problem and not problem.fields else "",
-        typed=typed,
-        about=about,
-        teams=teams,
-        names=names,
-        troubled=troubled,
+        problem_title=problem.title if problem and not problem.fields else "",
+        form_values=form_values,
+        form_name=form_name,
+        teams=page_teams,
+        weight_classes=[weight_class.name for weight_class in get_rules(edition).weight_classes],
+        failing_jobs=failing_jobs,
         appeals=appeals,
         workers=workers,
-        unheard=unheard,
-        special=special,
+        unjudged_count=unjudged_count,
+        special_accounts=special_accounts,
         code=code,
         password=password,
         page=page,
-        pages=max(1, -(-count // ROWS)),
+        pages=max(1, -(-team_count // ROWS_PER_PAGE)),
     )
 
 
-def done(form: Posted, about: str, act: Callable[[], object]) -> Response:
-    """Do something, and show the overview again: with what was wrong, where it was."""
+def apply_action(form: PostedForm, form_name: str, action: Callable[[], object]) -> Response:
+    """Carry out an action; on a problem, show the overview with it next to the form."""
     try:
-        act()
-    except Problem as problem:
-        if problem.status not in MENDABLE and not problem.fields:
+        action()
+    except RequestProblem as problem:
+        if problem.status not in FORM_ERROR_STATUSES and not problem.fields:
             raise
-        return show(form.visit, problem=problem, typed=form.fields, about=about)
-    return form.visit.go("/organise")
+        return render_overview(form.context, problem=problem, form_values=form.fields, form_name=form_name)
+    return form.context.redirect("/organise")
 
 
-@organiser_pages.post("/invitations")
-def invitation(form: Form) -> HTMLResponse:
-    """Make an account invitation."""
-    organiser = form.visit.organiser()
-    return show(
-        form.visit,
-        code=people.invite_account(form.visit.store, organiser.handle, admin=form["admin"] == "yes"),
+@router.post("/invitations")
+def create_invitation(form: Form) -> HTMLResponse:
+    """Create an account invitation."""
+    organiser = form.context.require_organiser()
+    code = invite_account(form.context.database, organiser.handle, admin=form["admin"] == "yes")
+    return render_overview(form.context, code=code)
+
+
+@router.post("/accounts")
+def update_account(form: Form) -> Response:
+    """Close or reopen an account, grant or revoke the organiser role, or set a new password."""
+    context, action = form.context, form["act"]
+    organiser = context.require_organiser()
+    if action != "password":
+        return apply_action(
+            form, "accounts", lambda: change_account(context.database, organiser, form["handle"], action)
+        )
+    try:
+        password = reset_password(context.database, organiser, form["handle"])
+    except RequestProblem as problem:
+        if not problem.fields:
+            raise
+        return render_overview(context, problem=problem, form_values=form.fields, form_name="accounts")
+    return render_overview(context, password=password, form_values=form.fields)
+
+
+@router.post("/judging")
+def judge_submissions(form: Form) -> Response:
+    """Queue every submission that the edition's current panel has not judged."""
+    context = form.context
+    return apply_action(
+        form,
+        "judging",
+        lambda: queue_unjudged(context.database, context.require_organiser(), require_edition(context)),
     )
 
 
-@organiser_pages.post("/accounts")
-def account(form: Form) -> Response:
-    """Close or open an account, make somebody an organiser or no longer one, give a new password."""
-    v = form.visit
-    if form["act"] == "password":
-        try:
-            password = reset_password(v.store, v.organiser(), form["handle"])
-        except Problem as problem:
-            if not problem.fields:
-                raise
-            return show(v, problem=problem, typed=form.fields, about="accounts")
-        return show(v, password=password, typed=form.fields)
-    return done(form, "accounts", lambda: change_account(v.store, v.organiser(), form["handle"], form["act"]))
-
-
-@organiser_pages.post("/judging")
-def judging(form: Form) -> Response:
-    """Ask the edition's panel about every hand-in that it has not been asked about."""
-    v = form.visit
-    return done(form, "judging", lambda: judge_all(v.store, v.organiser(), edition_of(v)))
-
-
-@organiser_pages.post("/teams/{number}")
-def team(form: Form, number: RowNumber) -> Response:
-    """Confirm a class, disqualify, or take that back."""
-    v, do = form.visit, form["do"]
-    return done(
+@router.post("/teams/{team_id}")
+def update_team(form: Form, team_id: RowId) -> Response:
+    """Confirm a team's weight class, disqualify the team, or reinstate it."""
+    context, action = form.context, form["do"]
+    organiser = context.require_organiser()
+    return apply_action(
         form,
-        f"team {number}",
-        lambda: organise_team(
-            v.store,
-            v.organiser(),
-            number,
-            weight_class=form["weight_class"] if do == "confirm" else None,
-            disqualified=form["reason"] if do == "disqualify" else None,
-            reinstated=do == "reinstate",
+        f"team {team_id}",
+        lambda: moderate_team(
+            context.database,
+            organiser,
+            team_id,
+            weight_class=form["weight_class"] if action == "confirm" else None,
+            disqualified=form["reason"] if action == "disqualify" else None,
+            reinstated=action == "reinstate",
         ),
     )
 
 
-@organiser_pages.post("/hand-ins/{number}")
-def hand_in(form: Form, number: RowNumber) -> Response:
-    """Judge again, ask for the model, disqualify with a reason, or bring back."""
-    v, do = form.visit, form["do"]
-    organiser = v.organiser()
+@router.post("/submissions/{submission_id}")
+@router.post("/hand-ins/{submission_id}")
+def update_submission(form: Form, submission_id: RowId) -> Response:
+    """Judge a submission again, request its model, disqualify it with a reason, or reinstate it."""
+    context, action = form.context, form["do"]
+    organiser = context.require_organiser()
     try:
-        if do == "judge":
-            rejudge(v.store, organiser, number, form["panel"] or None)
-        elif do == "model":
-            ask(v.store, organiser, number)
+        if action == "judge":
+            rejudge(context.database, organiser, submission_id, form["panel"] or None)
+        elif action == "model":
+            request_model(context.database, organiser, submission_id)
         else:
-            disqualify(v.store, organiser, number, form["reason"] if do == "disqualify" else None)
-    except Problem as problem:
-        if problem.status not in MENDABLE:
+            reason = form["reason"] if action == "disqualify" else None
+            disqualify(context.database, organiser, submission_id, reason)
+    except RequestProblem as problem:
+        if problem.status not in FORM_ERROR_STATUSES:
             raise
-        return show_hand_in(v, number, problem=problem, typed=form.fields)
-    return v.go(f"/hand-ins/{number}")
+        return render_submission(context, submission_id, problem=problem, form_values=form.fields)
+    return context.redirect(f"/submissions/{submission_id}")
 
 
-@organiser_pages.post("/appeals/{number}")
-def appeal(form: Form, number: RowNumber) -> Response:
+@router.post("/appeals/{appeal_id}")
+def update_appeal(form: Form, appeal_id: RowId) -> Response:
     """Answer an appeal."""
-    v = form.visit
-    return done(
-        form, f"appeal {number}", lambda: answer_appeal(v.store, v.organiser(), number, form["answer"])
+    context = form.context
+    return apply_action(
+        form,
+        f"appeal {appeal_id}",
+        lambda: answer_appeal(context.database, context.require_organiser(), appeal_id, form["answer"]),
     )
 
 
-@organiser_pages.get("/audit")
-def log(v: Visitor, page: PageNumber = 1, action: Annotated[str, Query(max_length=40)] = "") -> HTMLResponse:
-    """The audit log, the latest first."""
-    v.organiser()
+@router.get("/audit")
+def audit_page(
+    context: Context, page: PageNumber = 1, action: Annotated[str, Query(max_length=40)] = ""
+) -> HTMLResponse:
+    """The audit log, newest first."""
+    context.require_organiser()
     query = select(Audit).order_by(Audit.id.desc())
     if action:
         query = query.where(Audit.action == action)
-    with v.store.read() as session:
-        rows = session.scalars(query.limit(ROWS).offset((page - 1) * ROWS)).all()
-        broken = broken_audit_row(session) if page == 1 and not action else None
-    return v.render("audit.html", rows=rows, page=page, more=len(rows) == ROWS, action=action, broken=broken)
+    with context.database.read() as session:
+        rows = session.scalars(query.limit(ROWS_PER_PAGE).offset((page - 1) * ROWS_PER_PAGE)).all()
+        broken_row = find_broken_audit_row(session) if page == 1 and not action else None
+    return context.render(
+        "audit.html",
+        rows=rows,
+        page=page,
+        has_more=len(rows) == ROWS_PER_PAGE,
+        action=action,
+        broken_row=broken_row,
+    )

@@ -1,150 +1,169 @@
-"""The pages of hand-ins: one with its stories, two side by side, a team's over time.
+"""Pages of submissions: one submission with its stories, two compared, a team's public page.
 
-In: requests. Out: HTML that works without JavaScript, or files.
-Beware: what may be seen is decided in looking.py, never here.
+Input: requests. Output: HTML that works without JavaScript, or files.
+What a visitor may see is decided in submissions/visibility.py, never here.
 """
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from fastapi.responses import HTMLResponse, Response
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 
-from smalltale.server.database.models import Appeal, Edition, HandIn, Score, Team, Verification
-from smalltale.server.errors import Problem, missing
-from smalltale.server.exchange.tables import FORMATS, story_rows, written
-from smalltale.server.judging.queue import place_in_queue
-from smalltale.server.leaderboard.compare import compare
-from smalltale.server.submissions.visibility import ORDERS, medians, score_of, sight, stories
-from smalltale.server.verification.verification import doubtful, wanted
-from smalltale.server.web.context import Visit
-from smalltale.server.web.formatting import scale
-from smalltale.server.web.pages.public import PageNumber, RowNumber, Visitor, as_file
+from smalltale.server.database.models import Appeal, Edition, Score, Submission, Team, Verification
+from smalltale.server.errors import RequestProblem, not_found
+from smalltale.server.exchange.tables import FORMATS, encode_table, story_table
+from smalltale.server.judging.queue import get_queue_position
+from smalltale.server.leaderboard.compare import compare_submissions
+from smalltale.server.submissions.visibility import (
+    ORDERS,
+    get_score,
+    load_story_page,
+    median_scores,
+    view_submission,
+)
+from smalltale.server.verification.verification import is_doubtful, is_model_wanted
+from smalltale.server.web.context import Context, PageNumber, RequestContext, RowId
+from smalltale.server.web.formatting import axis_range
+from smalltale.server.web.pages.public import file_response, require_format, sees_private_side
 
-hand_in_pages = APIRouter(include_in_schema=False)
-HandInNumber = Annotated[int, Query(ge=1, le=2**31 - 1)]
+router = APIRouter(include_in_schema=False)
+SubmissionId = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 
 
-@hand_in_pages.get("/hand-ins/{number}")
-def hand_in_page(
-    v: Visitor,
-    number: RowNumber,
+@router.get("/submissions/{submission_id}")
+def submission_page(
+    context: Context,
+    submission_id: RowId,
     order: str = "prompt",
     search: Annotated[str, Query(max_length=200)] = "",
     page: PageNumber = 1,
     panel: str = "",
 ) -> HTMLResponse:
-    """A hand-in with its stories and what the judges said."""
-    return show_hand_in(v, number, order=order, search=search, page=page, panel=panel)
+    """A submission with its stories and judgements."""
+    return render_submission(context, submission_id, order=order, search=search, page=page, panel=panel)
 
 
-@hand_in_pages.get("/hand-ins/{number}/stories.{form}")
-def stories_file(v: Visitor, number: RowNumber, form: str, panel: str = "") -> Response:
-    """The stories of a hand-in that this visitor may see, with what was said of them, as CSV, JSON or Parquet."""
-    if form not in FORMATS:
-        raise missing(f"form; take one of {', '.join(FORMATS)}")
-    with v.store.read() as session:
-        view = sight(session, number, v.person, v.now)
-        found = stories(session, view, page=None, panel=panel or None)
-    return as_file(written(story_rows(found.stories), form), f"hand-in-{number}.{form}", FORMATS[form])
+@router.get("/submissions/{submission_id}/stories.{file_format}")
+def stories_file(context: Context, submission_id: RowId, file_format: str, panel: str = "") -> Response:
+    """The stories that this visitor may see, with their judgements, as CSV, JSON or Parquet."""
+    require_format(file_format)
+    with context.database.read() as session:
+        view = view_submission(session, submission_id, context.person, context.now)
+        stories = load_story_page(session, view, page=None, panel=panel or None).stories
+    return file_response(
+        encode_table(story_table(stories), file_format),
+        f"submission-{submission_id}.{file_format}",
+        FORMATS[file_format],
+    )
 
 
-def show_hand_in(
-    v: Visit,
-    number: int,
+@router.get("/hand-ins/{path:path}")
+@router.get("/hand-in")
+def redirect_old_address(request: Request) -> RedirectResponse:
+    """Permanent redirect from the addresses of earlier versions, with their query."""
+    path = request.url.path.replace("/hand-ins/", "/submissions/", 1)
+    path = "/submit" if path == "/hand-in" else path
+    return RedirectResponse(f"{path}?{request.url.query}" if request.url.query else path, status_code=308)
+
+
+def render_submission(
+    context: RequestContext,
+    submission_id: int,
     *,
     order: str = "prompt",
     search: str = "",
     page: int = 1,
     panel: str = "",
-    problem: Problem | None = None,
-    typed: dict[str, str] | None = None,
+    problem: RequestProblem | None = None,
+    form_values: dict[str, str] | None = None,
 ) -> HTMLResponse:
-    """The page of a hand-in, with what was wrong in one of its forms."""
-    with v.store.read() as session:
-        view = sight(session, number, v.person, v.now)
+    """The page of a submission, with the problem of one of its forms."""
+    order = order if order in ORDERS else "prompt"
+    with context.database.read() as session:
+        view = view_submission(session, submission_id, context.person, context.now)
         panels = session.scalars(
-            select(Score.panel).where(Score.hand_in_id == number).distinct().order_by(Score.panel)
+            select(Score.panel).where(Score.submission_id == submission_id).distinct().order_by(Score.panel)
         ).all()
-        chosen = panel if panel in panels else view.edition.panel
-        score = score_of(session, view, chosen)
-        found = stories(
-            session,
-            view,
-            order=order if order in ORDERS else "prompt",
-            search=search,
-            page=page,
-            panel=chosen,
-        )
-        middle = medians(session, view)
-        appeal = (
-            session.scalar(select(Appeal).where(Appeal.hand_in_id == number))
-            if view.own or view.organiser
-            else None
-        )
-        verification = session.get(Verification, number)
-        place = place_in_queue(session, number)
-    rows = [(name, value, middle.get(name)) for name, value in (score.criteria if score else {}).items()]
-    return v.render(
-        "hand_in.html",
+        panel = panel if panel in panels else view.edition.panel
+        score = get_score(session, view, panel)
+        story_page = load_story_page(session, view, order=order, search=search, page=page, panel=panel)
+        medians = median_scores(session, view)
+        appeal = None
+        if view.is_own_team or view.is_organiser:
+            appeal = session.scalar(select(Appeal).where(Appeal.submission_id == submission_id))
+        verification = session.get(Verification, submission_id)
+        queue_position = get_queue_position(session, submission_id)
+    criteria = score.criteria if score else {}
+    return context.render(
+        "submission.html",
         status=problem.status if problem else 200,
         problems=problem.fields if problem else (),
-        trouble=problem.title if problem else "",
-        typed=typed,
+        problem_title=problem.title if problem else "",
+        form_values=form_values,
         edition=view.edition,
         view=view,
-        place=place,
+        submission=view.submission,
+        queue_position=queue_position,
         score=score,
-        rows=rows,
-        found=found,
-        order=order if order in ORDERS else "prompt",
+        criteria_rows=[(name, value, medians.get(name)) for name, value in criteria.items()],
+        story_page=story_page,
+        order=order,
         search=search,
         appeal=appeal,
         verification=verification,
-        wanted=wanted(view.hand_in, verification),
-        again=verification is not None and verification.upload is not None and doubtful(verification),
+        is_model_wanted=is_model_wanted(view.submission, verification),
+        can_verify_again=verification is not None
+        and verification.upload is not None
+        and is_doubtful(verification),
         panels=list(panels),
-        panel=chosen,
+        panel=panel,
         formats=list(FORMATS),
     )
 
 
-@hand_in_pages.get("/teams/{number}")
-def team_page(v: Visitor, number: RowNumber) -> HTMLResponse:
-    """A team: hardware, class, scores over time."""
-    with v.store.read() as session:
-        team = session.get(Team, number)
+@router.get("/teams/{team_id}")
+def team_page(context: Context, team_id: RowId) -> HTMLResponse:
+    """A team's public page: hardware, weight class, scores over time."""
+    with context.database.read() as session:
+        team = session.get(Team, team_id)
         if team is None:
-            raise missing("team")
+            raise not_found("team")
         edition = session.get_one(Edition, team.edition_id)
-        own_or_over = v.now >= edition.ends or bool(v.person and v.person.admin)
-        side = "all" if own_or_over else "public"
-        rows = session.execute(
-            select(HandIn, Score)
-            .join(
-                Score, (Score.hand_in_id == HandIn.id) & (Score.side == side) & (Score.panel == edition.panel)
-            )
+        sees_all = sees_private_side(context, edition)
+        query = (
+            select(Submission, Score)
+            .join(Score, (Score.submission_id == Submission.id) & (Score.panel == edition.panel))
             .where(
-                HandIn.team_id == number,
-                HandIn.state == "judged",
-                HandIn.disqualified.is_(None),
-                HandIn.kind == "daily" if not own_or_over else HandIn.kind != "",
+                Submission.team_id == team_id,
+                Submission.state == "judged",
+                Submission.disqualified.is_(None),
+                Score.side == ("all" if sees_all else "public"),
             )
-            .order_by(HandIn.received)
-        ).all()
+        )
+        if not sees_all:
+            query = query.where(Submission.kind == "daily")
+        rows = session.execute(query.order_by(Submission.received)).all()
     points = [
-        (row[0].received, row[1].mean, row[1].low, row[1].high) for row in rows if row[1].mean is not None
+        (submission.received, score.mean, score.low, score.high)
+        for submission, score in rows
+        if score.mean is not None
     ]
-    ends = scale(value for point in points for value in point[1:])
-    return v.render("team_public.html", edition=edition, team=team, rows=rows, points=points, scale=ends)
+    axis = axis_range(value for point in points for value in point[1:])
+    return context.render("team_public.html", edition=edition, team=team, rows=rows, points=points, axis=axis)
 
 
-@hand_in_pages.get("/compare")
-def compare_page(v: Visitor, a: HandInNumber, b: HandInNumber, page: PageNumber = 1) -> HTMLResponse:
-    """Two hand-ins side by side on the same prompts."""
-    with v.store.read() as session:
-        left, right = sight(session, a, v.person, v.now), sight(session, b, v.person, v.now)
-        made = compare(session, left, right, page)
-    return v.render("compare.html", edition=left.edition, made=made)
+@router.get("/compare")
+def compare_page(
+    context: Context, a: SubmissionId = None, b: SubmissionId = None, page: PageNumber = 1
+) -> HTMLResponse:
+    """Two submissions next to each other on the same prompts."""
+    if a is None or b is None:
+        raise RequestProblem(422, "choose two submissions to compare")
+    with context.database.read() as session:
+        left = view_submission(session, a, context.person, context.now)
+        right = view_submission(session, b, context.person, context.now)
+        comparison = compare_submissions(session, left, right, page)
+    return context.render("compare.html", edition=left.edition, comparison=comparison)

@@ -1,7 +1,7 @@
-"""The pages of teams: one's team, the hand-in form, an appeal.
+"""Pages of a team's members: the team, its invitations, the submission form and appeals.
 
-In: forms. Out: pages that name every wrong field and keep what was typed; a redirect where all was well.
-Beware: a file is the one thing that a browser does not give back; the form says so.
+Input: forms. Output: the page with each field's problem and the values entered, or a redirect after success.
+Pitfall: a browser does not send a chosen file back into a form, so after an error the file must be chosen again; the form says so.
 """
 
 from __future__ import annotations
@@ -15,225 +15,246 @@ from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from smalltale.server.database.models import Appeal, Edition, HandIn, Person, Team, TeamInvitation
-from smalltale.server.database.session import audit
+from smalltale.server.database.models import Appeal, Edition, Person, Submission, Team, TeamInvitation
+from smalltale.server.database.session import append_audit
 from smalltale.server.editions import teams
-from smalltale.server.editions.editions import prompts_for, rules_of
-from smalltale.server.errors import MENDABLE, FieldProblem, Problem, refused
-from smalltale.server.judging.queue import place_in_queue
+from smalltale.server.editions.editions import get_prompt_set, get_rules
+from smalltale.server.errors import FORM_ERROR_STATUSES, FieldProblem, RequestProblem, invalid_field
+from smalltale.server.judging.queue import get_queue_position
 from smalltale.server.submissions.declaration import Declaration
-from smalltale.server.submissions.receive import check_upload, hand_in, refuse_closed, refuse_used_up
-from smalltale.server.submissions.visibility import sight
-from smalltale.server.web.context import Visit
-from smalltale.server.web.forms import Form, Posted, edition_of
-from smalltale.server.web.pages.public import RowNumber, Visitor
-from smalltale.server.web.pages.submissions import show_hand_in
+from smalltale.server.submissions.receive import (
+    check_upload,
+    receive_submission,
+    require_free_slot,
+    require_open,
+)
+from smalltale.server.submissions.visibility import view_submission
+from smalltale.server.web.context import Context, RequestContext, RowId
+from smalltale.server.web.forms import Form, PostedForm, require_edition
+from smalltale.server.web.pages.submissions import render_submission
 
-team_pages = APIRouter(include_in_schema=False)
-
-
-@team_pages.get("/team")
-def team(v: Visitor) -> HTMLResponse:
-    """One's team in the current edition."""
-    return show_team(v)
+router = APIRouter(include_in_schema=False)
 
 
-def show_team(
-    v: Visit, *, problem: Problem | None = None, typed: dict[str, str] | None = None
+@router.get("/team")
+def team_page(context: Context) -> HTMLResponse:
+    """The team of the person signed in, in the current edition."""
+    return render_team(context)
+
+
+def render_team(
+    context: RequestContext,
+    *,
+    problem: RequestProblem | None = None,
+    form_values: dict[str, str] | None = None,
 ) -> HTMLResponse:
-    """The team page, with what went wrong."""
-    person, edition = v.signed_in(), edition_of(v)
-    with v.store.read() as session:
-        mine = teams.team_of(session, edition, person)
-        members = teams.members_of(session, mine) if mine else []
-        invited = teams.invitations_for(session, edition, person)
-        asked = (
-            session.scalars(
-                select(TeamInvitation).where(
-                    TeamInvitation.team_id == mine.id, TeamInvitation.answer.is_(None)
-                )
+    """The team page, with the problem of one of its forms."""
+    person, edition = context.require_person(), require_edition(context)
+    members, invited_handles, submissions = [], [], []
+    with context.database.read() as session:
+        invitations = teams.list_invitations(session, edition, person)
+        team = teams.find_team(session, edition, person)
+        if team is not None:
+            members = teams.list_members(session, team)
+            invited_handles = session.scalars(
+                select(Person.handle)
+                .join(TeamInvitation, TeamInvitation.person_id == Person.id)
+                .where(TeamInvitation.team_id == team.id, TeamInvitation.answer.is_(None))
             ).all()
-            if mine
-            else []
-        )
-        guests = [session.get_one(Person, each.person_id).handle for each in asked]
-        hand_ins = (
-            session.scalars(select(HandIn).where(HandIn.team_id == mine.id).order_by(HandIn.id.desc())).all()
-            if mine
-            else []
-        )
-        places = {each.id: place_in_queue(session, each.id) for each in hand_ins if each.state == "queued"}
-    return v.render(
+            submissions = session.scalars(
+                select(Submission).where(Submission.team_id == team.id).order_by(Submission.id.desc())
+            ).all()
+        queue_positions = {
+            submission.id: get_queue_position(session, submission.id)
+            for submission in submissions
+            if submission.state == "queued"
+        }
+    return context.render(
         "team.html",
         status=problem.status if problem else 200,
         problems=problem.fields if problem else (),
-        trouble=problem.title if problem and not problem.fields else "",
-        typed=typed,
-        team=mine,
+        problem_title=problem.title if problem and not problem.fields else "",
+        form_values=form_values,
+        team=team,
         members=members,
-        invited=invited,
-        guests=guests,
-        hand_ins=hand_ins,
-        places=places,
-        lock=rules_of(edition).teams_lock(),
+        invitations=invitations,
+        invited_handles=invited_handles,
+        submissions=submissions,
+        queue_positions=queue_positions,
+        lock=get_rules(edition).teams_lock(),
     )
 
 
-def team_action(form: Posted, act: Callable[[], object]) -> Response:
-    """Do something with a team, and show the page again with what went wrong."""
+def apply_to_team(form: PostedForm, action: Callable[[], object]) -> Response:
+    """Carry out an action on a team; on a problem, show the team page with it."""
+    form.context.require_person()
     try:
-        act()
-    except Problem as problem:
-        if problem.status == 401:
-            raise
-        return show_team(form.visit, problem=problem, typed=form.fields)
-    return form.visit.go("/team")
+        action()
+    except RequestProblem as problem:
+        return render_team(form.context, problem=problem, form_values=form.fields)
+    return form.context.redirect("/team")
 
 
-@team_pages.post("/team")
-def make_team(form: Form) -> Response:
-    """Make a team."""
-    v = form.visit
-    return team_action(
-        form, lambda: teams.make_team(v.store, edition_of(v), v.signed_in(), form["name"], form["hardware"])
-    )
-
-
-@team_pages.post("/team/invite")
-def invite(form: Form) -> Response:
-    """Ask somebody in."""
-    v = form.visit
-    return team_action(form, lambda: teams.invite(v.store, edition_of(v), v.signed_in(), form["handle"]))
-
-
-@team_pages.post("/team/invitations/{number}")
-def answer(form: Form, number: RowNumber) -> Response:
-    """Accept or decline an invitation."""
-    v = form.visit
-    return team_action(
+@router.post("/team")
+def create_team(form: Form) -> Response:
+    context = form.context
+    return apply_to_team(
         form,
-        lambda: teams.answer_invitation(
-            v.store, edition_of(v), v.signed_in(), number, form["answer"] == "accept"
+        lambda: teams.create_team(
+            context.database,
+            require_edition(context),
+            context.require_person(),
+            form["name"],
+            form["hardware"],
         ),
     )
 
 
-@team_pages.post("/team/leave")
-def leave(form: Form) -> Response:
-    """Leave one's team."""
-    v = form.visit
-    return team_action(form, lambda: teams.leave_team(v.store, edition_of(v), v.signed_in()))
+@router.post("/team/invite")
+def invite_member(form: Form) -> Response:
+    context = form.context
+    return apply_to_team(
+        form,
+        lambda: teams.invite_member(
+            context.database, require_edition(context), context.require_person(), form["handle"]
+        ),
+    )
 
 
-@team_pages.get("/hand-in")
-def hand_in_form(v: Visitor) -> HTMLResponse:
-    """The hand-in form."""
-    return show_form(v)
+@router.post("/team/invitations/{invitation_id}")
+def answer_invitation(form: Form, invitation_id: RowId) -> Response:
+    """Accept or decline an invitation."""
+    context = form.context
+    return apply_to_team(
+        form,
+        lambda: teams.answer_invitation(
+            context.database,
+            require_edition(context),
+            context.require_person(),
+            invitation_id,
+            form["answer"] == "accept",
+        ),
+    )
 
 
-def show_form(
-    v: Visit,
+@router.post("/team/leave")
+def leave_team(form: Form) -> Response:
+    context = form.context
+    return apply_to_team(
+        form, lambda: teams.leave_team(context.database, require_edition(context), context.require_person())
+    )
+
+
+@router.get("/submit")
+def submission_form_page(context: Context) -> HTMLResponse:
+    return render_submission_form(context)
+
+
+def render_submission_form(
+    context: RequestContext,
     *,
-    problem: Problem | None = None,
-    typed: dict[str, str] | None = None,
-    passed: list[str] | None = None,
+    problem: RequestProblem | None = None,
+    form_values: dict[str, str] | None = None,
+    warnings: list[str] | None = None,
 ) -> HTMLResponse:
-    """The hand-in form, with everything that is wrong."""
-    person, edition = v.signed_in(), edition_of(v)
-    with v.store.read() as session:
-        mine = teams.team_of(session, edition, person)
-        kinds = []
-        for kind in ("daily", "final"):
-            try:
-                prompts_for(session, edition, kind, v.now)
-            except Problem:
-                continue
-            kinds.append(kind)
-        spent = spent_limits(session, edition, mine, kinds, v.now) if mine else []
-    return v.render(
-        "hand_in_form.html",
+    """The submission form, with all of its problems; `warnings` is not None after a file passed the check."""
+    person, edition = context.require_person(), require_edition(context)
+    with context.database.read() as session:
+        team = teams.find_team(session, edition, person)
+        kinds = [kind for kind in ("daily", "final") if is_released(session, edition, kind, context.now)]
+        refusals = explain_refusals(session, edition, team, kinds, context.now) if team else []
+    return context.render(
+        "submission_form.html",
         status=problem.status if problem else 200,
         problems=problem.fields if problem else (),
-        trouble=problem.title if problem else "",
-        typed=typed,
-        team=mine,
+        problem_title=problem.title if problem else "",
+        form_values=form_values,
+        team=team,
         kinds=kinds,
-        spent=spent,
-        classes=rules_of(edition).classes_open_to(mine.weight_class) if mine else [],
-        passed=passed,
+        refusals=refusals,
+        weight_classes=get_rules(edition).classes_open_to(team.weight_class) if team else [],
+        warnings=warnings,
     )
 
 
-def spent_limits(
+def is_released(session: Session, edition: Edition, kind: str, now: datetime) -> bool:
+    """Whether the prompts of a kind are released."""
+    try:
+        get_prompt_set(session, edition, kind, now)
+    except RequestProblem:
+        return False
+    return True
+
+
+def explain_refusals(
     session: Session, edition: Edition, team: Team, kinds: Sequence[str], now: datetime
 ) -> list[str]:
-    """Why nothing of some kind would be taken now, in words."""
-    found = []
-    looks = [
-        partial(refuse_closed, edition, now),
-        *(partial(refuse_used_up, session, rules_of(edition), team, kind, now) for kind in kinds),
+    """Why a submission would be refused now: the edition is closed, or the limit of a kind is reached."""
+    checks = [
+        partial(require_open, edition, now),
+        *(partial(require_free_slot, session, get_rules(edition), team, kind, now) for kind in kinds),
     ]
-    for look in looks:
+    refusals = []
+    for check in checks:
         try:
-            look()
-        except Problem as problem:
-            found.append(problem.title)
-    return found
+            check()
+        except RequestProblem as problem:
+            refusals.append(problem.title)
+    return refusals
 
 
-@team_pages.post("/hand-in")
-def take(form: Form) -> Response:
-    """Check a file, or take it."""
-    v, typed = form.visit, form.fields
-    person, edition = v.signed_in(), edition_of(v)
+@router.post("/submit")
+@router.post("/hand-in")
+def submit(form: Form) -> Response:
+    """Check a file, or receive it as a submission."""
+    context, kind = form.context, form["kind"]
+    person, edition = context.require_person(), require_edition(context)
     try:
         if form["do"] == "check":
-            checked = check_upload(v.store, edition, form["kind"], form.file_name, form.content)
+            checked = check_upload(context.database, edition, kind, form.file_name, form.content)
             if checked.errors:
-                raise Problem(
-                    422,
-                    "this file would not be accepted",
-                    [FieldProblem("file", each) for each in checked.errors],
-                )
-            return show_form(v, typed=typed, passed=checked.warnings)
-        taken = hand_in(
-            v.store, edition, person, form["kind"], form.file_name, form.content, declared(form.fields)
+                problems = [FieldProblem("file", error) for error in checked.errors]
+                raise RequestProblem(422, "this file would not be accepted", problems)
+            return render_submission_form(context, form_values=form.fields, warnings=checked.warnings)
+        submission = receive_submission(
+            context.database, edition, person, kind, form.file_name, form.content, parse_declaration(form)
         )
-    except Problem as problem:
-        return show_form(v, problem=problem, typed=typed)
-    return v.go(f"/hand-ins/{taken.id}")
+    except RequestProblem as problem:
+        return render_submission_form(context, problem=problem, form_values=form.fields)
+    return context.redirect(f"/submissions/{submission.id}")
 
 
-def declared(fields: dict[str, str]) -> Declaration:
-    """A declaration from a form's or the API's fields."""
+def parse_declaration(form: PostedForm) -> Declaration:
     return Declaration(
-        weight_class=fields.get("weight_class", ""),
-        counted_parameters=fields.get("counted_parameters", ""),
-        model_hash=fields.get("model_hash", ""),
-        data=fields.get("data", ""),
-        sampling=fields.get("sampling", ""),
-        from_scratch=fields.get("from_scratch", "") in {"yes", "true", "on", "1"},
+        weight_class=form["weight_class"],
+        counted_parameters=form["counted_parameters"],
+        model_hash=form["model_hash"],
+        data=form["data"],
+        sampling=form["sampling"],
+        from_scratch=form["from_scratch"] in {"yes", "true", "on", "1"},
     )
 
 
-@team_pages.post("/hand-ins/{number}/appeal")
-def appeal(form: Form, number: RowNumber) -> Response:
-    """Ask the organisers to look again."""
-    v = form.visit
-    person, text = v.signed_in(), form["text"].strip()
+@router.post("/submissions/{submission_id}/appeal")
+@router.post("/hand-ins/{submission_id}/appeal")
+def appeal(form: Form, submission_id: RowId) -> Response:
+    """Ask the organisers to review a judged submission."""
+    context = form.context
+    person, text = context.require_person(), form["text"].strip()
     try:
-        with v.store.write() as session:
-            view = sight(session, number, person, v.now)
-            if not view.own:
-                raise Problem(403, "only the team itself may appeal")
+        with context.database.write() as session:
+            if not view_submission(session, submission_id, person, context.now).is_own_team:
+                raise RequestProblem(403, "only the team itself may appeal")
             if not 10 <= len(text) <= 2000:
-                raise refused("text", f"it has {len(text)} characters", "write 10 to 2,000")
-            if session.scalar(select(Appeal.id).where(Appeal.hand_in_id == number)):
-                raise Problem(409, "your team has appealed already; the organisers will answer")
-            session.add(Appeal(hand_in_id=number, person_id=person.id, made=v.now, text=text))
-            audit(session, v.now, person.handle, "appealed", f"hand-in {number}")
-    except Problem as problem:
-        if problem.status not in MENDABLE:
+                raise invalid_field("text", f"it has {len(text)} characters", "write 10 to 2,000")
+            if session.scalar(select(Appeal.id).where(Appeal.submission_id == submission_id)):
+                raise RequestProblem(409, "your team has already appealed; the organisers will answer")
+            session.add(
+                Appeal(submission_id=submission_id, person_id=person.id, created=context.now, text=text)
+            )
+            append_audit(session, context.now, person.handle, "appealed", f"submission {submission_id}")
+    except RequestProblem as problem:
+        if problem.status not in FORM_ERROR_STATUSES:
             raise
-        return show_hand_in(v, number, problem=problem, typed=form.fields)
-    return v.go(f"/hand-ins/{number}")
+        return render_submission(context, submission_id, problem=problem, form_values=form.fields)
+    return context.redirect(f"/submissions/{submission_id}")
