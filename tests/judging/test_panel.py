@@ -142,8 +142,8 @@ def test_a_judge_below_the_bar_keeps_its_whole_panel_from_ranking() -> None:
         ({"rubric_hash": "0" * 16}, "under rubric hash 0000"),
         ({"judge": "another"}, "qualifies another at scripted:"),
         ({"endpoint": "elsewhere"}, "asked are scripted at scripted:"),
-        ({"bar": {"auc": 0.1}}, "held against another bar"),
-        ({"gold_sd": "wide"}, "not a whole qualification"),
+        ({"bar": {"auc": 0.1}}, "checked against another bar"),
+        ({"gold_sd": "wide"}, "not a complete qualification"),
         ({"kind": "judgements"}, "is not a qualification"),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_dry_run_asks_nobody_and_names_what_would_fail(tmp_path: Path) -> None
     assert "0.6" in told, "about 250 tokens read and 350 written, at $1000 a million"
     for arguments, message in (
         (["--judge", "nowhere"], "unknown judge"),
-        (["--judge", "scripted", "--price", "other=1/1"], "--price names other, which is not asked"),
+        (["--judge", "scripted", "--price", "other=1/1"], "--price names other, which is not a judge of this run"),
         (["--judge", "scripted", "--set", "judging.budget_dollars=1"], "needs the price of every judge"),
         (["--judge", "scripted", "--rubric", "papr"], "did you mean 'paper'"),
     ):
@@ -347,5 +347,5 @@ def test_entries_on_different_prompts_compare_only_where_that_is_asked_for(tmp_p
 def test_a_folder_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     write_submission(tmp_path / "s.csv", [Completion("a", "b")], {})
     write_json(tmp_path / "out" / "meta.json", {"kind": "corpus"})
-    with pytest.raises(SmalltaleError, match="another kind"):
+    with pytest.raises(SmalltaleError, match="is not a judgements folder"):
         judge_submission_file(tmp_path / "s.csv", ["scripted"], "paper", tmp_path / "out")

@@ -82,7 +82,7 @@ def test_a_provider_is_asked_once_a_call(
 def test_a_provider_without_logprobs_is_named_before_any_call() -> None:
     asking = replace(question(), sampling=Sampling(logprobs=True))
     judge = ProviderJudge(name="anthropic/m", endpoint="", concurrency=1, model=None)
-    with pytest.raises(JudgeUnusable, match="gives no probabilities"):
+    with pytest.raises(JudgeUnusable, match="returns no token probabilities"):
         judge.config(asking)
 
 

@@ -145,8 +145,8 @@ def test_the_shipped_referee_is_what_the_commands_make_of_the_graded_file(
     ("change", "message"),
     [
         (lambda row: row.pop("reference_bits"), "row 1 has no reference_bits"),
-        (lambda row: row.update(words="many"), "words = 'many' is no number"),
-        (lambda row: row.update(words=float("nan")), "words = nan is no number"),
+        (lambda row: row.update(words="many"), "words = 'many' is not a number"),
+        (lambda row: row.update(words=float("nan")), "words = nan is not a number"),
     ],
 )
 def test_a_broken_table_is_named(tmp_path: Path, change: Any, message: str) -> None:

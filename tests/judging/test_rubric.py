@@ -55,7 +55,7 @@ def test_a_change_of_words_changes_the_hash() -> None:
     [
         ("plot: {kind: score}", "plot: {kind: words}", "no field of kind score"),
         ("plot: {kind: score}", "plot: {kind: score, low: 9, high: 3}", "low must be below high"),
-        ("plot: {kind: score}", "plot: {kind: score}\n  grammar: {kind: score}", "asked of no one"),
+        ("plot: {kind: score}", "plot: {kind: score}\n  grammar: {kind: score}", "neither system nor task asks for"),
         ("plot: {kind: score}", "plot: {kind: score}\n  check: {kind: words}", "which the nonce takes"),
         ("plot: {kind: score}", "plot: {kind: number}", "fields.plot.kind"),
         ("  plot: does", "  grammar: is it right\n  plot: does", "asks for 'grammar', which fields lacks"),

@@ -255,7 +255,7 @@ def test_logprobs_weigh_the_marks_from_the_server_to_the_table_and_the_page(tmp_
 def test_a_judge_without_logprobs_is_found_out_by_one_call(tmp_path: Path) -> None:
     with serving(misbehave) as server:
         judge = EndpointJudge(base_url=server.url, model="m", endpoint="loopback")
-        with pytest.raises(SmalltaleError, match="gives no probabilities"):
+        with pytest.raises(SmalltaleError, match="returns no token probabilities"):
             judge_submission(
                 hand_in(tmp_path, [f"good: {n}." for n in range(40)]),
                 [judge],

@@ -1,7 +1,7 @@
-"""Ask one judge about one text: patience with the line, one re-ask for the answer, a state at the end.
+"""Ask one judge about one text: retries under a rate limit, one re-ask for an invalid answer, a final state.
 
-In: a judge, a rubric, texts. Out: an Outcome whose state is ok, unparsable, refused or error.
-Beware: this is the only layer that tries again; judges make one attempt each.
+Input: a judge, a rubric, texts. Output: an AskOutcome whose state is ok, unparsable, refused or error.
+Note: this is the only layer that retries; a judge makes one attempt per call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from smalltale.judging.judge import (
     Reply,
     RequestRejected,
     Sampling,
-)  # fmt: skip
+)
 from smalltale.judging.judgement import Answer, InvalidAnswer, State, parse_answer
 from smalltale.judging.logprob_scores import weighted_scores
 from smalltale.judging.prompt_injection import derive_delimiter, derive_nonce, neutralise
@@ -37,69 +37,75 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 MIN_WAIT_SECONDS = 0.05
-"""Seconds, where a judge asks to wait for none."""
+"""Wait after a Retry-After of 0."""
 MAX_REASK_QUOTE_CHARACTERS = 600
-"""Characters of the failed answer that a re-ask shows the judge again."""
+"""Length of the invalid answer that a re-ask quotes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long a judge is waited for."""
+    """How often and for how long one request is retried."""
 
     attempts: int = 5
-    """Failed calls for one answer; one that the judge turned away for now, and said when to come again, is none."""
+    """Failed calls per request. A rate-limited call with a Retry-After does not count."""
     first_wait_seconds: float = 1.0
-    """Wait after the first failure; it doubles with each."""
+    """Wait after the first failure; it doubles with each further one."""
     longest_wait_seconds: float = 600.0
-    """So long is one answer waited for while its judge asks to wait. Never called before the time it asked for."""
+    """Longest total time to honour Retry-After for one request."""
 
 
 @dataclass
 class RateLimitedJudge:
-    """One judge, as a run talks to it: it counts the calls and keeps everyone waiting where the judge asks for it."""
+    """A judge whose Retry-After pauses all concurrent requests of a run."""
 
     judge: Judge
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     resume_at: float = 0.0
+    """Monotonic time before which no request is sent."""
     busy_reason: str = ""
-    """What the judge said when it last asked to wait."""
+    """The last rate-limit response."""
 
-    async def request_with_retries(self, question: Question, counter: AskOutcome) -> Reply | str:
-        """A reply, or why there is none after all attempts. Raises Rejected where no attempt can bring one."""
-        failed, reason, until = 0, "", time.monotonic() + self.retry_policy.longest_wait_seconds
-        while failed < self.retry_policy.attempts:
+    async def request_with_retries(self, question: Question, outcome: AskOutcome) -> Reply | str:
+        """A reply, or why all attempts failed; counts calls and tokens in `outcome`. Raises RequestRejected."""
+        policy = self.retry_policy
+        failures, reason, deadline = 0, "", time.monotonic() + policy.longest_wait_seconds
+        while failures < policy.attempts:
             while (wait := self.resume_at - time.monotonic()) > 0:
-                if self.resume_at > until:
-                    return f"{reason or self.busy_reason}: past the {self.retry_policy.longest_wait_seconds:g} s that one answer is waited for"
+                if self.resume_at > deadline:
+                    return f"{reason or self.busy_reason}: past the {policy.longest_wait_seconds:g} s limit for one request"
                 await asyncio.sleep(wait)
-            counter.calls += 1
+            outcome.calls += 1
             try:
                 reply = await self.judge.answer(question)
             except RateLimited as error:
-                asked, failed = error.retry_after_seconds, failed + (error.retry_after_seconds is None)
-                wait = self.backoff_seconds(failed) if asked is None else max(asked, MIN_WAIT_SECONDS)
+                retry_after = error.retry_after_seconds
+                failures += retry_after is None
+                wait = (
+                    self.backoff_seconds(failures)
+                    if retry_after is None
+                    else max(retry_after, MIN_WAIT_SECONDS)
+                )
                 reason = self.busy_reason = f"busy ({error}), asks to wait {round(wait, 2):g} s"
                 self.resume_at = max(self.resume_at, time.monotonic() + wait)
             except AttemptFailed as error:
-                failed, reason = failed + 1, str(error)
-                if failed < self.retry_policy.attempts:
-                    await asyncio.sleep(self.backoff_seconds(failed))
+                failures, reason = failures + 1, str(error)
+                if failures < policy.attempts:
+                    await asyncio.sleep(self.backoff_seconds(failures))
             else:
-                counter.input_tokens += reply.input_tokens
-                counter.output_tokens += reply.output_tokens
+                outcome.input_tokens += reply.input_tokens
+                outcome.output_tokens += reply.output_tokens
                 return reply
-        return f"{reason} ({self.retry_policy.attempts} attempts)"
+        return f"{reason} ({policy.attempts} attempts)"
 
-    def backoff_seconds(self, failed: int) -> float:
-        """After so many failures: doubling each time."""
-        return min(
-            self.retry_policy.first_wait_seconds * 2.0 ** (failed - 1), self.retry_policy.longest_wait_seconds
-        )
+    def backoff_seconds(self, failures: int) -> float:
+        """Exponential backoff."""
+        policy = self.retry_policy
+        return min(policy.first_wait_seconds * 2.0 ** (failures - 1), policy.longest_wait_seconds)
 
 
 @dataclass
 class AskOutcome:
-    """What came of asking."""
+    """The final state of one question, and what it cost."""
 
     state: State = "error"
     answer: Answer | None = None
@@ -111,7 +117,7 @@ class AskOutcome:
 
 
 async def ask(
-    line: RateLimitedJudge,
+    judge: RateLimitedJudge,
     rubric: Rubric,
     texts: Mapping[str, str],
     *,
@@ -119,16 +125,16 @@ async def ask(
     salt: str,
     key: str,
 ) -> AskOutcome:
-    """Ask about `texts` (the rubric's places for them: prompt and completion, or prompt, first and second).
+    """Ask about `texts`, which fill the rubric's placeholders: prompt and completion, or prompt, first and second.
 
-    Raises JudgeUnusable where the judge lacks what `sampling` wants.
+    Raises JudgeUnusable where the judge returns no logprobs and `sampling` asks for them.
     """
     nonce = derive_nonce(salt, key)
     question = build_question(rubric, texts, nonce, derive_delimiter(salt, key), sampling)
     outcome = AskOutcome()
-    for turn in range(2):
+    for attempt in range(2):
         try:
-            reply = await line.request_with_retries(question, outcome)
+            reply = await judge.request_with_retries(question, outcome)
         except RequestRejected as error:
             outcome.state, outcome.reason = "refused" if error.by_content_policy else "error", str(error)
             return outcome
@@ -140,8 +146,8 @@ async def ask(
             return outcome
         if sampling.logprobs and reply.text and not reply.tokens:
             raise JudgeUnusable(
-                f"judge {line.judge.name} gives no probabilities of its marks; "
-                "ask it without them (--set judging.logprobs=false) or choose another"
+                f"judge {judge.judge.name} returns no token probabilities; "
+                "turn them off (--set judging.logprobs=false) or choose another judge"
             )
         answer = parse_answer(reply.text, rubric, nonce)
         if isinstance(answer, Answer):
@@ -149,7 +155,7 @@ async def ask(
             outcome.weighted = weighted_scores(reply, rubric)
             return outcome
         outcome.state, outcome.reason = "unparsable", answer.reason
-        if turn == 0:
+        if attempt == 0:
             question = build_reask(question, reply, answer)
     return outcome
 
@@ -157,9 +163,10 @@ async def ask(
 def build_question(
     rubric: Rubric, texts: Mapping[str, str], nonce: str, delimiter: str, sampling: Sampling
 ) -> Question:
-    """The first request about some texts, neutralised."""
-    places = {name: neutralise(text).strip() for name, text in texts.items()}
-    task = rubric.task.format(delimiter=delimiter, nonce=nonce, keys=format_answer_keys(rubric), **places)
+    """The first request about some texts, which are neutralised here."""
+    safe_texts = {name: neutralise(text).strip() for name, text in texts.items()}
+    keys = ", ".join(f'"{name}"' for name in (CHECK, *rubric.fields))
+    task = rubric.task.format(delimiter=delimiter, nonce=nonce, keys=keys, **safe_texts)
     return Question(
         messages=(Message("system", rubric.system), Message("user", task)),
         schema=rubric.schema,
@@ -169,20 +176,15 @@ def build_question(
     )
 
 
-def format_answer_keys(rubric: Rubric) -> str:
-    """The keys as the task lists them."""
-    return ", ".join(f'"{name}"' for name in (CHECK, *rubric.fields))
-
-
-def build_reask(question: Question, reply: Reply, problem: InvalidAnswer) -> Question:
-    """The one re-ask, quoting what was missing."""
-    again = (
-        f"That answer does not count: {problem.reason}. Give the whole JSON object again, nothing else. "
+def build_reask(question: Question, reply: Reply, invalid: InvalidAnswer) -> Question:
+    """The conversation so far, and a request for a complete answer that quotes what was wrong."""
+    request = (
+        f"That answer does not count: {invalid.reason}. Give the whole JSON object again, nothing else. "
         f'"{CHECK}" is the text {question.nonce}'
     )
     messages: Sequence[Message] = (
         *question.messages,
         Message("assistant", neutralise(reply.text)[:MAX_REASK_QUOTE_CHARACTERS] or "(nothing)"),
-        Message("user", again),
+        Message("user", request),
     )
     return replace(question, messages=messages)

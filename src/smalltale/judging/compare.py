@@ -1,7 +1,7 @@
-"""Two judged entries side by side, on the prompts and the judges they share.
+"""Compare two judged entries on the prompts and judges that they share, by scores or by pairwise verdicts.
 
-In: two judgements folders. Out: a Paired comparison for the overall score and each criterion.
-Beware: judgements under different rubrics are never compared.
+Input: two judgements folders. Output: a PairedComparison per measure, or a PairwiseComparison.
+Note: judgements under different rubrics are never compared.
 """
 
 from __future__ import annotations
@@ -37,71 +37,87 @@ Texts = Mapping[tuple[str, int], str]
 
 
 def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> dict[str, PairedComparison]:
-    """The comparison by measure; `only_shared` leaves out prompts that one entry lacks. Raises SmalltaleError."""
-    one, two = read_judgements(first), read_judgements(second)
-    hashes = {each.rubric_hash for each in (*one, *two)}
+    """The comparison by measure; `only_shared` ignores prompts that one entry lacks. Raises SmalltaleError."""
+    first_judgements, second_judgements = read_judgements(first), read_judgements(second)
+    hashes = {judgement.rubric_hash for judgement in (*first_judgements, *second_judgements)}
     if len(hashes) > 1:
         raise SmalltaleError(
             f"{first} and {second} were judged under different rubrics ({', '.join(sorted(hashes))}); judge both under one"
         )
-    judges = {each.judge for each in one} & {each.judge for each in two}
+    judges = {judgement.judge for judgement in first_judgements} & {
+        judgement.judge for judgement in second_judgements
+    }
     if not judges:
-        raise SmalltaleError(f"{first} and {second} share no judge; judge both with the same ones")
+        raise SmalltaleError(f"{first} and {second} share no judge; judge both with the same judges")
     require_shared_prompts(
-        first, [each.prompt for each in one], second, [each.prompt for each in two], only_shared=only_shared
+        first,
+        [judgement.prompt for judgement in first_judgements],
+        second,
+        [judgement.prompt for judgement in second_judgements],
+        only_shared=only_shared,
     )
-    one, two = ([each for each in side if each.judge in judges] for side in (one, two))
-    found = {}
-    for measure in ("overall", *sorted({name for each in one for name in each.scores})):
+    first_judgements, second_judgements = (
+        [judgement for judgement in judgements if judgement.judge in judges]
+        for judgements in (first_judgements, second_judgements)
+    )
+    criteria = sorted({name for judgement in first_judgements for name in judgement.scores})
+    comparisons = {}
+    for measure in ("overall", *criteria):
         comparison = compare_paired(
-            group_scores_by_prompt(one, measure), group_scores_by_prompt(two, measure)
+            group_scores_by_prompt(first_judgements, measure),
+            group_scores_by_prompt(second_judgements, measure),
         )
         if comparison is not None:
-            found[measure] = comparison
-    if not found:
+            comparisons[measure] = comparison
+    if not comparisons:
         raise SmalltaleError(
             f"{first} and {second} share no prompt with a score; judge both on the same prompts"
         )
-    adjusted = compare_length_adjusted(one, read_completions(first), two, read_completions(second))
+    adjusted = compare_length_adjusted(
+        first_judgements, read_completions(first), second_judgements, read_completions(second)
+    )
     if adjusted is not None:
-        found["overall, adjusted for length"] = adjusted
-    return found
+        comparisons["overall, adjusted for length"] = adjusted
+    return comparisons
 
 
 def group_scores_by_prompt(judgements: Sequence[Judgement], measure: str) -> dict[str, list[float]]:
-    """The scores of one measure, `overall` as the panel has it."""
-    found: dict[str, list[float]] = defaultdict(list)
+    """The scores of one measure; `overall` is the panel's score of each story."""
+    scores_by_prompt: dict[str, list[float]] = defaultdict(list)
     if measure == "overall":
         for story in panel_scores(judgements):
-            found[story.prompt].append(story.score)
-        return found
-    for each in judgements:
-        if measure in each.scores:
-            found[each.prompt].append(each.scores[measure])
-    return found
+            scores_by_prompt[story.prompt].append(story.score)
+        return scores_by_prompt
+    for judgement in judgements:
+        if measure in judgement.scores:
+            scores_by_prompt[judgement.prompt].append(judgement.scores[measure])
+    return scores_by_prompt
 
 
 def compare_length_adjusted(
-    one: Sequence[Judgement], texts: Texts, two: Sequence[Judgement], others: Texts
+    first: Sequence[Judgement], first_texts: Texts, second: Sequence[Judgement], second_texts: Texts
 ) -> PairedComparison | None:
-    """The overall comparison less what one line over log length explains in both entries together."""
-    stories = [*((each, 0) for each in panel_scores(one)), *((each, 1) for each in panel_scores(two))]
-    lengths = [len((texts, others)[side][story.prompt, story.sample]) for story, side in stories]
-    scores = length_adjusted([story.score for story, _ in stories], lengths)
+    """The overall comparison without what one regression on log length, over both entries, explains."""
+    entries = (panel_scores(first), first_texts), (panel_scores(second), second_texts)
+    stories = [(story, texts) for scores, texts in entries for story in scores]
+    adjusted = length_adjusted(
+        [story.score for story, _ in stories],
+        [len(texts[story.prompt, story.sample]) for story, texts in stories],
+    )
     sides: tuple[dict[str, list[float]], ...] = (defaultdict(list), defaultdict(list))
-    for (story, side), score in zip(stories, scores, strict=True):
-        sides[side][story.prompt].append(float(score))
+    for number, ((story, _), score) in enumerate(zip(stories, adjusted, strict=True)):
+        sides[number >= len(entries[0][0])][story.prompt].append(float(score))
     return compare_paired(*sides)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairwiseComparison:
-    """Pairwise verdicts between two entries."""
+    """How a judge chose between the stories of two entries."""
 
     win_share: Interval
-    """How often the first won, a tie as half, prompts resampled."""
+    """Share of pairs that the first entry won, ties counted as half, prompts resampled."""
     log_odds: float
-    """Bradley–Terry: the first's log odds over the second."""
+    """Bradley–Terry strength of the first entry over the second."""
     pairs: int
     without_verdict: int
     order_dependent: int
@@ -122,14 +138,21 @@ def compare_pairwise(
 ) -> PairwiseComparison:
     """Have a judge compare the entries' completions of each shared prompt, sample by sample, in both orders.
 
-    What an open `journal` holds is not asked again.
+    An open `cache` saves verdicts; cached ones are not asked again. Raises SmalltaleError.
     """
-    one, two = read_completions(first), read_completions(second)
+    first_texts, second_texts = read_completions(first), read_completions(second)
     require_shared_prompts(
-        first, [each for each, _ in one], second, [each for each, _ in two], only_shared=only_shared
+        first,
+        [prompt for prompt, _ in first_texts],
+        second,
+        [prompt for prompt, _ in second_texts],
+        only_shared=only_shared,
     )
-    shared = [place for place in one if place in two]
-    pairs = [CompletionPair(prompt=place[0], first=one[place], second=two[place]) for place in shared]
+    pairs = [
+        CompletionPair(prompt=key[0], first=text, second=second_texts[key])
+        for key, text in first_texts.items()
+        if key in second_texts
+    ]
     verdicts = compare_pairs(
         pairs,
         judge,
@@ -139,26 +162,26 @@ def compare_pairwise(
         retry_policy=config.retry_policy,
         cache=cache,
     )
-    shares: dict[str, list[float]] = defaultdict(list)
+    values_by_prompt: dict[str, list[float]] = defaultdict(list)
     for pair, verdict in zip(pairs, verdicts, strict=True):
         if verdict.value is not None:
-            shares[pair.prompt].append(verdict.value)
-    share = clustered_interval(shares)
-    if share is None:
+            values_by_prompt[pair.prompt].append(verdict.value)
+    win_share = clustered_interval(values_by_prompt)
+    if win_share is None:
         raise SmalltaleError(
             f"judge {judge.name} gave no valid verdict on {len(pairs)} pairs; choose another judge"
         )
-    won = sum(map(sum, shares.values()))
-    lost = sum(map(len, shares.values())) - won
-    strengths = bradley_terry({("first", "second"): won, ("second", "first"): lost})
+    wins = sum(map(sum, values_by_prompt.values()))
+    losses = sum(map(len, values_by_prompt.values())) - wins
+    strengths = bradley_terry({("first", "second"): wins, ("second", "first"): losses})
     return PairwiseComparison(
-        win_share=share,
+        win_share=win_share,
         log_odds=strengths["first"] - strengths["second"],
         pairs=len(pairs),
-        without_verdict=sum(each.value is None for each in verdicts),
-        order_dependent=sum(each.order_dependent for each in verdicts),
-        with_judge_directed_text=sum(each.has_judge_directed_text for each in verdicts),
-        calls=sum(each.calls for each in verdicts),
+        without_verdict=sum(verdict.value is None for verdict in verdicts),
+        order_dependent=sum(verdict.order_dependent for verdict in verdicts),
+        with_judge_directed_text=sum(verdict.has_judge_directed_text for verdict in verdicts),
+        calls=sum(verdict.calls for verdict in verdicts),
     )
 
 

@@ -1,7 +1,7 @@
-"""How judges are asked: the section [judging] of a recipe.
+"""The section [judging] of a recipe: sampling, retries, concurrency and budget.
 
-In: numbers from a recipe or --set. Out: a checked JudgingConfig.
-Beware: temperature, seed and logprobs are part of every cache key; changing one asks everything anew.
+Input: values from a recipe or --set. Output: a validated JudgingConfig.
+Note: temperature, seed and logprobs are part of every cache key; after a change every question is asked again.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from smalltale.judging.judge import Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class JudgingConfig:
-    """How a run asks."""
+    """Settings of a judging run."""
 
     temperature: float = 0.0
-    """Of every judge's sampling, 0 to 2."""
+    """Sampling temperature of every judge, 0 to 2."""
     seed: int = 0
-    """Sent with every request, and part of every cache key."""
+    """Sampling seed, sent with every request."""
     logprobs: bool = False
-    """Ask for the probabilities of marks, for scores weighted by them."""
+    """Request token probabilities, for scores weighted by them."""
     attempts: int = 5
-    """Failed calls for one answer before its judgement ends in error, at least 1."""
+    """Failed calls before a judgement ends in state error, at least 1."""
     first_wait_seconds: float = 1.0
-    """Wait after a failed call where the judge asks for none; it doubles with each."""
+    """Wait after the first failed call without Retry-After; it doubles with each further one."""
     longest_wait_seconds: float = 600.0
-    """How long one answer is waited for while its judge asks to wait (Retry-After)."""
+    """Longest total time to honour Retry-After for one request."""
     concurrency: int = 0
-    """Requests at once to each judge; 0 leaves it to the judge."""
+    """Concurrent requests per judge; 0 uses the judge's default."""
     budget_dollars: float = 0.0
-    """Spend at most this much in one run; 0 sets no bound."""
+    """Most dollars to spend in one run; 0 sets no limit."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 2:

@@ -1,8 +1,8 @@
-"""What a run will cost, what it has cost, and where it stops.
+"""The cost of a judging run: estimate before it, spending during it, and the budget that stops it.
 
-In: prices by judge, in dollars for a million tokens. Out: dollars, before and after.
-Beware: an estimate counts four characters a token and answers of half the allowed length; it is for the order of magnitude,
-the bill is counted from what the provider reports. A budget sets each call's likely most aside before the call is made.
+Input: prices by judge, in dollars per million tokens. Output: dollars.
+Note: an estimate assumes four characters per token and answers of half the allowed length, which gives the order of
+magnitude; spending is counted from the tokens that the provider reports. The budget reserves each call's likely maximum.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANSWER_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars for a million tokens."""
+    """Dollars per million tokens."""
 
     input: float
     output: float
@@ -31,33 +31,33 @@ class Price:
 
 @dataclass
 class Spending:
-    """Tokens and dollars so far."""
+    """Tokens and dollars spent so far."""
 
     prices: Mapping[str, Price]
     budget: float = 0.0
     tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
     reserved: float = 0.0
-    """Dollars that the calls on their way may still cost."""
+    """Dollars that the calls in flight may cost."""
     max_call_dollars: float = 0.0
-    """The most that one text has cost."""
+    """The most that one judgement has cost."""
 
     def add(self, judge: str, input_tokens: int, output_tokens: int) -> None:
         if judge in self.prices:
             self.max_call_dollars = max(
                 self.max_call_dollars, self.prices[judge].dollars(input_tokens, output_tokens)
             )
-        read, written = self.tokens.get(judge, (0, 0))
-        self.tokens[judge] = (read + input_tokens, written + output_tokens)
+        total_input, total_output = self.tokens.get(judge, (0, 0))
+        self.tokens[judge] = (total_input + input_tokens, total_output + output_tokens)
 
     @property
     def dollars(self) -> float | None:
-        """None where a judge that was asked has no price."""
+        """None if a judge that was asked has no price."""
         if any(name not in self.prices for name in self.tokens):
             return None
         return sum(self.prices[name].dollars(*tokens) for name, tokens in self.tokens.items())
 
     def estimate_max_dollars(self, judge: str, rubric: Rubric, text: str) -> float:
-        """Dollars of asking a judge about a text: the longest answer, or the dearest text so far. 0 without a price."""
+        """Likely maximum of asking about a text: with the longest answer, or the most expensive judgement so far. 0 without a price."""
         price = self.prices.get(judge)
         if price is None:
             return 0.0
@@ -67,20 +67,20 @@ class Spending:
         )
 
     def reserve(self, dollars: float) -> bool:
-        """Set dollars aside for a call. False where that would pass the budget."""
+        """Reserve dollars for a call. False if that would exceed the budget."""
         if self.budget > 0 and (self.dollars or 0.0) + self.reserved + dollars > self.budget:
             return False
         self.reserved += dollars
         return True
 
     def release(self, dollars: float) -> None:
-        """A call has ended; what it cost is added by `add`."""
+        """End the reservation of a call; `add` counts its actual cost."""
         self.reserved -= dollars
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What one judge would be asked."""
+    """Estimated calls, tokens and dollars of one judge."""
 
     judge: str
     calls: int
@@ -89,51 +89,51 @@ class Estimate:
     dollars: float | None
 
     def __add__(self, other: Estimate) -> Estimate:
-        """Both, of one judge."""
-        known = self.dollars is not None and other.dollars is not None
+        """The sum of two estimates of the same judge."""
+        has_dollars = self.dollars is not None and other.dollars is not None
         return Estimate(
             judge=self.judge,
             calls=self.calls + other.calls,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
-            dollars=(self.dollars or 0.0) + (other.dollars or 0.0) if known else None,
+            dollars=(self.dollars or 0.0) + (other.dollars or 0.0) if has_dollars else None,
         )
 
 
 def estimate_cost(judge: str, items: Sequence[Item], rubric: Rubric, price: Price | None) -> Estimate:
-    """Calls, tokens and dollars of asking a judge about `items`; about a story that speaks to it, twice."""
+    """Estimate asking a judge about `items`. A story that speaks to the judge takes two calls."""
     texts = [
         f"{item.prompt} {text}"
         for item in items
         for text in (item.shown, item.without_judge_directed_text)
         if text is not None
     ]
-    read = sum(estimate_input_tokens(rubric, text) for text in texts)
-    written = round(len(texts) * rubric.max_answer_tokens * ANSWER_SHARE)
+    input_tokens = sum(estimate_input_tokens(rubric, text) for text in texts)
+    output_tokens = round(len(texts) * rubric.max_answer_tokens * ANSWER_SHARE)
     return Estimate(
         judge=judge,
         calls=len(texts),
-        input_tokens=read,
-        output_tokens=written,
-        dollars=price.dollars(read, written) if price else None,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        dollars=price.dollars(input_tokens, output_tokens) if price else None,
     )
 
 
 def estimate_input_tokens(rubric: Rubric, text: str) -> int:
-    """Tokens of one request, about."""
+    """Approximate input tokens of one request."""
     return round((len(rubric.system) + len(rubric.task) + len(text)) / CHARACTERS_PER_TOKEN)
 
 
 def parse_price(text: str) -> tuple[str, Price]:
-    """`NAME=INPUT/OUTPUT` as a price. Raises SmalltaleError."""
+    """Parse `JUDGE=INPUT/OUTPUT`. Raises SmalltaleError."""
     name, equals, numbers = text.rpartition("=")
     try:
-        read, _, written = numbers.partition("/")
-        price = Price(float(read), float(written))
+        input_price, _, output_price = numbers.partition("/")
+        price = Price(float(input_price), float(output_price))
     except ValueError as error:
         raise SmalltaleError(
-            f"--price {text!r} is not JUDGE=INPUT/OUTPUT in dollars a million tokens"
+            f"--price {text!r} is not JUDGE=INPUT/OUTPUT in dollars per million tokens"
         ) from error
     if not equals or not (price.input >= 0 and price.output >= 0):
-        raise SmalltaleError(f"--price {text!r} is not JUDGE=INPUT/OUTPUT in dollars a million tokens")
+        raise SmalltaleError(f"--price {text!r} is not JUDGE=INPUT/OUTPUT in dollars per million tokens")
     return name, price

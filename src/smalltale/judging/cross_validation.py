@@ -1,7 +1,7 @@
-"""Does the offline referee beat a guess? Cross-validated by prompt and by model, beside a baseline that knows the model.
+"""Fit the offline referee and cross-validate it by prompt and by model, against a baseline that knows the model.
 
-In: a graded file and its table of signals. Out: an Agreement for each way of holding stories out.
-Beware: with three models, "by model" is three trials; its figures are honest, and few.
+Input: graded stories and their table of signals. Output: a Referee with an Agreement per criterion and kind of fold.
+Note: with three models, folds by model are only three trials.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ MIN_STORIES = 60
 MIN_MODELS = 3
 Strings = NDArray[np.str_]
 Predict = Callable[[NDArray[np.bool_]], Floats]
-"""From the rows held out (mask), their predicted overall marks."""
+"""Predicted scores of the held-out rows, which a mask selects."""
 
 
-def fit_referee(evidence: SignalTable, graded: Sequence[GradedStory], source: str) -> Referee:
-    """Fitted on all graded stories, with the agreement it had on stories held out. Raises SmalltaleError."""
-    check_same_stories(evidence, graded)
-    marks = score_columns([each.scores for each in graded])
+def fit_referee(table: SignalTable, graded: Sequence[GradedStory], source: str) -> Referee:
+    """Fit on all graded stories, with the cross-validated agreement. Raises SmalltaleError."""
+    check_same_stories(table, graded)
+    scores = score_columns([story.scores for story in graded])
     models, prompts = (
-        np.array([each.model for each in graded]),
-        np.array([each.prompt for each in graded]),
+        np.array([story.model for story in graded]),
+        np.array([story.prompt for story in graded]),
     )
     check_enough(models, prompts)
     return replace(
-        fit_weights(evidence.signals, marks, source),
+        fit_weights(table.signals, scores, source),
         agreement=tuple(
-            measure_agreement(criterion, held_out, folds, evidence.signals, marks, models)
+            measure_agreement(criterion, held_out, folds, table.signals, scores, models)
             for held_out, folds in (("prompts", assign_folds(prompts)), ("models", models))
-            for criterion in ("overall", *marks)
+            for criterion in ("overall", *scores)
         ),
     )
 
@@ -57,67 +57,71 @@ def measure_agreement(
     criterion: str,
     held_out: str,
     folds: Strings,
-    values: Floats,
-    marks: Mapping[str, Floats],
+    signals: Floats,
+    scores: Mapping[str, Floats],
     models: Strings,
 ) -> Agreement:
-    """Predict each fold from the others by signals, and by the model's name."""
-    given = add_overall(marks)[criterion]
+    """Agreement of one criterion: predict each fold from the others by signals, and by the baseline."""
+    targets = add_overall(scores)[criterion]
 
-    def by_signals(held: NDArray[np.bool_]) -> Floats:
-        rest = {name: each[~held] for name, each in marks.items()}
-        return fit_weights(values[~held], rest, "").predict(values[held])[criterion]
+    def predict_by_signals(is_held_out: NDArray[np.bool_]) -> Floats:
+        training_scores = {name: column[~is_held_out] for name, column in scores.items()}
+        referee = fit_weights(signals[~is_held_out], training_scores, "")
+        return referee.predict(signals[is_held_out])[criterion]
 
-    def by_name(held: NDArray[np.bool_]) -> Floats:
-        """The mean mark of a model, the held-out stories of a known one included: better than any honest guess."""
-        known = {name: given[models == name].mean() for name in set(models[~held])}
-        return np.array([known.get(name, given[~held].mean()) for name in models[held]])
+    def predict_by_model(is_held_out: NDArray[np.bool_]) -> Floats:
+        """The mean score of the story's model, held-out stories included: an optimistic baseline."""
+        means = {name: targets[models == name].mean() for name in set(models[~is_held_out])}
+        return np.array([means.get(name, targets[~is_held_out].mean()) for name in models[is_held_out]])
 
-    ours, guess = cross_validate(folds, by_signals), cross_validate(folds, by_name)
-    within = [spearman(ours[models == name], given[models == name]) or 0.0 for name in sorted(set(models))]
+    predictions = cross_validate(folds, predict_by_signals)
+    baseline = cross_validate(folds, predict_by_model)
+    within = [
+        spearman(predictions[models == name], targets[models == name]) or 0.0 for name in sorted(set(models))
+    ]
     return Agreement(
         criterion=criterion,
         held_out=held_out,
-        spearman=spearman(ours, given) or 0.0,
+        spearman=spearman(predictions, targets) or 0.0,
         within_model=float(np.mean(within)),
-        error=root_mean_square(ours - given),
-        guess_spearman=None if held_out == "models" else spearman(guess, given),
-        guess_error=root_mean_square(guess - given),
+        error=root_mean_square(predictions - targets),
+        guess_spearman=None if held_out == "models" else spearman(baseline, targets),
+        guess_error=root_mean_square(baseline - targets),
     )
 
 
 def cross_validate(folds: Strings, predict: Predict) -> Floats:
-    """Predictions for every row, each made without its fold."""
-    found = np.zeros(len(folds))
+    """Predictions of all rows, each by a fit without its fold."""
+    predictions = np.zeros(len(folds))
     for fold in sorted(set(folds)):
-        held = folds == fold
-        found[held] = predict(held)
-    return found
+        is_held_out = folds == fold
+        predictions[is_held_out] = predict(is_held_out)
+    return predictions
 
 
 def assign_folds(prompts: Strings) -> Strings:
-    """Ten folds, all stories of a prompt in one."""
+    """The fold of each story; all stories of a prompt are in one fold."""
     order = np.random.default_rng(0).permutation(sorted(set(prompts)))
-    place = {str(prompt): str(number % FOLDS) for number, prompt in enumerate(order)}
-    return np.array([place[str(prompt)] for prompt in prompts])
+    fold_by_prompt = {str(prompt): str(number % FOLDS) for number, prompt in enumerate(order)}
+    return np.array([fold_by_prompt[str(prompt)] for prompt in prompts])
 
 
 def root_mean_square(values: Floats) -> float:
     return float(np.sqrt((values**2).mean()))
 
 
-def check_same_stories(evidence: SignalTable, graded: Sequence[GradedStory]) -> None:
-    """Raise SmalltaleError where the table was not measured from the graded file."""
-    theirs = [(each.prompt, strip_prompt_and_end_mark(each.prompt, each.completion)) for each in graded]
-    if list(zip(evidence.prompts, evidence.completions, strict=True)) != theirs:
+def check_same_stories(table: SignalTable, graded: Sequence[GradedStory]) -> None:
+    """Raise SmalltaleError if the table was not measured from the graded file."""
+    stories = [(story.prompt, strip_prompt_and_end_mark(story.prompt, story.completion)) for story in graded]
+    if list(zip(table.prompts, table.completions, strict=True)) != stories:
         raise SmalltaleError(
-            f"the table of signals ({len(evidence.prompts)} rows) was not measured from this graded file "
+            f"the table of signals ({len(table.prompts)} rows) was not measured from this graded file "
             f"({len(graded)} rows); run smalltale measure GRADED --signals on it"
         )
 
 
 def check_enough(models: Strings, prompts: Strings) -> None:
-    """Raise SmalltaleError where holding out is not possible."""
+    """Raise SmalltaleError if there are too few stories, models or prompts for cross-validation."""
     if len(models) < MIN_STORIES or len(set(models)) < MIN_MODELS or len(set(prompts)) < FOLDS:
         raise SmalltaleError(
             f"a referee needs at least {MIN_STORIES} graded stories of {MIN_MODELS} models on {FOLDS} prompts, each row "

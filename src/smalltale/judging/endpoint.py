@@ -1,7 +1,7 @@
 """A judge behind any OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, Ollama, OpenAI, OpenRouter.
 
-In: a base URL and a model. Out: a Judge that makes one attempt a call.
-Beware: the key is read from the environment and appears in no file, message or cache key.
+Input: a base URL and a model. Output: a Judge that makes one attempt per call.
+Note: the API key appears in no file, message or cache key.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOP_LOGPROBS = 20
 
 @dataclass
 class EndpointJudge:
-    """Chat completions over HTTP, with a JSON schema."""
+    """Chat completions over HTTP with a JSON schema for the answer."""
 
     base_url: str
     model: str
@@ -42,9 +42,9 @@ class EndpointJudge:
     api_key: str = field(default="", repr=False)
     concurrency: int = 16
     timeout_seconds: float = 120.0
-    """For one attempt, slow streams included."""
+    """Time limit of one attempt, including the time to receive the body."""
     extra_body: Callable[[Question], Mapping[str, Any]] | None = None
-    """Keys of this server's own, added to every request."""
+    """Server-specific keys, added to every request."""
     client: httpx.AsyncClient | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class EndpointJudge:
         self.endpoint = self.endpoint or self.base_url
 
     async def answer(self, question: Question) -> Reply:
-        """One POST. Raises Busy, Broken, Rejected, JudgeUnusable."""
+        """One POST. Raises RateLimited, AttemptFailed, RequestRejected, JudgeUnusable."""
         import httpx
 
         try:
@@ -62,16 +62,16 @@ class EndpointJudge:
                     f"{self.base_url}/chat/completions", json=self.build_request_body(question)
                 )
         except TimeoutError as error:
-            raise AttemptFailed(f"no whole answer in {self.timeout_seconds:g} s") from error
+            raise AttemptFailed(f"no complete answer in {self.timeout_seconds:g} s") from error
         except httpx.ConnectError as error:
-            raise AttemptFailed(f"{self.base_url} takes no connection: {error}") from error
+            raise AttemptFailed(f"cannot connect to {self.base_url}: {error}") from error
         except httpx.HTTPError as error:
             raise AttemptFailed(f"the connection broke: {type(error).__name__} {error}".strip()) from error
         self.raise_for_status(response)
         return parse_chat_completion(response.content)
 
     def open_client(self) -> httpx.AsyncClient:
-        """The connections, made at the first call."""
+        """The HTTP client, opened at the first call. Raises MissingExtra."""
         if self.client is None:
             try:
                 import httpx
@@ -87,10 +87,10 @@ class EndpointJudge:
         return self.client
 
     def build_request_body(self, question: Question) -> dict[str, Any]:
-        """The request."""
+        """The JSON body of a request."""
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": each.role, "content": each.content} for each in question.messages],
+            "messages": [{"role": message.role, "content": message.content} for message in question.messages],
             "max_tokens": question.max_tokens,
             "temperature": question.sampling.temperature,
             "seed": question.sampling.seed,
@@ -106,8 +106,8 @@ class EndpointJudge:
         return body
 
     def raise_for_status(self, response: httpx.Response) -> None:
-        """Raise for every status but 200."""
-        status, said = response.status_code, " ".join(response.text[:200].split())
+        """Raise for every status except 200."""
+        status, text = response.status_code, " ".join(response.text[:200].split())
         if status == 200:
             return
         if status in {401, 403}:
@@ -116,15 +116,15 @@ class EndpointJudge:
             )
         if status == 404:
             raise JudgeUnusable(
-                f"{self.endpoint} does not know the model {self.model} (HTTP 404: {said}); check its name"
+                f"{self.endpoint} does not know the model {self.model} (HTTP 404: {text}); check its name"
             )
         if status in {429, 503, 529}:
             raise RateLimited(f"HTTP {status}", retry_after_seconds(response.headers))
         if status in {400, 413, 422}:
             raise RequestRejected(
-                f"the judge does not take the request (HTTP {status}{': ' if said else ''}{said})"
+                f"the judge rejects the request (HTTP {status}{': ' if text else ''}{text})"
             )
-        raise AttemptFailed(f"HTTP {status}: {said}" if said else f"HTTP {status}")
+        raise AttemptFailed(f"HTTP {status}: {text}" if text else f"HTTP {status}")
 
     async def close(self) -> None:
         client, self.client = self.client, None
@@ -133,13 +133,13 @@ class EndpointJudge:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a busy provider names; OpenAI's finer header first."""
-    finer = parse_retry_after(headers.get("retry-after-ms"))
-    return finer / 1000 if finer is not None else parse_retry_after(headers.get("retry-after"))
+    """The Retry-After of a response in seconds; OpenAI's retry-after-ms has precedence."""
+    milliseconds = parse_retry_after(headers.get("retry-after-ms"))
+    return milliseconds / 1000 if milliseconds is not None else parse_retry_after(headers.get("retry-after"))
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for: a number or a date; None where it says nothing readable."""
+    """Seconds until the number or date of a Retry-After header; None if it is missing or invalid."""
     if value is None:
         return None
     try:
@@ -153,7 +153,7 @@ def parse_retry_after(value: str | None) -> float | None:
 
 
 def parse_chat_completion(content: bytes) -> Reply:
-    """The reply in a chat completion's body. Raises Broken where it is none."""
+    """Parse the body of a chat completion. Raises AttemptFailed if it is not one."""
     try:
         value = json.loads(content)
         choice = value["choices"][0]
@@ -169,7 +169,7 @@ def parse_chat_completion(content: bytes) -> Reply:
             text=text or "",
             input_tokens=int(usage.get("prompt_tokens") or 0),
             output_tokens=int(usage.get("completion_tokens") or 0),
-            tokens=tuple(parse_token(each) for each in (choice.get("logprobs") or {}).get("content") or ()),
+            tokens=tuple(parse_token(entry) for entry in (choice.get("logprobs") or {}).get("content") or ()),
             refused=str(refused),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
@@ -179,6 +179,6 @@ def parse_chat_completion(content: bytes) -> Reply:
 
 
 def parse_token(entry: Mapping[str, Any]) -> TokenChoice:
-    """One token with its likeliest rivals."""
-    top = {each["token"]: float(each["logprob"]) for each in entry.get("top_logprobs") or ()}
+    """One token and its likeliest alternatives."""
+    top = {choice["token"]: float(choice["logprob"]) for choice in entry.get("top_logprobs") or ()}
     return TokenChoice(token=entry["token"], top=top)

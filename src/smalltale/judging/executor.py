@@ -1,7 +1,7 @@
-"""The work of a run: every item to every judge, as many at once as each takes, what is finished kept.
+"""Runs a judging job: every item by every judge, at each judge's concurrency; finished judgements go to the cache.
 
-In: items, judges, a rubric, a journal. Out: Judgements.
-Beware: a judgement in state error is not kept: the next run asks again. All others are never asked twice.
+Input: items, judges, a rubric, an open cache. Output: Judgements.
+Note: a judgement in state error is not cached, so that the next run asks again. All other states are final.
 """
 
 from __future__ import annotations
@@ -27,126 +27,127 @@ from smalltale.judging.rubric import Rubric
 log = logging.getLogger(__name__)
 
 MAX_CONSECUTIVE_ERRORS = 24
-"""So many errors in a row, with nothing finished between them, stop a judge."""
+"""A judge is stopped after this many judgements in a row that ended in an error."""
 PROGRESS_INTERVAL_SECONDS = 0.5
 
 
 @dataclass
 class JudgingExecutor:
-    """One run's work and its counts."""
+    """One judging job and its counts."""
 
     rubric: Rubric
     config: JudgingConfig
     salt: str
     spending: Spending
-    journal: JudgementCache
+    cache: JudgementCache
     calls: int = 0
-    done: int = 0
+    finished: int = 0
     stopped: str = ""
+    """Why the budget ended the job early."""
     errors: dict[str, Judgement] = field(default_factory=dict)
-    told: float = 0.0
-    gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)
-    """By endpoint: two models of one provider share its room."""
+    """Judgements in state error, by cache key."""
+    reported_at: float = 0.0
+    semaphores: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    """By endpoint: two models of one provider share its concurrency."""
 
-    def all_items(self, items: Sequence[Item], judges: Sequence[Judge]) -> SmalltaleError | None:
-        """Judge what is not judged yet. Returns why a judge could not go on, after all that could be done is kept."""
+    def judge_all(self, items: Sequence[Item], judges: Sequence[Judge]) -> SmalltaleError | None:
+        """Judge all that is not cached. Returns the first judge's failure; the other judges finish regardless."""
         total = len(items) * len(judges)
 
-        async def work() -> list[SmalltaleError | None]:
+        async def run_judges() -> list[SmalltaleError | None]:
             try:
-                return await asyncio.gather(*(self.one_judge(items, each, total) for each in judges))
+                return await asyncio.gather(*(self.run_judge(items, judge, total) for judge in judges))
             finally:
-                await asyncio.gather(*(each.close() for each in judges))
+                await asyncio.gather(*(judge.close() for judge in judges))
 
-        failures = [each for each in asyncio.run(work()) if each is not None]
-        self.tell(total, force=True)
+        failures = [failure for failure in asyncio.run(run_judges()) if failure is not None]
+        self.report_progress(total, force=True)
         return failures[0] if failures else None
 
-    async def one_judge(self, items: Sequence[Item], judge: Judge, total: int) -> SmalltaleError | None:
-        """All items for one judge, so many at once as it takes."""
-        line = RateLimitedJudge(judge, self.config.retry_policy)
-        asked = index_by_cache_key(items, judge.name, judge.endpoint, self.rubric, self.config.sampling)
-        waiting = {key: item for key, item in asked.items() if self.journal.get(key) is None}
-        self.done += len(items) - len(waiting)
-        queue, hopeless, reason = iter(waiting.items()), [0], [""]
-        gate = self.gates.setdefault(judge.endpoint, asyncio.Semaphore(judge.concurrency))
+    async def run_judge(self, items: Sequence[Item], judge: Judge, total: int) -> SmalltaleError | None:
+        """All items for one judge, as many at once as its concurrency allows. Returns why it failed."""
+        limited_judge = RateLimitedJudge(judge, self.config.retry_policy)
+        items_by_key = index_by_cache_key(
+            items, judge.name, judge.endpoint, self.rubric, self.config.sampling
+        )
+        pending = {key: item for key, item in items_by_key.items() if self.cache.get(key) is None}
+        self.finished += len(items) - len(pending)
+        queue = iter(pending.items())
+        semaphore = self.semaphores.setdefault(judge.endpoint, asyncio.Semaphore(judge.concurrency))
+        consecutive_errors, last_reason = 0, ""
 
-        async def next_ones(most: int | None = None) -> None:
-            for key, item in itertools.islice(queue, most):
-                if hopeless[0] >= MAX_CONSECUTIVE_ERRORS:
+        async def judge_pending(limit: int | None = None) -> None:
+            nonlocal consecutive_errors, last_reason
+            for key, item in itertools.islice(queue, limit):
+                if consecutive_errors >= MAX_CONSECUTIVE_ERRORS:
                     return
-                async with gate:
-                    dollars = self.spending.estimate_max_dollars(
-                        judge.name, self.rubric, f"{item.prompt} {item.completion}"
-                    )
+                async with semaphore:
+                    text = f"{item.prompt} {item.completion}"
+                    dollars = self.spending.estimate_max_dollars(judge.name, self.rubric, text)
                     if not self.spending.reserve(dollars):
                         self.stopped = f"the budget of ${self.config.budget_dollars:g} allows no further call"
                         return
                     try:
-                        judgement = await self.one(line, key, item)
+                        judgement = await self.judge_item(limited_judge, key, item)
                     finally:
                         self.spending.release(dollars)
-                self.keep(judgement)
-                hopeless[0] = hopeless[0] + 1 if judgement.state == "error" else 0
-                reason[0] = judgement.reason or reason[0]
-                self.tell(total)
+                self.save(judgement)
+                consecutive_errors = consecutive_errors + 1 if judgement.state == "error" else 0
+                last_reason = judgement.reason or last_reason
+                self.report_progress(total)
 
-        workers: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[None]] = []
         try:
-            # A wrong key, an unknown model, a judge without logprobs: found out by one call.
-            await next_ones(1)
-            workers += [
-                asyncio.create_task(next_ones()) for _ in range(min(judge.concurrency, len(waiting) - 1))
+            # One call first: it finds a wrong key, an unknown model or missing logprobs before many calls fail.
+            await judge_pending(1)
+            tasks += [
+                asyncio.create_task(judge_pending()) for _ in range(min(judge.concurrency, len(pending) - 1))
             ]
-            await asyncio.gather(*workers)
+            await asyncio.gather(*tasks)
         except JudgeUnusable as error:
             return error
         finally:
-            for each in workers:
-                each.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-        if hopeless[0] >= MAX_CONSECUTIVE_ERRORS:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if consecutive_errors >= MAX_CONSECUTIVE_ERRORS:
             return SmalltaleError(
-                f"judge {judge.name}: {MAX_CONSECUTIVE_ERRORS} judgements in a row ended in an error, the last: {reason[0]}; what was finished "
-                f"is kept, run the same command again when it answers"
+                f"judge {judge.name}: {MAX_CONSECUTIVE_ERRORS} judgements in a row ended in an error, the last: {last_reason}; "
+                "finished judgements are saved, run the same command again when the judge answers"
             )
         return None
 
-    def keep(self, judgement: Judgement) -> None:
-        """Into the journal, unless it is to be asked again another time."""
+    def save(self, judgement: Judgement) -> None:
+        """Cache a judgement, or remember its error."""
         self.calls += judgement.calls
-        self.done += 1
+        self.finished += 1
         self.spending.add(judgement.judge, judgement.input_tokens, judgement.output_tokens)
         if judgement.state == "error":
             self.errors[judgement.key] = judgement
         else:
-            self.journal.add(judgement.key, judgement)
+            self.cache.add(judgement.key, judgement)
 
-    async def one(self, line: RateLimitedJudge, key: str, item: Item) -> Judgement:
-        """One completion; where it speaks to the judge, once more without that, and what it gained is taken back."""
-        outcome = await self.asked(line, key, item.prompt, item.shown)
-        flags: tuple[str, ...] = ()
-        as_written = None
+    async def judge_item(self, judge: RateLimitedJudge, key: str, item: Item) -> Judgement:
+        """Judge one completion; where it speaks to the judge, also without those sentences, and undo what they gained."""
+        outcome = await self.ask_about(judge, key, item.prompt, item.shown)
+        outcomes, flags, as_written = [outcome], list[str](), None
         if item.without_judge_directed_text is not None and outcome.state != "error":
-            plain = await self.asked(line, f"{key}:plain", item.prompt, item.without_judge_directed_text)
-            plain.calls += outcome.calls
-            plain.input_tokens += outcome.input_tokens
-            plain.output_tokens += outcome.output_tokens
-            flags = ("speaks to the judge",)
-            before, after = self.overall(outcome), self.overall(plain)
-            as_written = before
-            if plain.state == "error" or before is None or after is None or before - after > MAX_SCORE_GAIN:
-                flags += ("the score jumped by it",) if before is not None and after is not None else ()
-                outcome = plain
-            else:
-                outcome.calls, outcome.input_tokens, outcome.output_tokens = (
-                    plain.calls, plain.input_tokens, plain.output_tokens,
-                )  # fmt: skip
+            cleaned = await self.ask_about(
+                judge, f"{key}:plain", item.prompt, item.without_judge_directed_text
+            )
+            outcomes.append(cleaned)
+            flags.append("speaks to the judge")
+            as_written, cleaned_score = self.overall(outcome), self.overall(cleaned)
+            if as_written is None or cleaned_score is None:
+                outcome = cleaned
+            elif as_written - cleaned_score > MAX_SCORE_GAIN:
+                flags.append("the score jumped by it")
+                outcome = cleaned
         answer = outcome.answer
         return Judgement(
             prompt=item.prompt,
             sample=item.sample,
-            judge=line.judge.name,
+            judge=judge.judge.name,
             rubric=self.rubric.name,
             rubric_hash=self.rubric.hash,
             state=outcome.state,
@@ -156,40 +157,39 @@ class JudgingExecutor:
             age=answer.choices.get("age") if answer else None,
             words="\n".join(answer.words.values()) if answer else "",
             reason=outcome.reason,
-            flags=flags,
+            flags=tuple(flags),
             overall_as_written=as_written,
-            calls=outcome.calls,
-            input_tokens=outcome.input_tokens,
-            output_tokens=outcome.output_tokens,
+            calls=sum(asked.calls for asked in outcomes),
+            input_tokens=sum(asked.input_tokens for asked in outcomes),
+            output_tokens=sum(asked.output_tokens for asked in outcomes),
             key=key,
         )
 
-    async def asked(self, line: RateLimitedJudge, key: str, prompt: str, completion: str) -> AskOutcome:
+    async def ask_about(self, judge: RateLimitedJudge, key: str, prompt: str, completion: str) -> AskOutcome:
         texts = {"prompt": prompt, "completion": completion}
-        return await ask(line, self.rubric, texts, sampling=self.config.sampling, salt=self.salt, key=key)
-
-    def key(self, judge: Judge, item: Item) -> str:
-        return cache_key(judge.name, judge.endpoint, self.rubric, item, self.config.sampling)
+        return await ask(judge, self.rubric, texts, sampling=self.config.sampling, salt=self.salt, key=key)
 
     def overall(self, outcome: AskOutcome) -> float | None:
         return self.rubric.overall(outcome.answer.scores) if outcome.answer else None
 
-    def judgements(self, items: Sequence[Item], judges: Sequence[Judge]) -> list[Judgement]:
+    def collect_judgements(self, items: Sequence[Item], judges: Sequence[Judge]) -> list[Judgement]:
         """The finished judgements in the order of the items, then of the judges."""
-        found = []
+        judgements = []
         for item in items:
             for judge in judges:
-                key = self.key(judge, item)
-                record = self.journal.get(key)
-                kept = asdict(self.errors[key]) if key in self.errors else record
-                if kept is not None:
-                    place = {"prompt": item.prompt, "sample": item.sample, "flags": tuple(kept["flags"])}
-                    found.append(Judgement(**{**kept, **place}))
-        return found
+                key = cache_key(judge.name, judge.endpoint, self.rubric, item, self.config.sampling)
+                record = asdict(self.errors[key]) if key in self.errors else self.cache.get(key)
+                if record is not None:
+                    # Equal completions share a cache entry, which has the sample of the first.
+                    own = {"prompt": item.prompt, "sample": item.sample, "flags": tuple(record["flags"])}
+                    judgements.append(Judgement(**{**record, **own}))
+        return judgements
 
-    def tell(self, total: int, *, force: bool = False) -> None:
-        """Move the bar, a few times a second at most."""
+    def report_progress(self, total: int, *, force: bool = False) -> None:
+        """Update the progress bar, at most every PROGRESS_INTERVAL_SECONDS."""
         now = time.monotonic()
-        if force or now - self.told >= PROGRESS_INTERVAL_SECONDS:
-            self.told = now
-            log.info("judging", extra={"done": min(self.done, total), "total": total, "unit": "judgements"})
+        if force or now - self.reported_at >= PROGRESS_INTERVAL_SECONDS:
+            self.reported_at = now
+            log.info(
+                "judging", extra={"done": min(self.finished, total), "total": total, "unit": "judgements"}
+            )

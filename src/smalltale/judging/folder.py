@@ -1,7 +1,7 @@
-"""The judgements folder: judgements.parquet, meta.json and the journal.
+"""Read and write a judgements folder: judgements.parquet, meta.json and the journal.
 
-In: Judgements. Out: a table with one row for each completion and judge, and back.
-Beware: the criteria live in the struct columns `scores` and `weighted`, whose fields are the rubric's.
+Input: Judgements. Output: a table with one row per completion and judge, and back.
+Note: the criteria are fields of the struct columns `scores` and `weighted`; they differ between rubrics.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ META = "meta.json"
 
 def judgements_schema(criteria: Sequence[str]) -> pa.Schema:
     """The columns of judgements.parquet."""
-    marks = pa.struct([(name, pa.float64()) for name in criteria])
+    scores = pa.struct([(name, pa.float64()) for name in criteria])
     return pa.schema(
         [
             ("submission", pa.string()),
@@ -35,8 +35,8 @@ def judgements_schema(criteria: Sequence[str]) -> pa.Schema:
             ("rubric_hash", pa.string()),
             ("state", pa.string()),
             ("overall", pa.float64()),
-            ("scores", marks),
-            ("weighted", marks),
+            ("scores", scores),
+            ("weighted", scores),
             ("calibrated", pa.float64()),
             ("weight", pa.float64()),
             ("age", pa.string()),
@@ -53,12 +53,12 @@ def judgements_schema(criteria: Sequence[str]) -> pa.Schema:
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]], criteria: Sequence[str]) -> None:
-    """Write judgements.parquet, whole or not at all."""
+    """Write judgements.parquet atomically."""
     for row in rows:
         for column in ("scores", "weighted"):
             row[column] = {name: row[column].get(name) for name in criteria}
         for column, value in row.items():
-            if isinstance(value, str):  # a judge may escape half a character, which no file of text can hold
+            if isinstance(value, str):  # a judge may escape a lone surrogate, which UTF-8 cannot encode
                 row[column] = value.encode("utf-8", "replace").decode()
     with atomic_file(path) as temporary:
         pq.write_table(
@@ -69,27 +69,27 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], criteria: Sequence[s
 
 
 def read_judgements(folder: Path) -> list[Judgement]:
-    """The judgements of a folder that `judge run` wrote, in the submission's order. Raises FileProblem."""
+    """The judgements of a folder written by `judge run`, in the order of the submission. Raises FileProblem."""
     return [parse_row(row) for row in read_rows(folder)]
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows with the completions' texts."""
+    """The rows of judgements.parquet, which include the completions. Raises FileProblem."""
     meta = read_json(folder / META)
     if not isinstance(meta, dict) or meta.get("kind") != "judgements":
-        raise FileProblem(f"{folder} is not a judgements folder; make one with: smalltale judge run")
+        raise FileProblem(f"{folder} is not a judgements folder; create one with: smalltale judge run")
     path = folder / TABLE
     try:
         with translate_os_errors(path):
             rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     except pa.ArrowInvalid as error:
-        raise FileProblem(f"{path} is not whole Parquet; run the same judge run again") from error
+        raise FileProblem(f"{path} is not a complete Parquet file; run the same judge run again") from error
     return rows
 
 
 def parse_row(row: dict[str, Any]) -> Judgement:
-    """One row."""
-    kept = {name: row[name] for name in Judgement.__dataclass_fields__ if name in row}
+    """A row as a Judgement."""
+    values = {name: row[name] for name in Judgement.__dataclass_fields__ if name in row}
     for column in ("scores", "weighted"):
-        kept[column] = {name: value for name, value in (row[column] or {}).items() if value is not None}
-    return Judgement(**{**kept, "flags": tuple(row["flags"] or ())})
+        values[column] = {name: value for name, value in (row[column] or {}).items() if value is not None}
+    return Judgement(**{**values, "flags": tuple(row["flags"] or ())})

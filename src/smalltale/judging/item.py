@@ -1,7 +1,7 @@
-"""What is to be judged: a completion as its judge sees it, and the key by which its judgement is known again.
+"""Items to judge: a completion as the judge sees it, and the cache key of its judgement.
 
-In: a hand-in's rows. Out: Items; a key for each with a judge, a rubric and its sampling.
-Beware: a key is made from what the judge is shown, so that a change of the guard asks anew where it changes a text.
+Input: the rows of a submission. Output: Items; a cache key for each with a judge, a rubric and a sampling.
+Note: the key hashes the text after neutralising, so that a change of that code asks again only about texts it changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smalltale.text_signals import find_judge_directed_spans
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One completion to be judged."""
+    """One completion to judge."""
 
     prompt: str
     completion: str
@@ -30,37 +30,37 @@ class Item:
 
     @cached_property
     def shown(self) -> str:
-        """The completion as a judge sees it."""
+        """The completion as the judge sees it."""
         return neutralise(self.completion)
 
     @cached_property
     def without_judge_directed_text(self) -> str | None:
-        """That without the sentences that speak to a judge; None where none does."""
+        """`shown` without the sentences that speak to a judge; None if there are none."""
         return remove_judge_directed_text(self.shown) if find_judge_directed_spans(self.shown) else None
 
 
 def items_from_rows(rows: Sequence[Completion]) -> list[Item]:
-    """The rows with each completion's place among those of its prompt."""
-    seen: Counter[str] = Counter()
+    """Items of a submission's rows; `sample` counts the completions of each prompt."""
+    samples: Counter[str] = Counter()
     items = []
     for row in rows:
-        items.append(Item(prompt=row.prompt, completion=row.completion, sample=seen[row.prompt]))
-        seen[row.prompt] += 1
+        items.append(Item(prompt=row.prompt, completion=row.completion, sample=samples[row.prompt]))
+        samples[row.prompt] += 1
     return items
 
 
 def index_by_cache_key(
     items: Sequence[Item], judge: str, endpoint: str, rubric: Rubric, sampling: Sampling
 ) -> dict[str, Item]:
-    """The items by what a judge would be asked, equal ones once, in order."""
-    found: dict[str, Item] = {}
+    """The first item of each cache key, in order: equal completions are asked about once."""
+    items_by_key: dict[str, Item] = {}
     for item in items:
-        found.setdefault(cache_key(judge, endpoint, rubric, item, sampling), item)
-    return found
+        items_by_key.setdefault(cache_key(judge, endpoint, rubric, item, sampling), item)
+    return items_by_key
 
 
 def cache_key(judge: str, endpoint: str, rubric: Rubric, item: Item, sampling: Sampling) -> str:
-    """What makes two judgements the same one: who is asked, where, what and how."""
+    """Hash of the judge, its endpoint, the rubric, the texts and the sampling."""
     parts = [judge, endpoint, rubric.hash, neutralise(item.prompt), item.shown, asdict(sampling)]
     if item.without_judge_directed_text is not None:
         parts.append(item.without_judge_directed_text)

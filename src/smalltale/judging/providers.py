@@ -1,8 +1,8 @@
-"""A judge behind any provider that inspect_ai speaks to; its model calls only, never its eval.
+"""A judge behind any provider of inspect_ai, of which only the model calls are used.
 
-In: a model's name as inspect_ai has it. Out: a Judge that makes one attempt a call.
-Beware: inspect_ai has two layers of retries that multiply, so both are turned off here (max_retries=0 for its own, and
-the client's); and the schema it sends loses minimum and maximum, so ours is checked again in judgement.py.
+Input: a model name of inspect_ai. Output: a Judge that makes one attempt per call.
+Pitfall: inspect_ai has two layers of retries that multiply, so both are off here (its own and the client's); the schema
+that it sends loses minimum and maximum, so judgement.py checks the answer against ours.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ WITH_LOGPROBS = {"openai", "google", "grok", "together", "vllm", "sglang", "open
 
 
 def provider_endpoint(name: str) -> str:
-    """Where a model answers: its provider, and the address that the environment gives it; never a secret."""
-    provider, _, rest = name.partition("/")
-    service = rest.partition("/")[0] if provider == "openai-api" else provider
+    """The provider and its base URL from the environment, without any secret in it."""
+    provider, _, model = name.partition("/")
+    service = model.partition("/")[0] if provider == "openai-api" else provider
     base = os.environ.get(f"{service.upper().replace('-', '_')}_BASE_URL", "")
     return f"inspect:{provider}" + (f":{re.sub('//[^/@]*@', '//', base)}" if base else "")
 
@@ -58,11 +58,11 @@ class ProviderJudge:
     model: Any
     timeout_seconds: float = 120.0
     connected: bool = False
-    """Whether the client belongs to the run that is under way; a closed one is made anew."""
+    """Whether a client is open in the current event loop; a closed one is replaced at the next call."""
 
     @classmethod
     def open(cls, name: str) -> ProviderJudge:
-        """Raises MissingExtra, SmalltaleError for a missing key or an unknown provider, before any call."""
+        """Open a model. Raises MissingExtra, or SmalltaleError for a missing key or an unknown provider, before any call."""
         if find_spec("inspect_ai") is None:
             raise MissingExtra("inspect_ai", "judge", f"the judge {name}")
         provider = name.partition("/")[0]
@@ -86,7 +86,7 @@ class ProviderJudge:
         return cls(name=name, endpoint=provider_endpoint(name), concurrency=8, model=model)
 
     async def answer(self, question: Question) -> Reply:
-        """One attempt. Raises Busy, Broken, Rejected, JudgeUnusable."""
+        """One attempt. Raises RateLimited, AttemptFailed, RequestRejected, JudgeUnusable."""
         if not self.connected:
             self.connect()
         try:
@@ -95,21 +95,21 @@ class ProviderJudge:
                     to_inspect_messages(question), config=self.config(question)
                 )
         except TimeoutError as error:
-            raise AttemptFailed(f"no whole answer in {self.timeout_seconds:g} s") from error
+            raise AttemptFailed(f"no complete answer in {self.timeout_seconds:g} s") from error
         except Exception as error:
             raise translate_provider_error(self.name, error) from error
         return parse_model_output(output)
 
     def config(self, question: Question) -> Any:
-        """A request's settings."""
+        """A request's GenerateConfig. Raises JudgeUnusable."""
         from inspect_ai.model import GenerateConfig, ResponseSchema
         from inspect_ai.util import JSONSchema
 
         provider, logprobs = self.name.partition("/")[0], question.sampling.logprobs
         if logprobs and provider not in WITH_LOGPROBS:
             raise JudgeUnusable(
-                f"judge {self.name}: {provider} gives no probabilities of its marks; "
-                "ask it without them (--set judging.logprobs=false) or choose another"
+                f"judge {self.name}: {provider} returns no token probabilities; "
+                "turn them off (--set judging.logprobs=false) or choose another judge"
             )
         return GenerateConfig(
             max_retries=0,
@@ -125,7 +125,7 @@ class ProviderJudge:
         )
 
     def connect(self) -> None:
-        """A client for this event loop, its own retries off."""
+        """Open a client in this event loop, with its own retries off."""
         self.model.api.initialize()
         client: Any = getattr(self.model.api, "client", None)
         if client is not None and hasattr(client, "max_retries"):
@@ -139,21 +139,21 @@ class ProviderJudge:
 
 
 def to_inspect_messages(question: Question) -> list[Any]:
-    """A question's turns as inspect_ai has them."""
+    """A question's messages as inspect_ai's."""
     from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
 
-    kinds: dict[str, Any] = {
+    message_classes: dict[str, Any] = {
         "system": ChatMessageSystem,
         "user": ChatMessageUser,
         "assistant": ChatMessageAssistant,
     }
-    return [kinds[each.role](content=each.content) for each in question.messages]
+    return [message_classes[message.role](content=message.content) for message in question.messages]
 
 
 def parse_model_output(output: Any) -> Reply:
-    """A ModelOutput as a Reply. Raises Broken where it has no choice."""
+    """A ModelOutput as a Reply. Raises AttemptFailed if it has no choices."""
     if not output.choices:
-        raise AttemptFailed(f"an answer without content ({output.error or 'no reason given'})")
+        raise AttemptFailed(f"an answer without choices ({output.error or 'no reason given'})")
     choice, usage = output.choices[0], output.usage
     content = choice.logprobs.content if choice.logprobs is not None else ()
     return Reply(
@@ -161,33 +161,36 @@ def parse_model_output(output: Any) -> Reply:
         input_tokens=usage.input_tokens if usage else 0,
         output_tokens=usage.output_tokens if usage else 0,
         tokens=tuple(
-            TokenChoice(token=each.token, top={top.token: top.logprob for top in each.top_logprobs or ()})
-            for each in content
+            TokenChoice(
+                token=logprob.token,
+                top={top.token: top.logprob for top in logprob.top_logprobs or ()},
+            )
+            for logprob in content
         ),
         refused="the provider's filter stopped the answer" if choice.stop_reason == "content_filter" else "",
     )
 
 
 def translate_provider_error(name: str, error: BaseException) -> Exception:
-    """A provider's exception as one of ours. inspect_ai may wrap the client's in one of its own."""
-    at: BaseException | None = error
-    while at is not None:
-        status = getattr(at, "status_code", None) or getattr(at, "code", None)
+    """A provider's exception as one of ours. inspect_ai may wrap the client's exception, so its causes are searched."""
+    cause: BaseException | None = error
+    while cause is not None:
+        status = getattr(cause, "status_code", None) or getattr(cause, "code", None)
         if isinstance(status, int):
-            said = " ".join(str(at).split())[:200]
+            text = " ".join(str(cause).split())[:200]
             if status in {401, 403}:
                 return JudgeUnusable(
                     f"judge {name}: the provider refuses the key (HTTP {status}); set the right one"
                 )
             if status == 404:
-                return JudgeUnusable(f"judge {name}: the provider does not know it (HTTP 404: {said})")
+                return JudgeUnusable(f"judge {name}: the provider does not know it (HTTP 404: {text})")
             if status in {400, 413, 422}:
-                return RequestRejected(f"the judge does not take the request (HTTP {status}: {said})")
+                return RequestRejected(f"the judge rejects the request (HTTP {status}: {text})")
             if status in {429, 503, 529}:
-                headers = getattr(getattr(at, "response", None), "headers", {}) or {}
+                headers = getattr(getattr(cause, "response", None), "headers", {}) or {}
                 return RateLimited(f"HTTP {status}", retry_after_seconds(headers))
-            return AttemptFailed(f"HTTP {status}: {said}")
-        at = at.__cause__ or at.__context__
+            return AttemptFailed(f"HTTP {status}: {text}")
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, MissingExtra | SmalltaleError):
         return error
     return AttemptFailed(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")

@@ -26,7 +26,7 @@ from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairwise import CompletionPair, PairVerdict, compare_pairs
 from smalltale.judging.rubric import QualificationBar, Rubric, load_rubric
-from smalltale.judging.run import JOURNAL, judge_items, load_salt
+from smalltale.judging.run import JOURNAL, judge_items, load_or_create_salt
 from smalltale.ranking.statistics import auc, pearson, quadratic_kappa, spearman
 
 MIN_ANSWERED_SHARE = 0.95
@@ -128,7 +128,7 @@ def qualify(
         again = judge_in_folder(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
         with JudgementCache(out / JOURNAL) as journal:
             verdicts = compare_pairs(
-                pair_good_with_dull(gold), judge, load_rubric("pairwise"), config.sampling, load_salt(out),
+                pair_good_with_dull(gold), judge, load_rubric("pairwise"), config.sampling, load_or_create_salt(out),
                 retry_policy=config.retry_policy, cache=journal,
             )  # fmt: skip
         retest = measure_shared(pearson, scores, [each.overall for each in again])
@@ -164,7 +164,7 @@ def judge_in_folder(
 ) -> Sequence[Judgement]:
     """Judge items, saved in `out`/journal.jsonl; one Judgement for each, in order. Raises SmalltaleError."""
     with JudgementCache(out / JOURNAL) as cache:
-        judged = judge_items(items, [judge], rubric, cache, config, salt=load_salt(out))
+        judged = judge_items(items, [judge], rubric, cache, config, salt=load_or_create_salt(out))
     if judged.failure is not None:
         raise judged.failure
     return judged.judgements

@@ -1,8 +1,8 @@
-"""The offline referee, experimental: marks predicted from measurable signals, for a contestant without a judge.
+"""The offline referee, experimental: a ridge regression that predicts scores from text signals, without an LLM judge.
 
-In: the table that `smalltale measure --signals` writes. Out: predicted marks, each beside how well such predictions agree.
-Beware: it reads no story. It never stands beside an LLM judge's scores, never ranks, and knows only stories like those it
-was fitted on; a signal outside the band that most of those span counts as the band's end.
+Input: the table written by `smalltale measure --signals`. Output: predicted scores, with their cross-validated agreement.
+Pitfall: it reads no story. It is valid only for stories like those it was fitted on: signals are clipped to the range of
+most of those. Its scores are never mixed with a judge's and never count for ranking.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ SIGNALS = (
 )
 """Columns of the table, in the order of a referee's weights."""
 BAND = (0.05, 0.95)
-"""Quantiles of the graded stories between which a signal counts."""
+"""Signals are clipped to these quantiles of the graded stories."""
 RIDGE = 30.0
-"""Penalty on squared weights of standardised signals; 10 and 60 agree with the graders alike."""
+"""L2 penalty on the weights of standardised signals; 10 and 60 give the same agreement."""
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SignalTable:
-    """The table of signals as read."""
+    """Signals of stories, one row per story."""
 
     prompts: tuple[str, ...]
     completions: tuple[str, ...]
@@ -54,18 +54,18 @@ class SignalTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How predictions of one criterion agree with a grader, on stories that were kept from the fit."""
+    """Cross-validated agreement of predictions with a grader, for one criterion."""
 
     criterion: str
     held_out: str
-    """What was kept apart: prompts or models."""
+    """How the folds were formed: by prompts or by models."""
     spearman: float
     within_model: float
-    """Mean over models of the rank correlation among one model's stories; the baseline has none."""
+    """Rank correlation within one model's stories, averaged over models; the baseline's is 0."""
     error: float
-    """Root mean square, in marks."""
+    """Root mean square error, in points."""
     guess_spearman: float | None
-    """Of the baseline, which knows which model wrote a story and nothing else; None where it never saw that model."""
+    """Of the baseline, a model's mean score; None if folds are models, which the baseline has not seen."""
     guess_error: float
 
     @property
@@ -79,59 +79,63 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Referee:
-    """Weights for each criterion on signals that are cut to their band and standardised."""
+    """Weights per criterion for clipped, standardised signals."""
 
     source: str
-    """What it was fitted on."""
+    """The file it was fitted on."""
     stories: int
     low: tuple[float, ...]
     high: tuple[float, ...]
     mean: tuple[float, ...]
     sd: tuple[float, ...]
     weights: Mapping[str, tuple[float, ...]]
-    """By criterion; the first is the mark of an average story."""
+    """By criterion; the first is the intercept, the score of an average story."""
     agreement: tuple[Agreement, ...] = ()
 
-    def predict(self, values: Floats) -> dict[str, Floats]:
-        """Predicted marks by criterion, `overall` their mean: (rows,) each, between 1 and 10."""
-        cut = np.clip(values, self.low, self.high)
-        standard = (cut - np.array(self.mean)) / np.array(self.sd)
-        found = {
-            name: np.clip(weights[0] + standard @ np.array(weights[1:]), 1.0, 10.0)
-            for name, weights in self.weights.items()
-        }
-        return add_overall(found)
+    def predict(self, signals: Floats) -> dict[str, Floats]:
+        """Predicted scores (rows,) by criterion, from 1 to 10; `overall` is their mean. signals: (rows, signals)."""
+        clipped = np.clip(signals, self.low, self.high)
+        standardised = (clipped - np.array(self.mean)) / np.array(self.sd)
+        return add_overall(
+            {
+                name: np.clip(weights[0] + standardised @ np.array(weights[1:]), 1.0, 10.0)
+                for name, weights in self.weights.items()
+            }
+        )
 
     def beats_baseline(self, criterion: str = "overall") -> bool:
-        """Whether its marks for a criterion do, prompts held out and models held out."""
-        own = self.agreements_on(criterion)
-        return bool(own) and all(each.beats_baseline for each in own)
+        """Whether its predictions beat the baseline with prompts held out and with models held out."""
+        agreements = self.agreements_on(criterion)
+        return bool(agreements) and all(agreement.beats_baseline for agreement in agreements)
 
     def agreements_on(self, criterion: str) -> list[Agreement]:
-        """One for prompts held out, one for models."""
-        return [each for each in self.agreement if each.criterion == criterion]
+        """The agreements of one criterion: with prompts held out and with models held out."""
+        return [agreement for agreement in self.agreement if agreement.criterion == criterion]
 
-    def outlier_share(self, values: Floats) -> float:
-        """Share of stories with more than two signals outside the band: where high, this referee knows no such stories."""
-        beyond = (values < np.array(self.low)) | (values > np.array(self.high))
-        return float((beyond.sum(axis=1) > 2).mean())
+    def outlier_share(self, signals: Floats) -> float:
+        """Share of stories with more than two signals out of range; where it is high, predictions are not valid."""
+        is_outside = (signals < np.array(self.low)) | (signals > np.array(self.high))
+        return float((is_outside.sum(axis=1) > 2).mean())
 
 
-def fit_weights(values: Floats, marks: Mapping[str, Floats], source: str) -> Referee:
-    """Ridge regression of each criterion on the signals."""
-    low, high = np.quantile(values, BAND[0], axis=0), np.quantile(values, BAND[1], axis=0)
-    cut = np.clip(values, low, high)
-    mean, sd = cut.mean(axis=0), cut.std(axis=0)
+def fit_weights(signals: Floats, scores: Mapping[str, Floats], source: str) -> Referee:
+    """Fit a ridge regression of each criterion on the signals."""
+    low, high = np.quantile(signals, BAND[0], axis=0), np.quantile(signals, BAND[1], axis=0)
+    clipped = np.clip(signals, low, high)
+    mean, sd = clipped.mean(axis=0), clipped.std(axis=0)
     sd[sd < 1e-9] = 1.0
-    standard = (cut - mean) / sd
-    square = standard.T @ standard + RIDGE * np.eye(len(SIGNALS))
+    standardised = (clipped - mean) / sd
+    gram = standardised.T @ standardised + RIDGE * np.eye(len(SIGNALS))
     weights = {
-        name: (float(each.mean()), *np.linalg.solve(square, standard.T @ (each - each.mean())).tolist())
-        for name, each in marks.items()
+        name: (
+            float(column.mean()),
+            *np.linalg.solve(gram, standardised.T @ (column - column.mean())).tolist(),
+        )
+        for name, column in scores.items()
     }
     return Referee(
         source=source,
-        stories=len(values),
+        stories=len(signals),
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
         mean=tuple(mean.tolist()),
@@ -141,72 +145,68 @@ def fit_weights(values: Floats, marks: Mapping[str, Floats], source: str) -> Ref
 
 
 def read_signal_table(path: Path) -> SignalTable:
-    """The table of `smalltale measure --signals`. Raises FileProblem."""
+    """Read a table written by `smalltale measure --signals`. Raises FileProblem."""
     rows = read_jsonl(path)
     for number, row in enumerate(rows, 1):
         missing = [
-            each
-            for each in ("prompt", "completion", *SIGNALS)
-            if not isinstance(row, dict) or each not in row
+            name
+            for name in ("prompt", "completion", *SIGNALS)
+            if not isinstance(row, dict) or name not in row
         ]
         if missing:
             raise FileProblem(
-                f"{path} row {number} has no {', no '.join(missing)}; make the table with: smalltale measure FILE --signals {path}"
+                f"{path} row {number} has no {', no '.join(missing)}; create the table with: smalltale measure FILE --signals {path}"
             )
-        wrong = [each for each in SIGNALS if not is_finite(row[each])]
-        if wrong:
-            raise FileProblem(
-                f"{path} row {number}: {wrong[0]} = {row[wrong[0]]!r} is no number; measure anew"
-            )
+        for name in SIGNALS:
+            if not (isinstance(row[name], int | float) and math.isfinite(row[name])):
+                raise FileProblem(
+                    f"{path} row {number}: {name} = {row[name]!r} is not a number; run smalltale measure again"
+                )
     return SignalTable(
         prompts=tuple(row["prompt"] for row in rows),
         completions=tuple(row["completion"] for row in rows),
-        signals=np.array([[float(row[each]) for each in SIGNALS] for row in rows]),
+        signals=np.array([[float(row[name]) for name in SIGNALS] for row in rows]),
     )
 
 
-def is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def write_referee(path: Path, referee: Referee) -> None:
-    """As JSON: figures alone, no text of the graded file."""
+    """Write a referee as JSON, without any text of the graded file."""
     write_json(path, {"kind": "referee", "format": 1, "signals": SIGNALS, **asdict(referee)})
 
 
 def read_referee(path: Path | None = None) -> Referee:
-    """A referee from a file; None: the one that ships with smalltale. Raises FileProblem."""
-    place = path or Path(str(package_files("smalltale.rubrics") / "referee.json"))
-    value: Any = read_json(place)
+    """Read a referee; None: the one that ships with smalltale. Raises FileProblem."""
+    path = path or Path(str(package_files("smalltale.rubrics") / "referee.json"))
+    value: Any = read_json(path)
     if not isinstance(value, dict) or value.get("kind") != "referee":
-        raise FileProblem(f"{place} is not a referee; make one with: smalltale judge referee fit")
+        raise FileProblem(f"{path} is not a referee; create one with: smalltale judge referee fit")
     if value.get("signals") != list(SIGNALS):
         raise FileProblem(
-            f"{place} was fitted on other signals; fit it anew with: smalltale judge referee fit"
+            f"{path} was fitted on other signals; fit it again with: smalltale judge referee fit"
         )
-    figures = {name: tuple(value[name]) for name in ("low", "high", "mean", "sd")}
+    statistics = {name: tuple(value[name]) for name in ("low", "high", "mean", "sd")}
     return Referee(
         source=value["source"],
         stories=value["stories"],
-        weights={name: tuple(each) for name, each in value["weights"].items()},
-        agreement=tuple(Agreement(**each) for each in value["agreement"]),
-        **figures,
+        weights={name: tuple(weights) for name, weights in value["weights"].items()},
+        agreement=tuple(Agreement(**row) for row in value["agreement"]),
+        **statistics,
     )
 
 
-def add_overall(marks: Mapping[str, Floats]) -> dict[str, Floats]:
-    """The criteria, and their mean before them."""
-    return {"overall": np.mean(list(marks.values()), axis=0), **marks}
+def add_overall(scores: Mapping[str, Floats]) -> dict[str, Floats]:
+    """The scores by criterion, preceded by their mean as `overall`."""
+    return {"overall": np.mean(list(scores.values()), axis=0), **scores}
 
 
-def group_by_prompt(evidence: SignalTable, marks: Floats) -> dict[str, list[float]]:
-    """Marks grouped by prompt."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for prompt, mark in zip(evidence.prompts, marks, strict=True):
-        found[prompt].append(float(mark))
-    return found
+def group_by_prompt(table: SignalTable, scores: Floats) -> dict[str, list[float]]:
+    """The scores of the table's stories by prompt."""
+    scores_by_prompt: dict[str, list[float]] = defaultdict(list)
+    for prompt, score in zip(table.prompts, scores, strict=True):
+        scores_by_prompt[prompt].append(float(score))
+    return scores_by_prompt
 
 
-def score_columns(scores: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
-    """Marks by criterion as columns."""
-    return {name: np.array([each[name] for each in scores]) for name in scores[0]}
+def score_columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
+    """Scores by criterion, as columns."""
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}

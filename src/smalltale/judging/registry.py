@@ -1,8 +1,8 @@
-"""Judges by name: what `--judge` takes.
+"""Open judges by name, as `--judge` takes them.
 
-In: `local`, `local:FILE.gguf`, `scripted`, `http://host/v1#model`, or any model that inspect_ai knows (`openai/…`,
-`anthropic/…`, `google/…`, `openrouter/…`, `vllm/…`, `ollama/…`). Out: open judges, closed at the end of the block.
-Beware: a name is checked, and its key looked for, before any call.
+Input: `local`, `local:FILE.gguf`, `scripted`, `http://host/v1#model`, or a model of inspect_ai (`openai/…`, `anthropic/…`,
+`google/…`, `openrouter/…`, `vllm/…`, `ollama/…`). Output: open judges, closed at the end of the block.
+Note: names and API keys are checked before any call.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from smalltale.judging.judge import Judge, ScriptedJudge, draw_scripted_answer
 from smalltale.judging.local import embedded_weights, local_judge, local_judge_identity
 
 KEY_VARIABLE = "SMALLTALE_JUDGE_KEY"
-"""Environment variable with the key of judges given by URL."""
+"""Environment variable with the API key of judges given by URL."""
 
 
 @contextlib.contextmanager
 def open_judges(names: Sequence[str], *, concurrency: int | None = None) -> Iterator[list[Judge]]:
-    """The judges of these names. Raises SmalltaleError for an unknown or doubled one, MissingExtra."""
+    """Open judges. Raises SmalltaleError for an unknown or repeated name, MissingExtra."""
     if not names:
         raise SmalltaleError("no judge is named; add --judge, for example --judge local")
     if len(set(names)) != len(names):
@@ -32,7 +32,7 @@ def open_judges(names: Sequence[str], *, concurrency: int | None = None) -> Iter
         judges = [open_judge(stack, name) for name in names]
         if len({judge.name for judge in judges}) != len(judges):
             raise SmalltaleError(
-                f"two judges of {', '.join(names)} have one name, so their marks could not be told apart; "
+                f"two judges of {', '.join(names)} have one name, so their scores would be mixed up; "
                 "serve one under another model name"
             )
         for judge in judges:
@@ -42,9 +42,9 @@ def open_judges(names: Sequence[str], *, concurrency: int | None = None) -> Iter
 
 
 def judge_identity(name: str) -> tuple[str, str]:
-    """What the judge of that name will call itself, and its endpoint: by these its qualification is known again.
+    """The judge's own name and its endpoint, which identify its qualification, without opening it or needing its key.
 
-    Raises SmalltaleError for an unknown name; opens nothing and asks for no key.
+    Raises SmalltaleError for an unknown name.
     """
     if name == "local" or name.startswith("local:"):
         return local_judge_identity(local_weights_path(name) or embedded_weights())
@@ -63,26 +63,26 @@ def judge_identity(name: str) -> tuple[str, str]:
 
 
 def open_judge(stack: contextlib.ExitStack, name: str) -> Judge:
-    """One judge by name."""
-    own, endpoint = judge_identity(name)
+    """Open one judge. Raises SmalltaleError, MissingExtra."""
+    model, endpoint = judge_identity(name)
     if name == "local" or name.startswith("local:"):
         return stack.enter_context(local_judge(local_weights_path(name)))
     if name == "scripted":
         return ScriptedJudge(draw_scripted_answer)
     if name.startswith(("http://", "https://")):
-        return EndpointJudge(base_url=endpoint, model=own, api_key=os.environ.get(KEY_VARIABLE, ""))
+        return EndpointJudge(base_url=endpoint, model=model, api_key=os.environ.get(KEY_VARIABLE, ""))
     from smalltale.judging.providers import ProviderJudge
 
-    return ProviderJudge.open(own)
+    return ProviderJudge.open(model)
 
 
 def local_weights_path(name: str) -> Path | None:
-    """The GGUF file in `local:FILE.gguf`; None for the embedded one."""
+    """The GGUF file of `local:FILE.gguf`; None for the embedded weights."""
     return Path(name.removeprefix("local:")) if name.startswith("local:") else None
 
 
 def split_judge_url(name: str) -> tuple[str, str]:
-    """A judge given as URL#MODEL. Raises SmalltaleError."""
+    """Split URL#MODEL. Raises SmalltaleError."""
     url, _, model = name.partition("#")
     if not model:
         raise SmalltaleError(
@@ -90,7 +90,7 @@ def split_judge_url(name: str) -> tuple[str, str]:
         )
     if "@" in url:
         raise SmalltaleError(
-            f"the address of judge {model} holds a secret, which would be kept with its answers; "
-            f"leave it out and set {KEY_VARIABLE}"
+            f"the address of judge {model} holds a secret, which would be saved with its answers; "
+            f"remove it and set {KEY_VARIABLE}"
         )
     return url.rstrip("/"), model

@@ -1,7 +1,7 @@
-"""Rubrics: what a judge is asked and which answers count, as versioned YAML.
+"""Rubrics: the instructions for a judge and the schema of its answer, as versioned YAML.
 
-In: the name of a rubric that ships with smalltale, or a path. Out: a Rubric, whose hash goes into every judgement.
-Beware: any change to a rubric changes its hash, so that judgements of two versions are never averaged by mistake.
+Input: the name of a shipped rubric, or a path. Output: a Rubric, whose hash is part of every judgement.
+Note: every change to what a judge sees changes the hash, so that judgements of two versions are never averaged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from smalltale.errors import SmalltaleError
 from smalltale.files import read_text
 
 CHECK = "check"
-"""The key under which an answer echoes the request's nonce."""
+"""The answer's key for the request's nonce."""
 
 PLACEHOLDERS = {
     "scores": frozenset({"delimiter", "prompt", "completion", "keys", "nonce"}),
@@ -33,19 +33,19 @@ PLACEHOLDERS = {
 
 
 class RubricError(SmalltaleError):
-    """A rubric is unknown, is not whole, or asks for what its answer cannot hold."""
+    """A rubric is unknown, incomplete or inconsistent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RubricField:
-    """One key of the answer."""
+    """One key of an answer."""
 
     kind: Literal["words", "score", "choice"]
     low: int = 1
     high: int = 10
-    """The ends of a score's scale; whole marks only."""
+    """Ends of a score's scale; scores are integers."""
     weight: float = 1.0
-    """A score's share in the overall score; 0 leaves it out."""
+    """A score's weight in the overall score; 0 excludes it."""
     choices: tuple[str, ...] = ()
     max_characters: int = 1200
 
@@ -58,7 +58,7 @@ class RubricField:
         return {"type": "string", "maxLength": self.max_characters}
 
     def describe(self) -> str:
-        """What a value must be, for the re-ask."""
+        """The valid values, as a re-ask states them."""
         if self.kind == "score":
             return f"a whole number from {self.low} to {self.high}"
         if self.kind == "choice":
@@ -68,21 +68,21 @@ class RubricField:
 
 @dataclass(frozen=True, kw_only=True)
 class QualificationBar:
-    """The bar a judge must reach to rank."""
+    """What a judge must reach to rank."""
 
     auc: float = 0.8
     """Least separation of each adjacent pair of gold levels."""
     spearman: float = 0.6
-    """Least rank correlation with graded files."""
+    """Least rank correlation with a graded file."""
     retest: float = 0.8
     """Least correlation between two runs over the gold set."""
     attack_gain: float = 0.5
-    """Most that any kind of attack may raise the mean, in marks."""
+    """Most points that any kind of attack may raise the mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rubric:
-    """A rubric as read. Keys of the answer come in the order of `fields`."""
+    """A validated rubric. The answer's keys are in the order of `fields`."""
 
     name: str
     version: int
@@ -97,18 +97,20 @@ class Rubric:
     @cached_property
     def criteria(self) -> dict[str, RubricField]:
         """The scored fields."""
-        return {name: each for name, each in self.fields.items() if each.kind == "score"}
+        return {name: field_ for name, field_ in self.fields.items() if field_.kind == "score"}
 
     @cached_property
     def hash(self) -> str:
-        """Sixteen hex digits over everything that a judge sees or that decides what counts."""
+        """Sixteen hex digits over everything that a judge sees and that validates or weighs its answer."""
         content = TypeAdapter(Rubric).dump_python(self, mode="json", exclude={"about", "qualification"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def schema(self) -> dict[str, Any]:
         """JSON schema of an answer."""
-        properties = {CHECK: {"type": "string"}} | {name: each.schema() for name, each in self.fields.items()}
+        properties = {CHECK: {"type": "string"}} | {
+            name: field_.schema() for name, field_ in self.fields.items()
+        }
         return {
             "type": "object",
             "properties": properties,
@@ -118,105 +120,107 @@ class Rubric:
 
     def overall(self, scores: Mapping[str, float]) -> float:
         """The weighted mean of a judgement's scores."""
-        weights = {name: each.weight for name, each in self.criteria.items() if each.weight > 0}
+        weights = {name: field_.weight for name, field_ in self.criteria.items() if field_.weight > 0}
         return sum(scores[name] * weight for name, weight in weights.items()) / sum(weights.values())
 
 
 def rubric_names() -> list[str]:
-    """The rubrics that ship with smalltale."""
+    """Names of the rubrics that ship with smalltale."""
     return sorted(
-        each.name.removesuffix(".yaml")
-        for each in package_files("smalltale.rubrics").iterdir()
-        if each.name.endswith(".yaml")
+        path.name.removesuffix(".yaml")
+        for path in package_files("smalltale.rubrics").iterdir()
+        if path.name.endswith(".yaml")
     )
 
 
 def load_rubric(name: str) -> Rubric:
-    """A shipped rubric by name or any by path. Raises RubricError, FileProblem."""
+    """Load a shipped rubric by name, or any rubric by path. Raises RubricError, FileProblem."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         text = read_text(Path(name))
     elif name in rubric_names():
         text = (package_files("smalltale.rubrics") / f"{name}.yaml").read_text(encoding="utf-8")
     else:
-        near = difflib.get_close_matches(name, rubric_names(), n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        similar = difflib.get_close_matches(name, rubric_names(), n=1, cutoff=0.4)
+        hint = f"did you mean {similar[0]!r}? " if similar else ""
         raise RubricError(
             f"unknown rubric {name!r}; {hint}known: {', '.join(rubric_names())}, or a path to a .yaml file"
         )
     return parse_rubric(text, name)
 
 
-def parse_rubric(text: str, shown: str) -> Rubric:
-    """A rubric from YAML text. Raises RubricError."""
+def parse_rubric(text: str, source: str) -> Rubric:
+    """Parse and validate YAML text; `source` names it in errors. Raises RubricError."""
     try:
         table = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RubricError(
-            f"rubric {shown} is not YAML: {' '.join(str(error).split())}; mend that line"
+            f"rubric {source} is not YAML: {' '.join(str(error).split())}; fix that line"
         ) from error
     if not isinstance(table, dict):
-        raise RubricError(f"rubric {shown} holds no keys; begin from a copy of paper.yaml")
-    known = [each.name for each in fields(Rubric)]
+        raise RubricError(f"rubric {source} has no keys; start from a copy of paper.yaml")
+    known_keys = [attribute.name for attribute in fields(Rubric)]
     for key in table:
-        if key not in known:
-            raise RubricError(f"rubric {shown} has the unknown key {key!r}; known: {', '.join(known)}")
+        if key not in known_keys:
+            raise RubricError(f"rubric {source} has the unknown key {key!r}; known: {', '.join(known_keys)}")
     try:
         rubric = TypeAdapter(Rubric).validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RubricError(f"rubric {shown}: {where}: {first['msg']}; mend that value") from error
-    check_rubric(rubric, shown)
+        raise RubricError(f"rubric {source}: {where}: {first['msg']}; fix that value") from error
+    check_rubric(rubric, source)
     return rubric
 
 
-def check_rubric(rubric: Rubric, shown: str) -> None:
-    """Raise RubricError where a rubric asks for what its answer cannot hold."""
-    if rubric.kind == "scores" and not any(each.weight > 0 for each in rubric.criteria.values()):
-        raise RubricError(f"rubric {shown} has no field of kind score with a weight above 0; add one")
+def check_rubric(rubric: Rubric, source: str) -> None:
+    """Raise RubricError if fields, instructions and placeholders do not fit together."""
+    if rubric.kind == "scores" and not any(criterion.weight > 0 for criterion in rubric.criteria.values()):
+        raise RubricError(f"rubric {source} has no field of kind score with a weight above 0; add one")
     if rubric.kind == "pairwise" and set(rubric.fields.get("better", RubricField(kind="words")).choices) != {
         "first",
         "second",
         "tie",
     }:
         raise RubricError(
-            f"rubric {shown} is pairwise; it needs the field better with the choices first, second, tie"
+            f"rubric {source} is pairwise; it needs the field better with the choices first, second, tie"
         )
     if CHECK in rubric.fields:
-        raise RubricError(f"rubric {shown} has a field {CHECK!r}, which the nonce takes; rename it")
-    for name, each in rubric.fields.items():
-        if each.kind == "score" and each.low >= each.high:
+        raise RubricError(f"rubric {source} has a field {CHECK!r}, which the nonce takes; rename it")
+    for name, field_ in rubric.fields.items():
+        if field_.kind == "score" and field_.low >= field_.high:
             raise RubricError(
-                f"rubric {shown}: {name} goes from {each.low} to {each.high}; low must be below high"
+                f"rubric {source}: {name} goes from {field_.low} to {field_.high}; low must be below high"
             )
-        if each.kind == "choice" and len(each.choices) < 2:
-            raise RubricError(f"rubric {shown}: {name} has {len(each.choices)} choices; give at least 2")
-        if each.weight < 0:
-            raise RubricError(f"rubric {shown}: {name} has weight {each.weight}; weights are 0 or more")
+        if field_.kind == "choice" and len(field_.choices) < 2:
+            raise RubricError(f"rubric {source}: {name} has {len(field_.choices)} choices; give at least 2")
+        if field_.weight < 0:
+            raise RubricError(f"rubric {source}: {name} has weight {field_.weight}; weights are 0 or more")
     try:
-        places = {place for _, place, _, _ in string.Formatter().parse(rubric.task) if place is not None}
+        placeholders = {name for _, name, _, _ in string.Formatter().parse(rubric.task) if name is not None}
     except ValueError as error:
         raise RubricError(
-            f"rubric {shown}: the task is not a template ({error}); write {{{{ for a brace"
+            f"rubric {source}: the task is not a template ({error}); write {{{{ for a brace"
         ) from error
     needed = PLACEHOLDERS[rubric.kind]
-    if places != needed:
-        wrong = ", ".join(sorted(places ^ needed))
+    if placeholders != needed:
+        wrong = ", ".join(sorted(placeholders ^ needed))
         raise RubricError(
-            f"rubric {shown}: the task must name {', '.join(sorted(needed))} in braces, each and no other; check {wrong}"
+            f"rubric {source}: the task must name {', '.join(sorted(needed))} in braces and no others; check {wrong}"
         )
     text = f"{rubric.system} {rubric.task}".lower()
     for name in rubric.fields:
         if name.lower() not in text:
             raise RubricError(
-                f"rubric {shown}: the field {name} is asked of no one; name it in system or task"
+                f"rubric {source}: neither system nor task asks for the field {name}; name it in one of them"
             )
     for name in requested_fields(rubric):
         if name not in rubric.fields:
-            raise RubricError(f"rubric {shown} asks for {name!r}, which fields lacks; add it or leave it out")
+            raise RubricError(
+                f"rubric {source} asks for {name!r}, which fields lacks; add it there or remove it"
+            )
 
 
 def requested_fields(rubric: Rubric) -> list[str]:
-    """Names that the system text asks for at the beginning of a line: `grammar: …`."""
+    """Field names at the beginning of a line of the system text: `grammar: …`."""
     lines = (line.strip().partition(":") for line in rubric.system.splitlines())
     return [name for name, colon, _ in lines if colon and name.isidentifier() and name.islower()]

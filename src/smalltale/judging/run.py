@@ -1,7 +1,7 @@
-"""Judge a submission: every completion by every judge, resumable to the item.
+"""Judge a submission: every completion by every judge, resumable after each judgement.
 
-In: a hand-in, judges, a rubric. Out: a judgements folder (folder.py).
-Beware: what an earlier run finished is in the folder's journal and costs nothing again.
+Input: a submission, judges, a rubric. Output: a judgements folder (folder.py), or judgements in memory (judge_items).
+Note: judgements of an earlier run are in the folder's journal and are not paid for again.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class JudgingSummary:
-    """What a run came to."""
+    """Counts and cost of a run."""
 
     judged: int
     """Judgements with a score."""
     expected: int
     states: Mapping[str, int]
     calls: int
-    """Calls of this run alone; what was finished before cost nothing."""
+    """Calls of this run; judgements of earlier runs cost none."""
     dollars: float | None
     qualified: bool
     """Whether every judge may rank."""
     stopped: str
-    """Why the run ended early; empty where it did not."""
+    """Why the run ended early; empty if it did not."""
     seconds: float
 
 
@@ -67,66 +67,70 @@ def judge_submission(
     prices: Mapping[str, Price] | None = None,
     cache: Path | None = None,
 ) -> JudgingSummary:
-    """Judge a hand-in into `out`; a stopped or grown run in it goes on. Only judges with a calibration may rank.
+    """Judge a submission into `out`, continuing a stopped run there. Only judges with a calibration may rank.
 
-    Raises SmalltaleError where a judge is unusable or every call failed; what was finished is kept.
+    Raises SmalltaleError where a judge is unusable or no judgement has a score; finished judgements are saved.
     """
-    config, began = config or JudgingConfig(), time.monotonic()
+    config, started = config or JudgingConfig(), time.monotonic()
     items = items_from_rows(read_submission(submission))
     refuse_foreign_folder(out)
-    salt = load_salt(out)
+    salt = load_or_create_salt(out)
     spending = Spending(prices or {}, config.budget_dollars)
-    with JudgementCache(cache or out / JOURNAL) as opened:
-        judged = judge_items(items, judges, rubric, opened, config, salt=salt, spending=spending)
-    names, known = [each.name for each in judges], calibrations or {}
-    judgements = calibrate(judged.judgements, names, known)
+    with JudgementCache(cache or out / JOURNAL) as judgement_cache:
+        judged = judge_items(items, judges, rubric, judgement_cache, config, salt=salt, spending=spending)
+    names, calibrations = [judge.name for judge in judges], calibrations or {}
+    judgements = calibrate(judged.judgements, names, calibrations)
     texts = {(item.prompt, item.sample): item.completion for item in items}
     rows = [
-        {**asdict(each), "submission": submission.name, "completion": texts[each.prompt, each.sample]}
-        for each in judgements
+        {
+            **asdict(judgement),
+            "submission": submission.name,
+            "completion": texts[judgement.prompt, judgement.sample],
+        }
+        for judgement in judgements
     ]
     write_table(out / TABLE, rows, list(rubric.criteria))
-    states = Counter(each.state for each in judgements)
+    states = Counter(judgement.state for judgement in judgements)
     summary = JudgingSummary(
         judged=states["ok"],
         expected=len(items) * len(judges),
         states={str(state): count for state, count in states.items()},
         calls=judged.calls,
         dollars=spending.dollars,
-        qualified=may_rank(names, known),
+        qualified=may_rank(names, calibrations),
         stopped=judged.stopped,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - started,
     )
-    weights = panel_weights(names, known)
-    told = [
+    weights = panel_weights(names, calibrations)
+    judge_records = [
         {
             "name": name,
-            "qualified": may_rank([name], known),
+            "qualified": may_rank([name], calibrations),
             "weight": weights.get(name),
             "price": asdict(prices[name]) if prices and name in prices else None,
         }
         for name in names
     ]
-    write_json(out / META, build_meta(submission, rubric, config, salt, told, summary, spending))
+    write_json(out / META, build_meta(submission, rubric, config, salt, judge_records, summary, spending))
     judged.raise_without_score()
     return summary
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedItems:
-    """The judgements of some items, and why a judge stopped before the last of them."""
+    """Judgements of some items, and why a judge or the budget stopped before the last of them."""
 
     judgements: Sequence[Judgement]
-    """In the order of the items, then of the judges; an item that a judge did not reach has none."""
+    """In the order of the items, then of the judges; items that a judge did not reach are missing."""
     failure: SmalltaleError | None
-    """Why a judge could not go on: a wrong key, or errors only."""
+    """Why a judge stopped: it is unusable (wrong key, unknown model), or too many calls in a row failed."""
     stopped: str
-    """Set where the budget allowed no further call."""
+    """Why the budget stopped the run; empty if it did not."""
     calls: int
-    """Calls made now; a cached judgement costs none."""
+    """Calls made now, without those of cached judgements."""
 
     def raise_without_score(self) -> None:
-        """Raise the judge's failure, or SmalltaleError where no judgement has a score and no budget explains it."""
+        """Raise `failure`, or SmalltaleError where no judgement has a score although the budget stopped nothing."""
         if self.failure is not None:
             raise self.failure
         states = Counter(str(judgement.state) for judgement in self.judgements)
@@ -134,7 +138,7 @@ class JudgedItems:
             reasons = Counter(judgement.reason for judgement in self.judgements).most_common(1)
             raise SmalltaleError(
                 f"no judgement of {len(self.judgements)} has a score ({dict(states)}); most often: "
-                f"{reasons[0][0] if reasons else 'none'}; correct the judge's settings and run the same command again"
+                f"{reasons[0][0] if reasons else 'none'}; fix the judge's settings and run the same command again"
             )
 
 
@@ -148,42 +152,44 @@ def judge_items(
     salt: str | None = None,
     spending: Spending | None = None,
 ) -> JudgedItems:
-    """Ask each judge about each item, in memory. Blocks until all are judged; runs its own event loop.
+    """Judge each item by each judge in memory. Blocks until all are judged, in an event loop of its own.
 
-    `cache` must be open and saves every finished judgement at once; without one, nothing is saved. `salt` is the secret
-    behind delimiters and nonces, a new one where it is None. A judgement that failed has state error; a judge that
-    could not go on is in `failure` of what is returned, not raised, so that finished judgements are never lost.
+    `cache` must be open; it saves every judgement as soon as it is finished. `salt` is the secret behind delimiters and
+    nonces, random by default. A judge's failure is returned, not raised, so that finished judgements are not lost.
     """
     config = config or JudgingConfig()
-    run = JudgingExecutor(
+    executor = JudgingExecutor(
         rubric,
         config,
         salt or secrets.token_hex(16),
         spending or Spending({}, config.budget_dollars),
         cache or JudgementCache(),
     )
-    failure = run.all_items(items, judges)
+    failure = executor.judge_all(items, judges)
     return JudgedItems(
-        judgements=run.judgements(items, judges), failure=failure, stopped=run.stopped, calls=run.calls
+        judgements=executor.collect_judgements(items, judges),
+        failure=failure,
+        stopped=executor.stopped,
+        calls=executor.calls,
     )
 
 
 def require_scoring_rubric(rubric: Rubric) -> Rubric:
-    """The rubric, where it scores single completions. Raises RubricError."""
+    """Return the rubric if it scores single completions. Raises RubricError."""
     if rubric.kind != "scores":
         raise RubricError(f"rubric {rubric.name} compares pairs; choose one that scores, for example paper")
     return rubric
 
 
-def load_salt(out: Path) -> str:
-    """The run's secret, made once and kept for resuming."""
+def load_or_create_salt(out: Path) -> str:
+    """The run's secret salt, created once and saved in meta.json for resuming. Raises SmalltaleError."""
     with translate_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     if (out / META).exists():
         meta = read_json(out / META)
         if isinstance(meta, dict) and meta.get("kind") == "judgements" and meta.get("salt"):
             return str(meta["salt"])
-        raise SmalltaleError(f"{out} holds another kind of artefact; choose a new or empty folder")
+        raise SmalltaleError(f"{out} is not a judgements folder; choose a new or empty folder")
     salt = secrets.token_hex(16)
     write_json(out / META, {"kind": "judgements", "format": 1, "salt": salt, "finished": False})
     return salt
@@ -198,11 +204,11 @@ def build_meta(
     summary: JudgingSummary,
     spending: Spending,
 ) -> dict[str, Any]:
-    """meta.json of a judgements folder."""
-    declared = submission.with_name("submission.json")
+    """The content of a judgements folder's meta.json."""
+    declaration_path = submission.with_name("submission.json")
     tokens: dict[str, dict[str, int]] = defaultdict(dict)
-    for name, (read, written) in spending.tokens.items():
-        tokens[name] = {"input": read, "output": written}
+    for name, (input_tokens, output_tokens) in spending.tokens.items():
+        tokens[name] = {"input": input_tokens, "output": output_tokens}
     return {
         **provenance_record(
             recipe=asdict(config),
@@ -213,7 +219,7 @@ def build_meta(
         "kind": "judgements",
         "format": 1,
         "name": submission.parent.name or submission.stem,
-        "submission": read_json(declared) if declared.exists() else {},
+        "submission": read_json(declaration_path) if declaration_path.exists() else {},
         "rubric": {"name": rubric.name, "version": rubric.version, "hash": rubric.hash},
         "judges": judges,
         "qualified": summary.qualified,

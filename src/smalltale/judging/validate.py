@@ -1,8 +1,7 @@
-"""The hand-in that is to be judged, checked before anything is paid for.
+"""Check a submission before any judge is paid.
 
-In: a submission file, and the prompts it answers where they are at hand. Out: its rows.
-Beware: without a prompt file, only what the hand-in itself betrays is seen: prompts of unequal numbers of completions, and
-prompts that speak to the judge.
+Input: a submission file, and the prompts that it must answer, if known. Output: its rows.
+Note: without the prompts, only unequal numbers of completions and prompts that speak to the judge are found.
 """
 
 from __future__ import annotations
@@ -20,41 +19,41 @@ MAX_QUOTED_PROMPT = 60
 
 
 def read_checked_submission(path: Path, prompts: Sequence[str] | None = None) -> list[Completion]:
-    """The rows. Raises SmalltaleError for a hand-in that answers other prompts, or a mix of several sets."""
+    """Read a submission. Raises SmalltaleError if it answers other prompts or a mix of prompt sets."""
     rows = read_submission(path)
     counts = Counter(row.prompt for row in rows)
     if prompts is not None:
         require_same_prompts(path, counts, prompts)
     else:
         refuse_judge_directed_prompts(path, counts)
-    usual = Counter(counts.values()).most_common(1)[0][0] if counts else 0
-    odd = [prompt for prompt, count in counts.items() if count != usual]
-    if odd:
+    most_common_count = Counter(counts.values()).most_common(1)[0][0] if counts else 0
+    different = [prompt for prompt, count in counts.items() if count != most_common_count]
+    if different:
         raise SmalltaleError(
-            f"{path} mixes prompts: most have {usual} completions, {quote_prompt(odd[0])} has {counts[odd[0]]} "
-            f"({len(odd)} of {len(counts)} prompts differ); hand in as many for each"
+            f"{path} mixes prompts: most have {most_common_count} completions, {quote_prompt(different[0])} has {counts[different[0]]} "
+            f"({len(different)} of {len(counts)} prompts differ); submit the same number for each"
         )
     return rows
 
 
 def require_same_prompts(path: Path, counts: Counter[str], prompts: Sequence[str]) -> None:
-    """Raise SmalltaleError where a hand-in's prompts are not exactly these."""
-    foreign = [prompt for prompt in counts if prompt not in set(prompts)]
+    """Raise SmalltaleError if a submission's prompts are not exactly these."""
+    unknown = [prompt for prompt in counts if prompt not in set(prompts)]
     missing = [prompt for prompt in prompts if prompt not in counts]
-    if foreign:
+    if unknown:
         raise SmalltaleError(
-            f"{path} answers {len(foreign)} prompts that are not in the set, for example {quote_prompt(foreign[0])}; "
+            f"{path} answers {len(unknown)} prompts that are not in the set, for example {quote_prompt(unknown[0])}; "
             "judge it with the prompts it was written for"
         )
     if missing:
         raise SmalltaleError(
             f"{path} leaves out {len(missing)} of {len(prompts)} prompts, for example {quote_prompt(missing[0])}; "
-            "complete the hand-in first"
+            "complete the submission first"
         )
 
 
 def refuse_judge_directed_prompts(path: Path, prompts: Iterable[str]) -> None:
-    """Raise SmalltaleError where a prompt that nobody vouches for speaks to the judge, who would see it in every request."""
+    """Raise SmalltaleError if a prompt of an unknown prompt set speaks to the judge, who would see it in every request."""
     for prompt in prompts:
         if passages := find_judge_directed_text(neutralise(prompt)):
             raise SmalltaleError(
@@ -64,21 +63,26 @@ def refuse_judge_directed_prompts(path: Path, prompts: Iterable[str]) -> None:
 
 
 def require_shared_prompts(
-    first: Path, one: Sequence[str], second: Path, two: Sequence[str], *, only_shared: bool
+    first: Path,
+    first_prompts: Sequence[str],
+    second: Path,
+    second_prompts: Sequence[str],
+    *,
+    only_shared: bool,
 ) -> set[str]:
-    """The prompts of both entries. Raises SmalltaleError where they differ, unless `only_shared` was asked for."""
-    shared = set(one) & set(two)
+    """The prompts of both entries. Raises SmalltaleError if they differ, unless `only_shared`."""
+    shared = set(first_prompts) & set(second_prompts)
     if not shared:
         raise SmalltaleError(f"{first} and {second} share no prompt; judge both on the same prompts")
-    apart = [prompt for prompt in dict.fromkeys([*one, *two]) if prompt not in shared]
-    if apart and not only_shared:
+    unshared = [prompt for prompt in dict.fromkeys([*first_prompts, *second_prompts]) if prompt not in shared]
+    if unshared and not only_shared:
         raise SmalltaleError(
-            f"{first} and {second} answer different prompts: {len(shared)} are shared, {len(apart)} are not, for example "
-            f"{quote_prompt(apart[0])}; add --shared to compare on the shared ones alone"
+            f"{first} and {second} answer different prompts: {len(shared)} are shared, {len(unshared)} are not, for example "
+            f"{quote_prompt(unshared[0])}; add --shared to compare on the shared ones alone"
         )
     return shared
 
 
 def quote_prompt(prompt: str) -> str:
-    """A prompt as a message shows it."""
+    """A prompt, shortened for a message."""
     return repr(prompt if len(prompt) <= MAX_QUOTED_PROMPT else f"{prompt[:MAX_QUOTED_PROMPT]}…")
