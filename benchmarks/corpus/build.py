@@ -1,9 +1,8 @@
-"""How fast a corpus is prepared, against the same steps done with datasets.map and datasketch.
+"""Corpus build speed against the same steps done with datasets.map and datasketch.
 
-In: nothing; the text is told by fable, with planted copies, near copies, mojibake, cut endings and leaks.
-Out: results/corpus.json, and as the last line of standard output one JSON object with the key `ratio`.
-Beware: the peer is measured on a part of the text (it is slow), smalltale on that same part for the ratio, and on
-three sizes for the scaling.
+The text is made of fables with planted copies, near copies, mojibake, cut endings and leaks.
+Output: results/corpus.json, and as the last line of standard output one JSON object with the key `ratio`.
+The peer is slow, so it runs on a part of the text; the ratio is of smalltale on that same part, the scaling of three sizes.
 
     python -m benchmarks.corpus.build [--quick] [--megabytes 400] [--near] [--out benchmarks/results/corpus.json]
 """
@@ -14,7 +13,6 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import platform
 import random
 import shutil
 import subprocess
@@ -26,9 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from smalltale.machine import usable_cores
+from benchmarks.lib.records import RESULTS, add_record_arguments, provenance, write_record
 
-HERE = Path(__file__).parents[1]
 MARK = "\n<|endoftext|>\n"
 SHARES = {"copy": 0.04, "near copy": 0.04, "mojibake": 0.02, "cut": 0.01, "leak": 0.005}
 PROCESSES = 2
@@ -36,22 +33,22 @@ PEER_PACKAGES = ("datasets", "datasketch", "ftfy")
 
 
 def make_text(folder: Path, megabytes: float, seed: int = 1) -> tuple[Path, Path, dict[str, int]]:
-    """A text of about so many MB with planted faults, a validation file, and how many faults of each kind."""
+    """Write a text of about `megabytes` MB with planted faults, and a validation file; also returns faults by kind."""
     from smalltale.corpus.fable.generator import generate_stories
 
-    chance = random.Random(seed)
-    held = list(generate_stories(seed + 1_000_000, 2_000))
+    generator = random.Random(seed)
+    held_out = list(generate_stories(seed + 1_000_000, 2_000))
     valid = folder / "valid.txt"
-    valid.write_text(MARK.join(held), encoding="utf-8")
+    valid.write_text(MARK.join(held_out), encoding="utf-8")
     path, size, planted, recent = folder / f"train-{megabytes:g}.txt", 0, dict.fromkeys(SHARES, 0), []
     with path.open("w", encoding="utf-8", newline="\n") as out:
         for text in generate_stories(seed, 1 << 40):
             recent = [*recent[-50:], text]
-            draw = chance.random()
+            draw = generator.random()
             for kind, share in SHARES.items():
                 if draw < share:
                     planted[kind] += 1
-                    text = spoilt(kind, text, recent, held, chance)
+                    text = plant_fault(kind, text, recent, held_out, generator)
                     break
                 draw -= share
             size += out.write(text + MARK)
@@ -60,24 +57,26 @@ def make_text(folder: Path, megabytes: float, seed: int = 1) -> tuple[Path, Path
     raise AssertionError
 
 
-def spoilt(kind: str, text: str, recent: list[str], held: list[str], chance: random.Random) -> str:
+def plant_fault(
+    kind: str, text: str, recent: list[str], held_out: list[str], generator: random.Random
+) -> str:
     words = text.split(" ")
     if kind == "copy":
-        return chance.choice(recent)
+        return generator.choice(recent)
     if kind == "near copy":
-        words = chance.choice(recent).split(" ")
-        words[chance.randrange(len(words))] = "something"
+        words = generator.choice(recent).split(" ")
+        words[generator.randrange(len(words))] = "something"
         return " ".join(words)
     if kind == "mojibake":
         return text.replace('"', "\u201c").replace("'", "\u2019").encode().decode("cp1252", "ignore")
     if kind == "cut":
         return " ".join(words[: len(words) // 2]) + " and"
-    run = chance.choice(held).split(" ")[10:60]
+    run = generator.choice(held_out).split(" ")[10:60]
     return " ".join([*words[:20], *run, *words[20:]])
 
 
-def watched(command: list[str]) -> tuple[float, float, str]:
-    """Run a command: its wall seconds, the peak of the resident memory of it and its children in MB, its output."""
+def run_measured(command: list[str]) -> tuple[float, float, str]:
+    """Run a command; returns wall-clock seconds, peak memory of its process tree in MB, and its output."""
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak, stop = [0.0], threading.Event()
@@ -98,7 +97,7 @@ def watched(command: list[str]) -> tuple[float, float, str]:
 
 
 def tree_memory(root: int) -> float:
-    """Proportional resident memory of a process and all below it, in MB: pages that are shared count once."""
+    """Proportional set size of a process and its descendants in MB: shared pages count once."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -108,10 +107,10 @@ def tree_memory(root: int) -> float:
         parents[int(entry.parent.name)] = int(fields[1])
     total = 0
     for pid in parents:
-        above = pid
-        while above and above != root:
-            above = parents.get(above, 0)
-        if above == root:
+        ancestor = pid
+        while ancestor and ancestor != root:
+            ancestor = parents.get(ancestor, 0)
+        if ancestor == root:
             try:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
                 total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
@@ -120,8 +119,8 @@ def tree_memory(root: int) -> float:
     return total / 1024
 
 
-def ours(path: str, valid: str, out: str) -> None:
-    """The whole build, in a process of its own."""
+def build_ours(path: str, valid: str, out: str) -> None:
+    """Run our build in this process."""
     from smalltale.corpus.build import build_corpus
     from smalltale.corpus.config import CorpusConfig
 
@@ -129,8 +128,8 @@ def ours(path: str, valid: str, out: str) -> None:
     print(json.dumps({"dropped": summary.dropped, "kept": summary.train_stories, "stages": summary.stages}))
 
 
-def peer(path: str, valid: str, out: str) -> None:
-    """The same steps as people do them: datasets.map and filter in two processes, ftfy, regexes, datasketch."""
+def build_with_peer(path: str, valid: str, out: str) -> None:
+    """Run the same steps with datasets.map and filter in two processes, ftfy, regexes and datasketch."""
     import re
 
     import datasets
@@ -147,7 +146,7 @@ def peer(path: str, valid: str, out: str) -> None:
         text = re.sub(r"\n{3,}", "\n\n", text)
         return {"text": re.sub(r"\s*the end\.?\s*$", "", text.strip(), flags=re.IGNORECASE)}
 
-    def good(row: dict[str, str]) -> bool:
+    def is_good(row: dict[str, str]) -> bool:
         text = row["text"]
         if len(text.split()) < 30 or not re.search(r"[.!?][\"')]*$", text) or "\ufffd" in text:
             return False
@@ -167,11 +166,11 @@ def peer(path: str, valid: str, out: str) -> None:
         return {" ".join(tokens[i : i + length]) for i in range(len(tokens) - length + 1)}
 
     data = datasets.Dataset.from_dict({"text": Path(path).read_text(encoding="utf-8").split(MARK)})
-    data = data.map(clean, num_proc=PROCESSES).filter(good, num_proc=PROCESSES)
-    held: set[str] = set()
+    data = data.map(clean, num_proc=PROCESSES).filter(is_good, num_proc=PROCESSES)
+    held_out: set[str] = set()
     for story in Path(valid).read_text(encoding="utf-8").split(MARK):
-        held |= grams(story)
-    data = data.filter(lambda row: held.isdisjoint(grams(row["text"])), num_proc=PROCESSES)
+        held_out |= grams(story)
+    data = data.filter(lambda row: held_out.isdisjoint(grams(row["text"])), num_proc=PROCESSES)
     data = data.map(signature, num_proc=PROCESSES)
     index, seen, keep = MinHashLSH(threshold=0.8, num_perm=120), set(), []
     for number, row in enumerate(data.with_format("numpy", columns=["sketch"], output_all_columns=True)):
@@ -195,8 +194,8 @@ def peer(path: str, valid: str, out: str) -> None:
     )
 
 
-def rates(path: Path, valid: Path) -> dict[str, float]:
-    """MB/s of each step alone, on one core."""
+def measure_steps(path: Path, valid: Path) -> dict[str, float]:
+    """MB/s of each step on one core."""
     from smalltale.corpus.hashing import hash_stories, hash_words
     from smalltale.corpus.sources.catalog import find_sources
     from smalltale.corpus.sources.pieces import read_piece, split_source
@@ -205,13 +204,13 @@ def rates(path: Path, valid: Path) -> dict[str, float]:
     from smalltale.corpus.steps.dedup import minhash
 
     piece = next(split_source(find_sources([str(path)], 0)[0]))
-    found: dict[str, float] = {}
+    speeds: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         began = time.perf_counter()
-        made = work()
-        found[name] = round((piece.stop - piece.start) / 1e6 / (time.perf_counter() - began), 1)
-        return made
+        result = work()
+        speeds[name] = round((piece.stop - piece.start) / 1e6 / (time.perf_counter() - began), 1)
+        return result
 
     documents = timed("read", lambda: list(read_piece(piece)))
     cleaned = timed("clean", lambda: [clean_story(document, 30).text for document in documents])
@@ -221,10 +220,10 @@ def rates(path: Path, valid: Path) -> dict[str, float]:
     held_out = valid.read_text(encoding="utf-8").split(MARK)
     leaks = build_leak_index(held_out, [str(number) for number in range(len(held_out))], 30)
     timed("leaks", lambda: leaks.find(words))
-    return found
+    return speeds
 
 
-def near_table() -> list[dict[str, float]]:
+def measure_dedup() -> list[dict[str, float]]:
     """Precision and recall of near-duplicate removal (threshold 0.8) on planted pairs, by their true overlap."""
     import numpy as np
 
@@ -234,11 +233,11 @@ def near_table() -> list[dict[str, float]]:
 
     rows = []
     for overlap in (0.95, 0.9, 0.85, 0.8, 0.7, 0.5):
-        chance, count = random.Random(1), 2_000
+        generator, count = random.Random(1), 2_000
         originals = list(generate_stories(77, count))
-        strangers = list(generate_stories(78, count))
-        copies = [overlapping(text, overlap, chance) for text in originals]
-        texts = originals + copies + strangers
+        unrelated = list(generate_stories(78, count))
+        copies = [replace_words(text, overlap, generator) for text in originals]
+        texts = originals + copies + unrelated
         words = hash_words(texts)
         shingles, offsets = hash_ngrams(words, 5)
         sets = [set(shingles[offsets[i] : offsets[i + 1]].tolist()) for i in range(2 * count)]
@@ -262,7 +261,7 @@ def near_table() -> list[dict[str, float]]:
             {
                 "overlap": round(sum(true) / count, 3),
                 "removed": round(copies_found / count, 4),
-                "strangers removed": int(np.count_nonzero(gone[2 * count :])),
+                "unrelated removed": int(np.count_nonzero(gone[2 * count :])),
                 "recall of pairs at 0.8 or more": round(
                     sum(bool(r) and a for r, a in zip(removed, above, strict=True)) / max(1, sum(above)), 4
                 ),
@@ -272,42 +271,53 @@ def near_table() -> list[dict[str, float]]:
     return rows
 
 
-def overlapping(text: str, share: float, chance: random.Random) -> str:
-    """`text` with words replaced so that at least `share` of the joined 5-word shingles stay."""
+def replace_words(text: str, share: float, generator: random.Random) -> str:
+    """Replace words of `text` so that the Jaccard similarity of 5-word shingles stays at least `share`."""
     words = text.split()
     shingles = len(words) - 4
-    touched: set[int] = set()
-    places = list(range(len(words)))
-    chance.shuffle(places)
-    for place in places:
-        more = touched | set(range(max(0, place - 4), min(shingles, place + 1)))
-        if (shingles - len(more)) / (shingles + len(more)) >= share:
-            touched, words[place] = more, f"zq{chance.randrange(10**9)}"
+    changed: set[int] = set()
+    positions = list(range(len(words)))
+    generator.shuffle(positions)
+    for position in positions:
+        candidate = changed | set(range(max(0, position - 4), min(shingles, position + 1)))
+        if (shingles - len(candidate)) / (shingles + len(candidate)) >= share:
+            changed, words[position] = candidate, f"zq{generator.randrange(10**9)}"
     return " ".join(words)
 
 
 def peer_python() -> str:
-    """A Python that has the peer's packages: this one, or that of a venv made for them under build/."""
+    """A Python with the peer's packages: this one, or that of a venv made for them under build/."""
     if all(importlib.util.find_spec(name) for name in PEER_PACKAGES):
         return sys.executable
-    place = HERE.parent / "build" / "peers"
-    python = place / "bin" / "python"
-    if not (place / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+    folder = RESULTS.parents[1] / "build" / "peers"
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run(
             [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEER_PACKAGES],
             check=True,
             stdout=sys.stderr,
         )
-        (place / "ready").touch()
+        (folder / "ready").touch()
     return str(python)
 
 
 def measure(role: str, path: Path, valid: Path, folder: Path) -> dict[str, Any]:
     out = folder / f"out-{role}"
     python = peer_python() if role == "peer" else sys.executable
-    seconds, peak, output = watched(
-        [python, "-W", "ignore", __file__, "--role", role, str(path), str(valid), str(out)]
+    seconds, peak, output = run_measured(
+        [
+            python,
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.corpus.build",
+            "--role",
+            role,
+            str(path),
+            str(valid),
+            str(out),
+        ]
     )
     shutil.rmtree(out, ignore_errors=True)
     megabytes = path.stat().st_size / 1e6
@@ -322,20 +332,19 @@ def measure(role: str, path: Path, valid: Path, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, for a check")
+    add_record_arguments(parser, RESULTS / "corpus.json")
     parser.add_argument("--megabytes", type=float, default=400)
     parser.add_argument("--peer-megabytes", type=float, default=40)
     parser.add_argument("--near", action="store_true", help="only precision and recall of near-duplicates")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "corpus.json")
     parser.add_argument("--role", nargs=4, metavar=("ROLE", "TEXT", "VALID", "OUT"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.role:
-        {"ours": ours, "peer": peer}[asked.role[0]](*asked.role[1:])
+    arguments = parser.parse_args()
+    if arguments.role:
+        {"ours": build_ours, "peer": build_with_peer}[arguments.role[0]](*arguments.role[1:])
         return
-    if asked.near:
-        print(json.dumps(near_table(), indent=1))
+    if arguments.near:
+        print(json.dumps(measure_dedup(), indent=1))
         return
-    largest, shared = (24.0, 24.0) if asked.quick else (asked.megabytes, asked.peer_megabytes)
+    largest, shared = (24.0, 24.0) if arguments.quick else (arguments.megabytes, arguments.peer_megabytes)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scaling = []
@@ -344,49 +353,22 @@ def main() -> None:
             scaling.append({**measure("ours", path, valid, folder), "planted": planted})
             if size != largest:
                 path.unlink()
-        steps = rates(path, valid)
+        steps = measure_steps(path, valid)
         path, valid, _ = make_text(folder, shared)
-        same, other = measure("ours", path, valid, folder), measure("peer", path, valid, folder)
+        ours, peer = measure("ours", path, valid, folder), measure("peer", path, valid, folder)
     result = {
         "claim": "a whole corpus build against the same steps with datasets.map and datasketch, same text, same machine",
-        "ratio": round(same["MB/s"] / other["MB/s"], 2),
-        "ours": same,
-        "peer": other,
+        "ratio": round(ours["MB/s"] / peer["MB/s"], 2),
+        "ours": ours,
+        "peer": peer,
         "scaling": scaling,
         "steps, MB/s on one core": steps,
         "minutes for 2.2 GB": round(2_227.75 / scaling[-1]["MB/s"] / 60, 2),
         "processes": PROCESSES,
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": usable_cores(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-        },
-        "versions": {
-            each: importlib.metadata.version(each)
-            for each in ("smalltale", "ftfy", "rensa", "pyarrow", "numpy")
-        },
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE, check=False
-        ).stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "quick": asked.quick,
+        **provenance(("smalltale", "ftfy", "rensa", "pyarrow", "numpy"), arguments.commit),
+        "quick": arguments.quick,
     }
-    if not asked.quick:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result))
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
+    write_record(None if arguments.quick else arguments.out, result)
 
 
 if __name__ == "__main__":

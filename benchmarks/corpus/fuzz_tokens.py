@@ -1,7 +1,7 @@
-"""A million seeded texts through the encoder: none is lossy, no id is outside the vocabulary, the ids are the tokenizer's.
+"""Encodes a million seeded texts: no text is lossy, no id is outside the vocabulary, the ids equal the tokenizer's.
 
-In: nothing. Out: results/tokens_fuzz.json, and as the last line of standard output one JSON object with the key `cases`.
-Beware: a failing case stops the run and is shown; the same seed shows it again.
+Output: results/tokens_fuzz.json, and as the last line of standard output one JSON object with the key `cases`.
+A failing case stops the run and is printed; the same seed reproduces it.
 
     python -m benchmarks.corpus.fuzz_tokens [--cases 1000000] [--seed 0]
 """
@@ -9,20 +9,18 @@ Beware: a failing case stops the run and is shown; the same seed shows it again.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.lib.records import RESULTS, add_record_arguments, provenance, write_record
 from smalltale.corpus.fable.generator import generate_stories
-from smalltale.files import END_OF_STORY, git_commit
+from smalltale.files import END_OF_STORY
 from smalltale.tokens.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from smalltale.tokens.word_encoder import WordEncoder
 
-HERE = Path(__file__).parents[1]
 BATCH = 10_000
 PIECES = [
     *" \n\t.,!?\"'-’“”…()0123456789",
@@ -75,64 +73,66 @@ PIECES = [
 ]
 
 
-def case(chance: random.Random, told: list[str]) -> str:
-    """A text: any characters, pieces that meet badly, or a story with a piece put into it."""
-    draw = chance.random()
+def random_text(generator: random.Random, stories: list[str]) -> str:
+    """Random characters, a random sequence of difficult pieces, or a story with a piece inserted."""
+    draw = generator.random()
     if draw < 0.3:
         return "".join(
             chr(code)
-            for _ in range(chance.randrange(20))
-            if not 0xD800 <= (code := chance.randrange(0x110000)) < 0xE000
+            for _ in range(generator.randrange(20))
+            if not 0xD800 <= (code := generator.randrange(0x110000)) < 0xE000
         )
     if draw < 0.9:
-        return "".join(chance.choices(PIECES, k=chance.randrange(16)))
-    text = chance.choice(told)[: chance.randrange(200)]
-    at = chance.randrange(len(text) + 1)
-    return text[:at] + chance.choice(PIECES) + text[at:]
+        return "".join(generator.choices(PIECES, k=generator.randrange(16)))
+    text = generator.choice(stories)[: generator.randrange(200)]
+    position = generator.randrange(len(text) + 1)
+    return text[:position] + generator.choice(PIECES) + text[position:]
 
 
-def check(encoder: WordEncoder, texts: list[str]) -> None:
-    """Raise SystemExit with the first text that is encoded otherwise than by the tokenizer, or does not come back."""
+def check_encoding(encoder: WordEncoder, texts: list[str]) -> None:
+    """Exit with the first text whose ids differ from the tokenizer's or that does not decode to itself."""
     tokenizer = encoder.tokenizer
-    found = encoder.encode(pa.array(texts, pa.string()))
-    ids = [each[:-1].tolist() for each in np.split(found.tokens, found.ends)[:-1]]
-    back = tokenizer.engine.decode_batch(ids, skip_special_tokens=False)
-    for text, ours, theirs, returned in zip(texts, ids, tokenizer.encode_batch(texts), back, strict=True):
-        if ours != theirs or returned != text or max(ours, default=0) >= tokenizer.vocabulary_size:
-            raise SystemExit(f"{text!r}: {ours} where the tokenizer has {theirs}; decoded {returned!r}")
+    encoded = encoder.encode(pa.array(texts, pa.string()))
+    ids = [story[:-1].tolist() for story in np.split(encoded.tokens, encoded.ends)[:-1]]
+    decoded = tokenizer.engine.decode_batch(ids, skip_special_tokens=False)
+    for text, ours, expected, round_trip in zip(
+        texts, ids, tokenizer.encode_batch(texts), decoded, strict=True
+    ):
+        if ours != expected or round_trip != text or max(ours, default=0) >= tokenizer.vocabulary_size:
+            raise SystemExit(f"{text!r}: ids {ours}, the tokenizer's {expected}; decoded to {round_trip!r}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "tokens_fuzz.json")
-    args = parser.parse_args()
+    add_record_arguments(parser, RESULTS / "tokens_fuzz.json")
+    arguments = parser.parse_args()
     began = time.monotonic()
-    told = list(generate_stories(1, 2_000))
+    stories = list(generate_stories(1, 2_000))
     tokenizers: list[Tokenizer] = [
-        train_tokenizer(told, TokenizerConfig(vocabulary=1024)),
-        train_tokenizer(told, TokenizerConfig(vocabulary=1024, kind="unigram")),
+        train_tokenizer(stories, TokenizerConfig(vocabulary=1024)),
+        train_tokenizer(stories, TokenizerConfig(vocabulary=1024, kind="unigram")),
     ]
-    chance, done = random.Random(args.seed), 0
-    encoders = [WordEncoder(each) for each in tokenizers]
-    while done < args.cases:
-        texts = [case(chance, told) for _ in range(min(BATCH, args.cases - done))]
+    generator, cases = random.Random(arguments.seed), 0
+    encoders = [WordEncoder(tokenizer) for tokenizer in tokenizers]
+    if arguments.quick:
+        arguments.cases = min(arguments.cases, 20_000)
+    while cases < arguments.cases:
+        texts = [random_text(generator, stories) for _ in range(min(BATCH, arguments.cases - cases))]
         texts = [text for text in texts if END_OF_STORY not in text]
-        # Every tenth batch also goes through the other model.
-        for encoder in encoders if done // BATCH % 10 == 0 else encoders[:1]:
-            check(encoder, texts)
-        done += len(texts)
+        # Every tenth batch also goes through the unigram tokenizer.
+        for encoder in encoders if cases // BATCH % 10 == 0 else encoders[:1]:
+            check_encoding(encoder, texts)
+        cases += len(texts)
     result = {
-        "cases": done,
+        "cases": cases,
         "lossy": 0,
         "other_ids": 0,
-        "seed": args.seed,
+        "seed": arguments.seed,
         "seconds": round(time.monotonic() - began),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({**result, "commit": git_commit()}, indent=2) + "\n")
-    print(json.dumps(result))
+    write_record(arguments.out, {**result, **provenance(("tokenizers", "pyarrow"), arguments.commit)}, result)
 
 
 if __name__ == "__main__":

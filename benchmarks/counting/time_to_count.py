@@ -1,9 +1,8 @@
-"""How long counting takes: GPT-2 small at full size, and the recipe of each class.
+"""Time to count parameters: GPT-2 small at full size, and the recipe of each class.
 
-In: nothing. Out: results/counting.json, and the same as one JSON object on the last line of standard output.
-Each model is counted in a process of its own: seconds for the imports, for building the model and for counting it, the
-processor's seconds beside the clock's, and the peak of memory.
-Beware: the clock's seconds hold only where nothing else runs.
+Output: results/counting.json, and the same as one JSON object on the last line of standard output.
+Each model is counted in a process of its own, which measures imports, model construction and counting, in wall-clock and
+processor seconds, and the peak memory. Wall-clock seconds are meaningful only on a quiet machine.
 
     python -m benchmarks.counting.time_to_count [--quick]
 """
@@ -11,22 +10,17 @@ Beware: the clock's seconds hold only where nothing else runs.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from smalltale.files import git_commit
-from smalltale.machine import usable_cores
+from benchmarks.lib.records import RESULTS, add_record_arguments, provenance, write_record
 
-HERE = Path(__file__).parents[1]
 GPT2 = "gpt2"
 CLASSES = ("small", "medium", "large")
 
@@ -47,11 +41,11 @@ def count_one(name: str) -> dict[str, Any]:
     else:
         model = Transformer(load_recipe(name, []).section("model", ModelConfig))
     built, processor = time.perf_counter(), time.process_time()
-    found = count_parameters(model)
+    report = count_parameters(model)
     return {
         "model": name,
-        "counted": found.counted,
-        "proven": found.proven,
+        "counted": report.counted,
+        "proven": report.proven,
         "import_seconds": imported - began,
         "build_seconds": built - imported,
         "count_seconds": time.perf_counter() - built,
@@ -61,46 +55,35 @@ def count_one(name: str) -> dict[str, Any]:
 
 
 def measure(name: str, runs: int) -> dict[str, Any]:
-    """The median of each figure over several processes."""
-    several = []
+    """Median of each figure over several processes."""
+    results = []
     for _ in range(runs):
-        ran = subprocess.run(
-            [sys.executable, __file__, "--one", name], capture_output=True, text=True, check=True
-        )
-        several.append(json.loads(ran.stdout))
+        command = [sys.executable, "-m", "benchmarks.counting.time_to_count", "--one", name]
+        completed = subprocess.run(command, capture_output=True, text=True, check=True)
+        results.append(json.loads(completed.stdout))
     figures = {
-        key: round(statistics.median(each[key] for each in several), 3)
-        for key, value in several[0].items()
+        key: round(statistics.median(result[key] for result in results), 3)
+        for key, value in results[0].items()
         if isinstance(value, float)
     }
-    return {**several[0], **figures, "runs": runs}
+    return {**results[0], **figures, "runs": runs}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="GPT-2 and the small class, once each")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "counting.json")
+    add_record_arguments(parser, RESULTS / "counting.json")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        print(json.dumps(count_one(args.one)))
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(count_one(arguments.one)))
         return
-    names, runs = ((GPT2, "small"), 1) if args.quick else ((GPT2, *CLASSES), 3)
+    names, runs = ((GPT2, "small"), 1) if arguments.quick else ((GPT2, *CLASSES), 3)
     result = {
         "models": [measure(name, runs) for name in names],
         "load_before": os.getloadavg()[0],
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": usable_cores(),
-            "python": platform.python_version(),
-            "torch": importlib.metadata.version("torch"),
-            "commit": git_commit(),
-            "day": time.strftime("%Y-%m-%d"),
-        },
+        **provenance(("torch",), arguments.commit),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    write_record(arguments.out, result)
 
 
 if __name__ == "__main__":

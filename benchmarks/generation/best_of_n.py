@@ -1,9 +1,9 @@
-"""What best-of-N brings, and each of its signals: one set of candidates, chosen from in many ways, read by others.
+"""The gain of best-of-N and of each of its signals: choices from one set of candidates, rated by other models.
 
-In: a checkpoint, prompts, the training stories. Out: results/best_of.json, a table, and a JSON line. Measured are the offline
-referee's marks, two outside models' reading (bits of SmolLM2, sentences near an earlier one by MiniLM), endings, loops, overlap.
-Beware: ending, loops, names and words are signals of the ranking and of the referee alike; bits and nearness are not the
-ranking's. Every figure is told with its standard error over the prompts, of the difference from the default choice of 16.
+Input: a checkpoint, prompts, the training stories. Output: results/best_of.json, a table, and a JSON line. Measured are the offline
+referee's marks, two outside models (bits per byte of SmolLM2, similarity of sentences by MiniLM), endings, loops and overlap.
+Endings, loops, names and words are signals of both the ranking and the referee; bits and similarity are not used for ranking.
+Every figure has its standard error over prompts, of the difference from the default choice of 16.
 
     python -m benchmarks.generation.best_of_n CHECKPOINT --prompts FILE --training FILE [--every N] [--out benchmarks/results/best_of.json]
 """
@@ -11,8 +11,6 @@ ranking's. Every figure is told with its standard error over the prompts, of the
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smalltale.doctor import describe_machine
-from smalltale.files import git_commit, read_jsonl, read_stories, sha256_file
+from benchmarks.lib.records import RESULTS, add_record_arguments, provenance, write_record
+from smalltale.files import read_jsonl, read_stories, sha256_file
 from smalltale.generation.best_of_n import choose_best
 from smalltale.generation.candidate import Candidate
 from smalltale.generation.generate import deduplicate, generate_completions
@@ -38,16 +36,15 @@ from smalltale.prompts import read_prompts
 from smalltale.submission import Completion
 from smalltale.training.device import choose_device
 
-HERE = Path(__file__).parents[1]
-CANDIDATES, HANDED_IN = 16, 4
-OUTSIDE = ("reference_bits", "nearest_before", "prompt_similarity")
-"""Columns of the signals table that are no signal of the ranking."""
-OF_A_FILE = ("words", "ended_share", "looped_share", "rouge2_same_prompt", "self_bleu")
+CANDIDATES, SUBMITTED = 16, 4
+OUTSIDE_FEATURES = ("reference_bits", "nearest_before", "prompt_similarity")
+"""Columns of the features table that the ranking does not use."""
+FILE_METRICS = ("words", "ended_share", "looped_share", "rouge2_same_prompt", "self_bleu")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
-    """A candidate with what others make of it."""
+class RatedCandidate:
+    """A candidate with its features."""
 
     candidate: Candidate
     copied: int
@@ -55,99 +52,121 @@ class Story:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """A way to choose."""
+class Choice:
+    """A number of candidates and ranking weights."""
 
     name: str
-    of: int
+    candidates: int
     weights: RankWeights
 
 
-def ways() -> list[Way]:
-    """The default of 16 first, then fewer candidates, then each weight off."""
-    usual = RankWeights()
+def list_choices() -> list[Choice]:
+    """The default of 16 first, then fewer candidates, then each weight turned off."""
+    default = RankWeights()
     off = [
-        Way(name=f"16, {each.name} off", of=16, weights=replace(usual, **{each.name: 0.0}))
-        for each in fields(RankWeights)
+        Choice(name=f"16, {weight.name} off", candidates=16, weights=replace(default, **{weight.name: 0.0}))
+        for weight in fields(RankWeights)
     ]
     return [
-        Way(name="best of 16", of=16, weights=usual),
-        Way(name="best of 8", of=8, weights=usual),
-        Way(name="4 as they come", of=4, weights=usual),
+        Choice(name="best of 16", candidates=16, weights=default),
+        Choice(name="best of 8", candidates=8, weights=default),
+        Choice(name="4 as they come", candidates=4, weights=default),
         *off,
     ]
 
 
-def stories_of(checkpoint: str, prompts: Sequence[str], training: Path, seed: int) -> list[list[Story]]:
-    """Different candidates of each prompt, read and measured."""
+def generate_candidates(
+    checkpoint: str, prompts: Sequence[str], training: Path, seed: int
+) -> list[list[RatedCandidate]]:
+    """Distinct candidates of each prompt, with their features."""
     config = GenerationConfig(best_of=CANDIDATES, seed=seed)
-    kept: list[list[Candidate]] = [[] for _ in prompts]
+    by_prompt: list[list[Candidate]] = [[] for _ in prompts]
     language_model = open_language_model(checkpoint, "cpu")
     generate_completions(
-        language_model, prompts, config, on_candidate=lambda each: kept[each.prompt].append(each)
+        language_model,
+        prompts,
+        config,
+        on_candidate=lambda candidate: by_prompt[candidate.prompt].append(candidate),
     )
-    kept = [deduplicate(sorted(each, key=lambda one: one.sample))[:CANDIDATES] for each in kept]
-    rows = [Completion(prompts[each.prompt], each.text) for group in kept for each in group]
+    by_prompt = [
+        deduplicate(sorted(candidates, key=lambda candidate: candidate.sample))[:CANDIDATES]
+        for candidates in by_prompt
+    ]
+    rows = [
+        Completion(prompts[candidate.prompt], candidate.text)
+        for candidates in by_prompt
+        for candidate in candidates
+    ]
     copied = iter(longest_copies([row.completion for row in rows], read_stories(training)))
     with tempfile.TemporaryDirectory() as folder:
-        write_features(table := Path(folder) / "signals.jsonl", rows)
-        read = read_jsonl(table)
-    marks = read_referee().predict(np.array([[float(row[name]) for name in SIGNALS] for row in read]))
+        write_features(path := Path(folder) / "features.jsonl", rows)
+        features = read_jsonl(path)
+    marks = read_referee().predict(np.array([[float(row[name]) for name in SIGNALS] for row in features]))
     figures = iter(
-        {f"referee_{name}": float(marks[name][place]) for name in ("overall", "grammar", "creativity")}
-        | {name: float(row[name]) for name in OUTSIDE}
-        for place, row in enumerate(read)
+        {f"referee_{name}": float(marks[name][index]) for name in ("overall", "grammar", "creativity")}
+        | {name: float(row[name]) for name in OUTSIDE_FEATURES}
+        for index, row in enumerate(features)
     )
     return [
-        [Story(candidate=each, copied=next(copied), figures=next(figures)) for each in group]
-        for group in kept
+        [
+            RatedCandidate(candidate=candidate, copied=next(copied), figures=next(figures))
+            for candidate in candidates
+        ]
+        for candidates in by_prompt
     ]
 
 
-def groups_of(stories: Sequence[Story], size: int) -> Iterator[Sequence[Story]]:
-    """As many whole groups of candidates as there are, so that fewer candidates are not fewer stories read."""
-    for start in range(0, max(1, len(stories) - size + 1), size):
-        yield stories[start : start + size]
+def split_into_groups(candidates: Sequence[RatedCandidate], size: int) -> Iterator[Sequence[RatedCandidate]]:
+    """All complete groups of `size`, so that choices from fewer candidates rate as many stories."""
+    for start in range(0, max(1, len(candidates) - size + 1), size):
+        yield candidates[start : start + size]
 
 
-def chosen_from(prompt: str, group: Sequence[Story], weights: RankWeights) -> list[Story]:
-    """The four that are handed in."""
-    candidates = [each.candidate for each in group]
-    best = choose_best(prompt, candidates, HANDED_IN, weights, copied_words=[each.copied for each in group])
-    return [group[candidates.index(each)] for each in best]
+def choose(prompt: str, group: Sequence[RatedCandidate], weights: RankWeights) -> list[RatedCandidate]:
+    """The four candidates to submit."""
+    candidates = [rated.candidate for rated in group]
+    best = choose_best(prompt, candidates, SUBMITTED, weights, copied_words=[rated.copied for rated in group])
+    return [group[candidates.index(candidate)] for candidate in best]
 
 
-def measured(prompts: Sequence[str], stories: Sequence[Sequence[Story]], way: Way) -> dict[str, Any]:
-    """Each figure by prompt, (prompts,), and the figures of whole files, means over the groups."""
+def measure(
+    prompts: Sequence[str], rated_by_prompt: Sequence[Sequence[RatedCandidate]], choice: Choice
+) -> dict[str, Any]:
+    """Each figure by prompt, shape (prompts,), and file metrics as means over the groups."""
     files: list[list[Completion]] = []
     by_prompt: dict[str, list[float]] = {}
-    for prompt, mine in zip(prompts, stories, strict=True):
-        sets = [chosen_from(prompt, group, way.weights) for group in groups_of(mine, way.of)]
-        for number, each in enumerate(sets):
+    for prompt, rated in zip(prompts, rated_by_prompt, strict=True):
+        sets = [
+            choose(prompt, group, choice.weights) for group in split_into_groups(rated, choice.candidates)
+        ]
+        for number, chosen in enumerate(sets):
             files += [[]] * (number >= len(files))
-            files[number] = files[number] + [Completion(prompt, one.candidate.text) for one in each]
-        for name in mine[0].figures:
-            value = statistics.mean(one.figures[name] for each in sets for one in each)
+            files[number] = files[number] + [Completion(prompt, story.candidate.text) for story in chosen]
+        for name in rated[0].figures:
+            value = statistics.mean(story.figures[name] for chosen in sets for story in chosen)
             by_prompt.setdefault(name, []).append(value)
-    whole = [compute_metrics(rows) for rows in files]
+    metrics = [compute_metrics(rows) for rows in files]
     return {
         "by_prompt": {name: np.array(values) for name, values in by_prompt.items()},
-        "file": {name: statistics.mean(getattr(each, name) for each in whole) for name in OF_A_FILE},
+        "file": {
+            name: statistics.mean(getattr(file_metrics, name) for file_metrics in metrics)
+            for name in FILE_METRICS
+        },
     }
 
 
-def row_of(way: Way, found: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
-    """A line of the table: each figure, and how far it is from the default with the standard error of that."""
+def build_row(choice: Choice, figures: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """One line of the table: each figure, its difference from the default, and the standard error of that."""
     row: dict[str, Any] = {
-        "way": way.name,
-        **{name: round(value, 4) for name, value in found["file"].items()},
+        "choice": choice.name,
+        **{name: round(value, 4) for name, value in figures["file"].items()},
     }
-    for name, values in found["by_prompt"].items():
-        apart: NDArray[np.float64] = values - usual["by_prompt"][name]
+    for name, values in figures["by_prompt"].items():
+        difference: NDArray[np.float64] = values - default["by_prompt"][name]
         row[name] = round(float(values.mean()), 4)
-        row[f"{name}_apart"] = [
-            round(float(apart.mean()), 4),
-            round(float(apart.std(ddof=1) / len(apart) ** 0.5), 4),
+        row[f"{name}_difference"] = [
+            round(float(difference.mean()), 4),
+            round(float(difference.std(ddof=1) / len(difference) ** 0.5), 4),
         ]
     return row
 
@@ -158,32 +177,31 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--training", type=Path, required=True)
     parser.add_argument(
-        "--every", type=int, default=1, help="Take one prompt of so many; reading takes seconds a story."
+        "--every", type=int, default=1, help="Use every N-th prompt; rating takes seconds per story."
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "best_of.json")
-    asked = parser.parse_args()
-    prompts = read_prompts(asked.prompts)[:: asked.every]
-    stories = stories_of(asked.checkpoint, prompts, asked.training, asked.seed)
-    found = {way.name: measured(prompts, stories, way) for way in ways()}
-    rows = [row_of(way, found[way.name], found["best of 16"]) for way in ways()]
-    shown = ["referee_overall", *OUTSIDE, *OF_A_FILE]
-    print("| choice |", " | ".join(shown), "|")
+    add_record_arguments(parser, RESULTS / "best_of.json")
+    arguments = parser.parse_args()
+    prompts = read_prompts(arguments.prompts)[:: arguments.every][: 2 if arguments.quick else None]
+    rated = generate_candidates(arguments.checkpoint, prompts, arguments.training, arguments.seed)
+    choices = list_choices()
+    figures = {choice.name: measure(prompts, rated, choice) for choice in choices}
+    rows = [build_row(choice, figures[choice.name], figures["best of 16"]) for choice in choices]
+    columns = ["referee_overall", *OUTSIDE_FEATURES, *FILE_METRICS]
+    print("| choice |", " | ".join(columns), "|")
     for row in rows:
-        print(f"| {row['way']} |", " | ".join(f"{row[name]:.3f}" for name in shown), "|")
+        print(f"| {row['choice']} |", " | ".join(f"{row[name]:.3f}" for name in columns), "|")
     result = {
         "prompts": len(prompts),
-        "candidates": sum(map(len, stories)),
-        "seed": asked.seed,
-        "model_hash": sha256_file(Path(asked.checkpoint) / "model.safetensors"),
-        "machine": describe_machine(choose_device()),
-        "commit": git_commit(),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        "candidates": sum(map(len, rated)),
+        "seed": arguments.seed,
+        "model_hash": sha256_file(Path(arguments.checkpoint) / "model.safetensors"),
+        **provenance(("torch", "transformers"), arguments.commit),
+        "device": choose_device().name,
         "rows": rows,
     }
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({name: result[name] for name in ("prompts", "candidates")} | {"first": rows[0]}))
+    summary = {name: result[name] for name in ("prompts", "candidates")} | {"first": rows[0]}
+    write_record(arguments.out, result, summary)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""10,000 judgements against a loopback server that answers after 0.5 s: rate, memory, and resuming after kill -9.
+"""Judges 10,000 stories with a loopback server that answers after 0.5 s: rate, memory, and resuming after SIGKILL.
 
-Out: benchmarks/results/judging.json. Run: python -m benchmarks.judging.throughput [--judgements 10000] [--kills 20]
-Beware: 64 requests at once and 0.5 s an answer allow 128 judgements a second at most; server and run share the cores.
+Output: results/judging.json. 64 concurrent requests and 0.5 s per answer allow at most 128 judgements per second; server and run
+share the cores.
+
+    python -m benchmarks.judging.throughput [--judgements 10000] [--kills 20] [--quick]
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import platform
 import random
 import re
 import resource
@@ -26,16 +27,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from smalltale.files import git_commit, write_json
-from smalltale.machine import usable_cores
+from benchmarks.lib.records import RESULTS, add_record_arguments, provenance, write_record
 from smalltale.submission import Completion, write_submission
 
 ANSWER_SECONDS = 0.5
-AT_ONCE = 64
+CONCURRENCY = 64
 
 
 def serve(ready: Connection) -> None:
-    """A chat endpoint whose marks depend on the text alone."""
+    """A chat endpoint whose marks depend only on the text."""
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -51,7 +51,7 @@ def serve(ready: Connection) -> None:
                 content = json.dumps(
                     {"check": nonce, "assessment": f"Read {number}.", **marks, "age": "ABCDEF"[number % 6]}
                 )
-                said = json.dumps(
+                response = json.dumps(
                     {
                         "choices": [{"message": {"content": content}}],
                         "usage": {"prompt_tokens": 400, "completion_tokens": 60},
@@ -60,7 +60,7 @@ def serve(ready: Connection) -> None:
                 await asyncio.sleep(ANSWER_SECONDS)
                 writer.write(
                     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-                    % (len(said), said)
+                    % (len(response), response)
                 )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -77,33 +77,33 @@ def serve(ready: Connection) -> None:
     asyncio.run(main())
 
 
-def run(url: str, hand_in: Path, out: Path) -> subprocess.Popen[bytes]:
-    """`smalltale judge run` as a process."""
+def start_judge(url: str, submission: Path, out: Path) -> subprocess.Popen[bytes]:
+    """Start `smalltale judge run`."""
     command = [
         sys.executable,
         "-m",
         "smalltale",
         "judge",
         "run",
-        str(hand_in),
+        str(submission),
         "--judge",
         f"{url}#m",
         "--out",
         str(out),
     ]
     return subprocess.Popen(
-        [*command, "--set", f"judging.concurrency={AT_ONCE}"],
+        [*command, "--set", f"judging.concurrency={CONCURRENCY}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 
 
-def with_kills(url: str, hand_in: Path, out: Path, kills: int, seconds: float) -> list[float]:
-    """Run to the end, killed at random moments. Returns the moments, in seconds since each start."""
-    draw, moments = random.Random(0), []
+def judge_with_kills(url: str, submission: Path, out: Path, kills: int, seconds: float) -> list[float]:
+    """Judge to the end with kills at random moments. Returns the moments, in seconds after each start."""
+    generator, moments = random.Random(0), []
     for _ in range(kills):
-        process = run(url, hand_in, out)
-        moment = draw.uniform(0.5, 2 * seconds / (kills + 1))
+        process = start_judge(url, submission, out)
+        moment = generator.uniform(0.5, 2 * seconds / (kills + 1))
         try:
             process.wait(moment)
             break
@@ -111,46 +111,46 @@ def with_kills(url: str, hand_in: Path, out: Path, kills: int, seconds: float) -
             process.send_signal(signal.SIGKILL)
             process.wait()
             moments.append(round(moment, 2))
-    if run(url, hand_in, out).wait() != 0:
+    if start_judge(url, submission, out).wait() != 0:
         sys.exit("the last run failed")
     return moments
 
 
 def measure(judgements: int, kills: int) -> dict[str, Any]:
-    """All figures."""
-    ready, theirs = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
+    """Measure all figures."""
+    port_receiver, port_sender = multiprocessing.Pipe()
+    server = multiprocessing.Process(target=serve, args=(port_sender,), daemon=True)
     server.start()
-    url = f"http://127.0.0.1:{ready.recv()}/v1"
+    url = f"http://127.0.0.1:{port_receiver.recv()}/v1"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        hand_in = folder / "submission.jsonl"
+        submission = folder / "submission.jsonl"
         rows = [
             Completion(f"Prompt {n // 4}", f"This is story number {n}. " + "The cat sat on the mat. " * 30)
             for n in range(judgements)
         ]
-        write_submission(hand_in, rows, {})
+        write_submission(submission, rows, {})
         began = time.monotonic()
-        process = run(url, hand_in, folder / "whole")
+        process = start_judge(url, submission, folder / "uninterrupted")
         _, status, usage = os.wait4(process.pid, 0)
         if status != 0:
             sys.exit("the run failed")
-        whole_process = time.monotonic() - began
-        inside = json.loads((folder / "whole" / "meta.json").read_text())["seconds"]
-        moments = with_kills(url, hand_in, folder / "killed", kills, whole_process)
-        same = pq.read_table(folder / "whole" / "judgements.parquet").equals(
+        total_seconds = time.monotonic() - began
+        judging_seconds = json.loads((folder / "uninterrupted" / "meta.json").read_text())["seconds"]
+        moments = judge_with_kills(url, submission, folder / "killed", kills, total_seconds)
+        is_identical = pq.read_table(folder / "uninterrupted" / "judgements.parquet").equals(
             pq.read_table(folder / "killed" / "judgements.parquet")
         )
     server.kill()
     return {
         "judgements": judgements,
-        "judgements_per_second": round(judgements / inside, 1),
-        "judgements_per_second_whole_process": round(judgements / whole_process, 1),
-        "most_possible_per_second": AT_ONCE / ANSWER_SECONDS,
+        "judgements_per_second": round(judgements / judging_seconds, 1),
+        "judgements_per_second_whole_process": round(judgements / total_seconds, 1),
+        "most_possible_per_second": CONCURRENCY / ANSWER_SECONDS,
         "resident_megabytes": round(usage.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2), 1),
         "kills": len(moments),
         "killed_after_seconds": moments,
-        "identical_after_kills": same,
+        "identical_after_kills": is_identical,
     }
 
 
@@ -158,14 +158,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--judgements", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "judging.json")
-    parser.add_argument("--quick", action="store_true", help="1,000 judgements and two kills")
-    options = parser.parse_args()
+    add_record_arguments(parser, RESULTS / "judging.json")
+    arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    figures = measure(1000, 2) if options.quick else measure(options.judgements, options.kills)
-    machine = {"cores": usable_cores(), "platform": platform.platform(), "python": platform.python_version()}
-    write_json(options.out, {**figures, "machine": machine, "commit": git_commit()})
-    print(json.dumps(figures))
+    figures = measure(1000, 2) if arguments.quick else measure(arguments.judgements, arguments.kills)
+    write_record(arguments.out, {**figures, **provenance(("httpx", "pyarrow"), arguments.commit)}, figures)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The trainers that the training benchmarks compare: ours, nanoGPT, llama2.c, and transformers' Trainer with a Llama.
 
-In: a shape and a token folder of ours. Out: objects that train a number of optimizer steps and tell their loss.
-Beware: the peers' models and optimizers are their own, imported from a checkout that the user names; their loops are
-scripts, so the few lines around a step (windows, autocast, accumulation, clipping) stand here, as their scripts have them.
+Input: a shape and a token folder of ours. Output: objects that train optimizer steps and report their loss.
+The peers' models and optimizers are imported from a checkout that the user names. Their training loops are scripts, so the
+lines around a step (batches, autocast, accumulation, clipping) are written here to match those scripts.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from smalltale.training.distributed import Distributed
 from smalltale.training.gradients import CudaGraphFunction, GradientAccumulator
 from smalltale.training.optim import OptimConfig, Optimizers
 
-ON_GPU = {
+GPU_SHAPES = {
     "small": (8, 512, 4),
     "medium": (11, 640, 5),
     "large": (16, 768, 6),
 }
 """Layers, width and heads of the class recipes."""
-ON_CPU = {"demo": (6, 256, 2)}
+CPU_SHAPES = {"demo": (6, 256, 2)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What all contenders share."""
+    """Model shape and batch of one comparison."""
 
     layers: int
     width: int
@@ -51,11 +51,11 @@ class Shape:
     length: int
     batch_tokens: int
     micro_tokens: int
-    """Tokens a peer sends through its model at once."""
+    """Micro-batch of the peers, in tokens."""
     our_micro_tokens: int = 0
-    """The same for ours; 0 for the whole batch on a GPU, what a cache holds on a CPU."""
+    """Micro-batch of ours, in tokens; 0 for the whole batch on a GPU and the cache-sized micro-batch on a CPU."""
 
-    def ours(self) -> ModelConfig:
+    def our_config(self) -> ModelConfig:
         return ModelConfig(
             vocabulary=self.vocabulary,
             layers=self.layers,
@@ -71,14 +71,14 @@ class Trainer:
     model: nn.Module
 
     def set_rate(self, rate: float) -> None:
-        """The learning rate of the next step, or ours' share of its full ones."""
+        """Set the learning rate of the next step; for ours, the multiplier of its configured rates."""
         raise NotImplementedError
 
     def __init__(self, device: Device) -> None:
-        self.device, self.done, self.loss = device, 0, math.nan
+        self.device, self.steps_done, self.loss = device, 0, math.nan
 
     def one_step(self) -> float:
-        """One optimizer step. Returns its loss, which waits for the device."""
+        """Run one optimizer step and return its loss (synchronises with the device)."""
         raise NotImplementedError
 
     def steps(self, count: int) -> list[float]:
@@ -89,16 +89,16 @@ class Trainer:
             self.loss = self.one_step()
             self.device.synchronize()
             seconds.append(time.perf_counter() - began)
-            self.done += 1
+            self.steps_done += 1
         return seconds
 
     @property
     def parameters(self) -> int:
-        return sum(each.numel() for each in {id(each): each for each in self.model.parameters()}.values())
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
 
 class Ours(Trainer):
-    """smalltale's step, as its loop makes it."""
+    """smalltale's training step, set up as its trainer does."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Ours(Trainer):
     ) -> None:
         super().__init__(device)
         torch.manual_seed(seed)
-        self.model = Transformer(shape.ours(), dropout).to(device.torch_device)
+        self.model = Transformer(shape.our_config(), dropout).to(device.torch_device)
         self.optimizers = Optimizers(self.model, optim, dtype=device.dtype, compiled=True)
         self.rows = PackedRows(data, shape.length, seed=seed, device=device.torch_device)
         on_gpu = device.kind == "cuda"
@@ -139,13 +139,13 @@ class Ours(Trainer):
         self.optimizers.set_multiplier(multiplier)
 
     def one_step(self) -> float:
-        loss = self.gradients.accumulate(self.done, self.batch_tokens)
+        loss = self.gradients.accumulate(self.steps_done, self.batch_tokens)
         self.update()
         return float(loss)
 
 
 class Windows:
-    """Random windows of the token stream, as nanoGPT draws them."""
+    """Random windows of the token stream, sampled as nanoGPT does."""
 
     def __init__(self, data: TokenFolder, length: int, device: Device) -> None:
         self.tokens, self.length, self.device = data.train, length, device
@@ -156,14 +156,14 @@ class Windows:
         windows = np.stack([self.tokens[start : start + self.length + 1] for start in starts]).astype(
             np.int64
         )
-        held = torch.from_numpy(windows)
+        ids = torch.from_numpy(windows)
         if self.device.kind == "cuda":
-            held = held.pin_memory().to(self.device.torch_device, non_blocking=True)
-        return held[:, :-1].contiguous(), held[:, 1:].contiguous()
+            ids = ids.pin_memory().to(self.device.torch_device, non_blocking=True)
+        return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
 class Peer(Trainer):
-    """The step of nanoGPT's and llama2.c's scripts around their own model and optimizer."""
+    """The training step of nanoGPT's and llama2.c's scripts, with their own model and optimizer."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Peer(Trainer):
         compiled: bool,
         mixed: bool,
     ) -> None:
-        """mixed: whether products are in bfloat16."""
+        """mixed: whether to autocast to bfloat16."""
         super().__init__(device)
         self.mixed = mixed
         self.model = model.to(device.torch_device)
@@ -188,7 +188,7 @@ class Peer(Trainer):
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.kind, dtype=torch.bfloat16, enabled=self.mixed)
 
-    def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def compute_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         raise NotImplementedError
 
     def set_rate(self, rate: float) -> None:
@@ -200,7 +200,7 @@ class Peer(Trainer):
         for _ in range(self.accumulate):
             inputs, targets = self.windows.batch(self.rows)
             with self.autocast():
-                loss = self.loss_of(inputs, targets) / self.accumulate
+                loss = self.compute_loss(inputs, targets) / self.accumulate
             loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -209,9 +209,9 @@ class Peer(Trainer):
 
 
 class NanoGPT(Peer):
-    """github.com/karpathy/nanoGPT; on a CPU in float32 without compiling, as its README says for one.
+    """github.com/karpathy/nanoGPT; on a CPU in float32 without compilation, as its README recommends.
 
-    hurried: on a CPU compiled and in bfloat16 instead, for runs whose steps count at a pace measured before.
+    fast_on_cpu: compile and use bfloat16 on a CPU, for runs whose steps are charged at a time measured before.
     """
 
     def __init__(
@@ -223,9 +223,9 @@ class NanoGPT(Peer):
         rate: float = 6e-4,
         dropout: float = 0.0,
         *,
-        hurried: bool = False,
+        fast_on_cpu: bool = False,
     ) -> None:
-        code = load(checkout / "model.py", "nanogpt_model")
+        code = import_file(checkout / "model.py", "nanogpt_model")
         torch.manual_seed(0)
         config = code.GPTConfig(
             block_size=shape.length,
@@ -236,15 +236,15 @@ class NanoGPT(Peer):
             dropout=dropout,
             bias=False,
         )
-        fast = hurried or device.kind == "cuda"
+        fast = fast_on_cpu or device.kind == "cuda"
         super().__init__(code.GPT(config), shape, data, device, rate, compiled=fast, mixed=fast)
 
-    def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def compute_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         loss: Tensor = self.run(inputs, targets)[1]
         return loss
 
     def logits(self, ids: Tensor) -> Tensor:
-        """ids: (B, T) -> (B, T, V); the model gives them all only where it is told targets."""
+        """ids (B, T) -> logits (B, T, V); the model returns all of them only if it gets targets."""
         logits: Tensor = self.model(ids, ids)[0]
         return logits
 
@@ -261,7 +261,7 @@ class Llama2C(Peer):
         rate: float = 5e-4,
         dropout: float = 0.0,
     ) -> None:
-        code = load(checkout / "model.py", "llama2c_model")
+        code = import_file(checkout / "model.py", "llama2c_model")
         torch.manual_seed(0)
         config = code.ModelArgs(
             dim=shape.width,
@@ -274,19 +274,19 @@ class Llama2C(Peer):
         fast = device.kind == "cuda"
         super().__init__(code.Transformer(config), shape, data, device, rate, compiled=fast, mixed=fast)
 
-    def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def compute_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         self.run(inputs, targets)
         loss: Tensor = self.model.last_loss  # type: ignore[assignment]
         return loss
 
     def logits(self, ids: Tensor) -> Tensor:
-        """ids: (B, T) -> (B, T, V)."""
+        """ids (B, T) -> logits (B, T, V)."""
         logits: Tensor = self.model(ids, ids)
         return logits
 
 
 class HuggingFace(Trainer):
-    """transformers' Trainer with a Llama; a call of `steps` is a `train()` of its own, its first steps left out."""
+    """transformers' Trainer with a Llama; each call of `steps` is a separate `train()` whose first steps are not timed."""
 
     def __init__(self, shape: Shape, data: TokenFolder, device: Device) -> None:
         super().__init__(device)
@@ -321,18 +321,18 @@ class HuggingFace(Trainer):
         from transformers import Trainer as TheirTrainer
         from transformers import TrainerCallback, TrainingArguments
 
-        left_out, marks = 3, []
+        warmup_steps, step_ends = 3, []
         device = self.device
 
-        class Marks(TrainerCallback):  # type: ignore[misc]
+        class StepTimer(TrainerCallback):  # type: ignore[misc]
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 device.synchronize()
-                marks.append(time.perf_counter())
+                step_ends.append(time.perf_counter())
 
         with tempfile.TemporaryDirectory() as out:
             arguments = TrainingArguments(
                 output_dir=out,
-                max_steps=left_out + count,
+                max_steps=warmup_steps + count,
                 per_device_train_batch_size=self.shape.micro_tokens // self.shape.length,
                 gradient_accumulation_steps=self.shape.batch_tokens // self.shape.micro_tokens,
                 learning_rate=6e-4,
@@ -345,15 +345,18 @@ class HuggingFace(Trainer):
                 disable_tqdm=True,
                 dataloader_drop_last=True,
             )
-            TheirTrainer(model=self.model, args=arguments, train_dataset=self, callbacks=[Marks()]).train()
-        self.done += left_out + count
+            TheirTrainer(
+                model=self.model, args=arguments, train_dataset=self, callbacks=[StepTimer()]
+            ).train()
+        self.steps_done += warmup_steps + count
         return [
-            after - before for before, after in zip(marks[left_out - 1 :], marks[left_out:], strict=False)
+            after - before
+            for before, after in zip(step_ends[warmup_steps - 1 :], step_ends[warmup_steps:], strict=False)
         ]
 
 
-def load(path: Path, name: str) -> ModuleType:
-    """A peer's file as a module. Ends the program where there is none."""
+def import_file(path: Path, name: str) -> ModuleType:
+    """Import a peer's file as a module. Exits if it does not exist."""
     if not path.exists():
         sys.exit(f"{path} does not exist; give the path of a checkout")
     spec = importlib.util.spec_from_file_location(name, path)
@@ -366,10 +369,10 @@ def load(path: Path, name: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def token_folder(given: Path | None, vocabulary: int) -> Iterator[Path]:
-    """The token folder given, or one made of our fables in a temporary place."""
-    if given is not None:
-        yield given
+def open_token_folder(folder: Path | None, vocabulary: int) -> Iterator[Path]:
+    """The given token folder, or a temporary one made from our fables."""
+    if folder is not None:
+        yield folder
         return
     import tempfile
 
@@ -379,10 +382,10 @@ def token_folder(given: Path | None, vocabulary: int) -> Iterator[Path]:
     from smalltale.tokens.encode import encode_corpus
     from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
 
-    with tempfile.TemporaryDirectory() as held:
-        folder = Path(held)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         build_corpus(CorpusConfig(stories=8000), folder / "corpus")
-        texts = (each.text for each in read_corpus(folder / "corpus", "train"))
+        texts = (document.text for document in read_corpus(folder / "corpus", "train"))
         tokenizer = train_tokenizer(texts, TokenizerConfig(vocabulary=vocabulary))
         tokenizer.save(folder / "tokenizer", {"made": "for a benchmark"})
         encode_corpus(folder / "corpus", folder / "tokenizer", folder / "tokens")

@@ -1,7 +1,6 @@
-"""A long event in a database, for benchmarks/hackathon.py: 500 teams, 20,000 hand-ins, 5 million judgements.
+"""Fills a database with a long event for load.py: 500 teams, 20,000 submissions, 5 million judgements.
 
-In: a Store. Out: the same, filled by the database's own means.
-Beware: stories are short (about 40 characters) so that a run fits a small disk; leaderboards never read them.
+Stories are short (about 40 characters) so that a run fits on a small disk; leaderboards never read them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ PANEL = "scripted-1"
 
 
 def seed(database: Database, teams: int, days: int) -> None:
-    """Fill the database as a long event would, by the database's own means."""
+    """Fill the database as a long event would, with SQL."""
     database.migrate()
     now, rng = database.now(), random.Random(1)
     start, end = aoe_day(now - timedelta(days=days + 5)), aoe_day(now + timedelta(days=5))
@@ -109,7 +108,7 @@ def seed(database: Database, teams: int, days: int) -> None:
             session.execute(insert(Submission), rows)
             session.execute(
                 insert(Score),
-                [score for n in numbers for score in scores(day * teams + n, n, rng)],
+                [score for n in numbers for score in make_scores(day * teams + n, n, rng)],
             )
     with database.write() as session:
         session.execute(
@@ -137,12 +136,12 @@ def seed(database: Database, teams: int, days: int) -> None:
 
 
 def token(number: int) -> str:
-    """A team's API token."""
+    """The API token of a team."""
     return f"smalltale_{hashlib.sha256(str(number).encode()).hexdigest()}"
 
 
-def scores(hand_in: int, team: int, rng: random.Random) -> list[dict[str, object]]:
-    """The three score rows of a seeded hand-in."""
+def make_scores(submission_id: int, team: int, rng: random.Random) -> list[dict[str, object]]:
+    """The three score rows of a submission."""
     skill = 5 + (team * 37 % 500) / 125
     rows = []
     for side, first, step in (("public", 1, 2), ("private", 2, 2), ("all", 1, 1)):
@@ -152,7 +151,7 @@ def scores(hand_in: int, team: int, rng: random.Random) -> list[dict[str, object
         mean = statistics.fmean(means.values())
         rows.append(
             {
-                "submission_id": hand_in,
+                "submission_id": submission_id,
                 "panel": PANEL,
                 "side": side,
                 "mean": mean,

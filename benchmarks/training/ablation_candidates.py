@@ -1,8 +1,8 @@
-"""Choices for training that smalltale does not have, each as small as it can be tried: what benchmarks/ablation.py compares.
+"""Training choices that smalltale does not have, each in a minimal implementation, for training/ablation.py.
 
-In: the optimizers of a run, to be changed in place, or the shape of a model. Out: the same optimizers, or another model.
-Beware: written for one process on a CPU. What wins here moves into smalltale; what loses stays here, so that
-the tables in docs/log.md can be made again.
+Input: the optimizers of a run, modified in place, or the shape of a model. Output: the same optimizers, or another model.
+Written for one process on a CPU. A choice that wins moves into smalltale; a choice that loses stays here, so that the tables in
+docs/log.md can be reproduced.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from smalltale.training.gradients import GradientAccumulator
 from smalltale.training.optim import MatrixStack, Optimizers
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Muon's first polynomial (Jordan et al., 2024), the same in each of five steps."""
+"""Muon's original polynomial (Jordan et al., 2024), the same in all five iterations."""
 
 
 def newton_schulz(optimizers: Optimizers) -> None:
-    """Muon's first polynomial instead of the Polar Express."""
+    """Muon's original polynomial instead of Polar Express."""
     a, b, c = NEWTON_SCHULZ
 
-    def orthogonalised(matrices: Tensor) -> Tensor:
+    def orthogonalise(matrices: Tensor) -> Tensor:
         X = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
         tall = X.shape[-2] > X.shape[-1]
         X = (X.mT if tall else X).to(torch.bfloat16)
@@ -36,27 +36,27 @@ def newton_schulz(optimizers: Optimizers) -> None:
             X = a * X + (b * A + c * A @ A) @ X
         return X.mT if tall else X
 
-    optimizers.muon.orthogonalise = orthogonalised  # type: ignore[assignment]
+    optimizers.muon.orthogonalise = orthogonalise  # type: ignore[assignment]
 
 
 def normuon(optimizers: Optimizers) -> None:
-    """Each neuron's update divided by the running size of its own updates, the whole kept as large (arXiv 2510.05491)."""
-    muon, sizes = optimizers.muon, {}
-    plain = muon.orthogonalise
+    """Divide each neuron's update by its running RMS and keep the norm of the matrix (arXiv 2510.05491)."""
+    muon, mean_squares = optimizers.muon, {}
+    original = muon.orthogonalise
 
-    def orthogonalised(matrices: Tensor) -> Tensor:
-        update = plain(matrices).float()
-        now = update.square().mean(-1, keepdim=True)
-        seen = sizes.setdefault(tuple(matrices.shape), torch.zeros_like(now))
-        even = update / seen.lerp_(now, 0.05).sqrt().add(1e-10)
-        kept = torch.linalg.matrix_norm(update) / (torch.linalg.matrix_norm(even) + 1e-10)
-        return even * kept[:, None, None]
+    def orthogonalise(matrices: Tensor) -> Tensor:
+        update = original(matrices).float()
+        mean_square = update.square().mean(-1, keepdim=True)
+        running = mean_squares.setdefault(tuple(matrices.shape), torch.zeros_like(mean_square))
+        normalised = update / running.lerp_(mean_square, 0.05).sqrt().add(1e-10)
+        scale = torch.linalg.matrix_norm(update) / (torch.linalg.matrix_norm(normalised) + 1e-10)
+        return normalised * scale[:, None, None]
 
-    muon.orthogonalise = orthogonalised  # type: ignore[assignment]
+    muon.orthogonalise = orthogonalise  # type: ignore[assignment]
 
 
 def plain_decay(optimizers: Optimizers) -> None:
-    """Weight decay everywhere, also where the update already moves away from zero."""
+    """Plain weight decay, also where the update moves a weight away from zero."""
 
     def decay_and_add(weights: Tensor, update: Tensor, rate: Tensor, decay: float, gain: float) -> None:
         weights.sub_((weights * decay).add_(update, alpha=gain).mul_(rate))
@@ -65,14 +65,16 @@ def plain_decay(optimizers: Optimizers) -> None:
 
 
 class AdamOnMatrices:
-    """AdamW where Muon stood."""
+    """AdamW in place of Muon."""
 
     def __init__(self, stacks: list[MatrixStack], rate: float) -> None:
         self.stacks, self.full, self.rate = stacks, rate, torch.ones(())
-        self.held = [nn.Parameter(each.weights) for each in stacks]
-        for parameter, stack in zip(self.held, stacks, strict=True):
+        self.parameters = [nn.Parameter(stack.weights) for stack in stacks]
+        for parameter, stack in zip(self.parameters, stacks, strict=True):
             parameter.grad = stack.gradients
-        self.adam = torch.optim.AdamW(self.held, lr=rate, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.1)
+        self.adam = torch.optim.AdamW(
+            self.parameters, lr=rate, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.1
+        )
 
     def step(self) -> None:
         # Optimizers sets `rate` to Muon's full rate of 0.02 times the schedule's multiplier.
@@ -81,7 +83,7 @@ class AdamOnMatrices:
 
 
 def adam_on_matrices(rate: float) -> Any:
-    """AdamW at this rate for the layers' matrices too."""
+    """AdamW with this rate for the layers' matrices."""
 
     def change(optimizers: Optimizers) -> None:
         optimizers.muon = AdamOnMatrices(optimizers.muon.stacks, rate)  # type: ignore[assignment]
@@ -90,27 +92,27 @@ def adam_on_matrices(rate: float) -> Any:
 
 
 class WithIds(Transformer):
-    """A transformer whose parts may look at the token ids: `told` before each pass."""
+    """A transformer whose layers can read the token ids, set before each pass."""
 
-    def tell(self, ids: Tensor) -> None:
+    def set_ids(self, ids: Tensor) -> None:
         self.ids = ids
 
     def forward(self, ids: Tensor, story: Tensor | None = None) -> Tensor:
-        self.tell(ids)
+        self.set_ids(ids)
         return super().forward(ids, story)
 
 
-class TellingGradients(GradientAccumulator):
-    """Gradients that tell a `WithIds` its ids."""
+class GradientsWithIds(GradientAccumulator):
+    """Sets the ids of a `WithIds` model before each pass."""
 
     def loss(self, batch: MicroBatch) -> Tensor:
         if isinstance(self.model, WithIds):
-            self.model.tell(batch.ids)
+            self.model.set_ids(batch.ids)
         return super().loss(batch)
 
 
 class GainBlock(Block):
-    """Queries times a learned gain a head, which QK-norm takes away."""
+    """Multiplies queries by a learned gain per head, which QK-norm removes."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -136,7 +138,7 @@ class QKGain(Transformer):
 
 
 class ValueBlock(Block):
-    """Values have an embedding of the token added; `first` brings it behind the embedding, along the features."""
+    """Adds a token embedding to the values; `first` has it concatenated to the input embedding along the features."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -155,7 +157,7 @@ class ValueBlock(Block):
 
 
 class ValueEmbedding(WithIds):
-    """An embedding of its own for the values of the last layer; it costs vocabulary × width."""
+    """A separate embedding for the values of the last layer; costs vocabulary × width."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -177,7 +179,7 @@ class ValueEmbedding(WithIds):
 
 
 class HashEmbedding(WithIds):
-    """A table of hashed pairs of tokens, added to the embedding; it costs rows × width (after arXiv 1709.03933)."""
+    """A table of hashed token pairs, added to the embedding; costs rows × width (after arXiv 1709.03933)."""
 
     ROWS = 2048
 
@@ -189,14 +191,14 @@ class HashEmbedding(WithIds):
     def trunk(
         self, embedded: Tensor, mask_or_spans: Tensor | None = None, compiled_blocks: Any = None
     ) -> Tensor:
-        before = F.pad(self.ids[:, :-1], (1, 0))
-        place = (before * 1_000_003 + self.ids * 8_191) % self.ROWS
-        added = F.embedding(place, self.pairs).to(embedded.dtype)
+        previous = F.pad(self.ids[:, :-1], (1, 0))
+        row = (previous * 1_000_003 + self.ids * 8_191) % self.ROWS
+        added = F.embedding(row, self.pairs).to(embedded.dtype)
         return super().trunk(embedded + added, mask_or_spans, compiled_blocks)
 
 
 class UntiedHead(WithIds):
-    """A table of its own for the look-up beside the head's matrix; it costs vocabulary × width."""
+    """Separate input embedding and output head; costs vocabulary × width."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -211,7 +213,7 @@ class UntiedHead(WithIds):
 
 
 class Looped(Transformer):
-    """Half the layers, each used twice, one round after the other; under the rule each counts twice."""
+    """Half the layers, each used twice in two rounds; under the rule each counts twice."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

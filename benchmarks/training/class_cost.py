@@ -1,7 +1,7 @@
-"""What a weight class costs in time: one pass over all of TinyStories, by machine.
+"""Time of one pass over all of TinyStories for each weight class, by machine.
 
-In: the class recipes, results/training-cuda.json and results/training-cpu.json. Out: the table of README.md, in Markdown.
-Beware: only the GPU of training-cuda.json is measured at the classes' own shapes; the rest is computed, as COMPUTED says.
+Input: the class recipes, results/training-cuda.json and results/training-cpu.json. Output: the table of README.md, in Markdown.
+Only the GPU of training-cuda.json is measured at the classes' own shapes; the rest is computed from COMPUTED.
 
     python -m benchmarks.training.class_cost
 """
@@ -9,21 +9,20 @@ Beware: only the GPU of training-cuda.json is measured at the classes' own shape
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
+from benchmarks.lib.records import RESULTS
 from smalltale.config import load_recipe
 from smalltale.model.transformer import ModelConfig
 from smalltale.training.config import TrainingConfig
 
-RESULTS = Path(__file__).parents[1] / "results"
 TOKENS = 550e6
-"""Of all TinyStories (2.2 GB) in a vocabulary of 8,192."""
+"""Tokens of all TinyStories (2.2 GB) with a vocabulary of 8,192."""
 COMPUTED = {
     "RTX 4090": (165e12, 0.35),
     "M3 Max (40 cores)": (14e12, 0.30),
     "T4": (65e12, 0.25),
 }
-"""Peak of the type that trains there (bfloat16, bfloat16, float16 with a scaled loss), and the share of it that we assume."""
+"""Peak FLOP/s of the training dtype (bfloat16, bfloat16, float16 with loss scaling), and the share of it that we assume."""
 
 
 def main() -> None:
@@ -40,27 +39,28 @@ def main() -> None:
         for kind in ("cuda", "cpu")
     )
     measured = {name: rows["ours"]["tokens_per_second"] for name, rows in on_gpu["shapes"].items()}
-    rows = {on_gpu["machine"]: {}}
+    gpu_name = on_gpu.get("device", on_gpu["machine"])
+    rows = {gpu_name: {}}
     for name in names:
         speed = measured.get(name) or measured["medium"] * work["medium"] / work[name]
-        rows[on_gpu["machine"]][name] = told(speed, "measured" if name in measured else "computed")
+        rows[gpu_name][name] = format_duration(speed, "measured" if name in measured else "computed")
     for machine, (peak, share) in COMPUTED.items():
-        rows[machine] = {name: told(peak * share / work[name], "computed") for name in names}
+        rows[machine] = {name: format_duration(peak * share / work[name], "computed") for name in names}
     demo = load_recipe("demo").section("model", ModelConfig)
     reached = on_cpu["shapes"]["demo"]["ours"]["tokens_per_second"] * demo.flops_per_token(256)
-    rows[f"2 cores of an {on_cpu['machine']}"] = {
-        name: told(reached / work[name], "computed") for name in names
+    rows[f"2 cores of an {on_cpu.get('device', on_cpu['machine'])}"] = {
+        name: format_duration(reached / work[name], "computed") for name in names
     }
     print("| machine | " + " | ".join(names) + " |\n| --- | --- | --- | --- |")
     for machine, row in rows.items():
         print(f"| {machine} | " + " | ".join(row[name] for name in names) + " |")
 
 
-def told(tokens_per_second: float, how: str) -> str:
-    """The time of one pass, with how it is known."""
+def format_duration(tokens_per_second: float, basis: str) -> str:
+    """The time of one pass, and whether it was measured or computed."""
     minutes = TOKENS / tokens_per_second / 60
     number, unit = (minutes, "min") if minutes < 100 else (minutes / 60, "h")
-    return f"{number:.{int(number < 10)}f} {unit} ({how})"
+    return f"{number:.{int(number < 10)}f} {unit} ({basis})"
 
 
 if __name__ == "__main__":

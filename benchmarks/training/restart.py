@@ -1,9 +1,9 @@
-"""A rank killed half-way: does the run go on by itself, and end where an unbroken one ends?
+"""A rank is killed in the middle of training: does the run resume by itself and end like an uninterrupted one?
 
-In: a token folder and its tokenizer, a machine of several GPUs (or processors). Out: results/restart-DEVICE.json and a line of
-JSON: the losses of one rank, of all ranks, and of all ranks where one was killed with SIGKILL in the middle (torchrun starts
-them again, and they go on from the last checkpoint); the curves' largest distance.
-Beware: ranks share one global batch, so all three runs read the same rows; NVLink multicast stays off.
+Input: a token folder and its tokenizer, a machine with several GPUs (or cores). Output: results/restart-DEVICE.json and a line of
+JSON: the losses of one rank, of all ranks, and of all ranks with one killed by SIGKILL in the middle (torchrun restarts them, and
+they resume from the last checkpoint), and the largest distance between these curves.
+Ranks share one global batch, so all three runs read the same rows. NVLink multicast stays off.
 
     python -m benchmarks.training.restart --tokens FOLDER --tokenizer FOLDER [--ranks 2] [--recipe small] [--steps 600] [--quick]
 """
@@ -11,7 +11,6 @@ Beware: ranks share one global batch, so all three runs read the same rows; NVLi
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import signal
@@ -22,75 +21,72 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lib.records import RESULTS, add_record_arguments, provenance, write_record
 from benchmarks.training.scaling import NO_MULTICAST
-
-from smalltale.files import git_commit
 from smalltale.training.device import choose_device
 
-HERE = Path(__file__).parents[1]
 
-
-def losses(run: Path) -> dict[int, float]:
-    """The loss of each step in a run's metrics."""
-    found = {}
+def read_losses(run: Path) -> dict[int, float]:
+    """Loss by step, from a run's metrics.jsonl."""
+    loss_by_step = {}
     path = run / "metrics.jsonl"
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
-        except ValueError:  # the line that is just being written
+        except ValueError:  # an incomplete last line
             break
         if row.get("loss") is not None:
-            found[row["step"]] = row["loss"]
-    return found
+            loss_by_step[row["step"]] = row["loss"]
+    return loss_by_step
 
 
-def workers(parent: int) -> list[int]:
-    """The processes that torchrun started, by its process id. Linux only."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
+def child_processes(parent: int) -> list[int]:
+    """Process ids of torchrun's workers. Linux only."""
+    pids = []
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if int((each / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(each.name))
+            if int((process / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                pids.append(int(process.name))
         except (OSError, ValueError):
             continue
-    return sorted(found)
+    return sorted(pids)
 
 
-def train(chosen: argparse.Namespace, out: Path, ranks: int, kill_at: int = 0) -> float:
-    """One run into `out`. Returns its seconds, start included. Ends the program where it fails."""
+def train(arguments: argparse.Namespace, out: Path, ranks: int, kill_at: int = 0) -> float:
+    """Train into `out`. Returns the seconds, start included. Exits if training fails."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     words += [f"--nproc-per-node={ranks}", "--max-restarts=3", "-m", "smalltale"]
     words += [
         "train",
-        chosen.recipe,
+        arguments.recipe,
         "--tokens",
-        chosen.tokens,
+        arguments.tokens,
         "--tokenizer",
-        chosen.tokenizer,
+        arguments.tokenizer,
         "--out",
         out,
     ]
     settings = {
         "training.schedule.minutes": 0,
-        "training.schedule.steps": chosen.steps,
-        "training.checkpoint_seconds": chosen.checkpoint_seconds,
+        "training.schedule.steps": arguments.steps,
+        "training.checkpoint_seconds": arguments.checkpoint_seconds,
         "training.validation_stories": 50,
-        "model.vocabulary": json.loads((chosen.tokens / "meta.json").read_text())["vocabulary"],
+        "model.vocabulary": json.loads((arguments.tokens / "meta.json").read_text())["vocabulary"],
     }
     for key, value in settings.items():
         words += ["--set", f"{key}={value}"]
     began = time.perf_counter()
     log = out.with_suffix(".log").open("wb")
     running = subprocess.Popen(
-        [str(each) for each in words],
+        [str(word) for word in words],
         env={**os.environ, **NO_MULTICAST, "OMP_NUM_THREADS": "1"},
         stdout=log,
         stderr=subprocess.STDOUT,
     )
     while running.poll() is None:
         time.sleep(0.05)
-        if kill_at and max(losses(out), default=0) >= kill_at:
-            os.kill(workers(running.pid)[-1], signal.SIGKILL)
+        if kill_at and max(read_losses(out), default=0) >= kill_at:
+            os.kill(child_processes(running.pid)[-1], signal.SIGKILL)
             kill_at = 0
     if running.returncode or kill_at:
         sys.exit(out.with_suffix(".log").read_text(encoding="utf-8", errors="replace")[-6000:])
@@ -105,45 +101,41 @@ def main() -> None:
     parser.add_argument("--recipe", default="small")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--checkpoint-seconds", type=float, default=2.0)
-    parser.add_argument("--quick", action="store_true", help="30 steps")
-    parser.add_argument("--commit", default=git_commit(), help="where there is no git")
-    parser.add_argument("--out", type=Path)
-    chosen = parser.parse_args()
-    chosen.steps = 30 if chosen.quick else chosen.steps
-    with tempfile.TemporaryDirectory() as held:
-        places = {name: Path(held) / name for name in ("one", "all", "killed")}
+    add_record_arguments(parser)
+    arguments = parser.parse_args()
+    arguments.steps = 30 if arguments.quick else arguments.steps
+    with tempfile.TemporaryDirectory() as name:
+        folders = {run: Path(name) / run for run in ("one", "all", "killed")}
         seconds = {
-            "one": train(chosen, places["one"], 1),
-            "all": train(chosen, places["all"], chosen.ranks),
-            "killed": train(chosen, places["killed"], chosen.ranks, kill_at=chosen.steps // 2),
+            "one": train(arguments, folders["one"], 1),
+            "all": train(arguments, folders["all"], arguments.ranks),
+            "killed": train(arguments, folders["killed"], arguments.ranks, kill_at=arguments.steps // 2),
         }
-        found = {name: losses(place) for name, place in places.items()}
+        curves = {run: read_losses(folder) for run, folder in folders.items()}
         bits = {
-            name: json.loads((place / "meta.json").read_text(encoding="utf-8")).get("bits_per_byte")
-            for name, place in places.items()
+            run: json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("bits_per_byte")
+            for run, folder in folders.items()
         }
 
-    def apart(left: str, right: str) -> float:
-        return round(max(abs(found[left][step] - found[right][step]) for step in found[left]), 4)
+    def largest_distance(left: str, right: str) -> float:
+        return round(max(abs(curves[left][step] - curves[right][step]) for step in curves[left]), 4)
 
     device = choose_device("auto")
     result: dict[str, Any] = {
-        "ranks": chosen.ranks,
-        "last_loss": {name: round(curve[max(curve)], 4) for name, curve in found.items()},
-        "steps_logged": {name: len(curve) for name, curve in found.items()},
-        "largest_distance_one_to_all": apart("one", "all"),
-        "largest_distance_all_to_killed": apart("all", "killed"),
+        "ranks": arguments.ranks,
+        "last_loss": {name: round(curve[max(curve)], 4) for name, curve in curves.items()},
+        "steps_logged": {name: len(curve) for name, curve in curves.items()},
+        "largest_distance_one_to_all": largest_distance("one", "all"),
+        "largest_distance_all_to_killed": largest_distance("all", "killed"),
         "bits_per_byte": bits,
         "seconds": seconds,
-        "recipe": chosen.recipe,
-        "machine": device.name,
-        "versions": {"torch": importlib.metadata.version("torch")},
-        "commit": chosen.commit,
-        "quick": chosen.quick,
+        "recipe": arguments.recipe,
+        **provenance(("torch",), arguments.commit),
+        "device": device.name,
+        "quick": arguments.quick,
     }
-    out = chosen.out or HERE / "results" / f"restart-{device.kind}.json"
-    out.write_text(json.dumps({**result, "curves": found}) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    out = arguments.out or RESULTS / f"restart-{device.kind}.json"
+    write_record(out, {**result, "curves": curves}, result)
 
 
 if __name__ == "__main__":
