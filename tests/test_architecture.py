@@ -246,7 +246,7 @@ def test_a_planted_crowded_folder_is_found(planted_source: Path, folder: str) ->
 
 
 def test_a_planted_import_of_torch_is_found(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").touch()  # stands in for the real one, which takes seconds to import
+    (tmp_path / "torch.py").touch()  # replaces the real one, which takes seconds to import
     (tmp_path / "heavy.py").write_text("import torch\n", encoding="utf-8")
     (tmp_path / "light.py").write_text("def lazy():\n    import torch\n", encoding="utf-8")
     assert imports_torch("heavy", tmp_path)

@@ -112,7 +112,7 @@ def test_a_row_without_its_checkout_is_left_out_of_all_and_reported_when_named(
     monkeypatch.setattr(proving, "prove_all", record_names)
     result = CliRunner().invoke(build_app(), ["frameworks", "prove"])
     assert proven == [framework.name for framework in all_frameworks() if framework.needs_checkout is None]
-    assert "nanogpt is left out: nanoGPT runs from a checkout" in result.output
+    assert "nanogpt is skipped: nanoGPT runs from a checkout" in result.output
     refused = CliRunner().invoke(build_app(), ["frameworks", "prove", "nanogpt"])
     assert isinstance(refused.exception, SmalltaleError)
 

@@ -219,7 +219,7 @@ def test_two_judged_entries_compare_and_the_page_escapes_their_words(tmp_path: P
         )
     page = (tmp_path / "ja" / "report.html").read_text(encoding="utf-8")
     assert "<script>" not in page
-    assert "rank nothing" in page
+    assert "do not count for ranking" in page
     assert "src=" not in page
     found = compare_folders(tmp_path / "ja", tmp_path / "jb")
     assert found["overall"].prompts == 6
@@ -256,7 +256,7 @@ def test_a_qualification_lets_a_judge_rank_and_one_below_the_bar_does_not(tmp_pa
         )
         assert read_json(out / "meta.json")["qualified"] is qualified
         page = (out / "report.html").read_text(encoding="utf-8")
-        assert ("rank nothing" in page) is not qualified
+        assert ("do not count for ranking" in page) is not qualified
 
 
 def test_two_models_of_one_provider_share_its_room(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(verbs, name="checkpoint")
 
     @verbs.command("export")
-    def export_verb(
+    def export_command(
         checkpoint: CHECKPOINT,
         to: Annotated[str, typer.Option(help="transformers or gguf.")],
         out: Annotated[Path, typer.Option(help="The folder to write.")],
@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
         )
 
     @verbs.command("push")
-    def push_verb(
+    def push_command(
         checkpoint: CHECKPOINT,
         repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
         private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,

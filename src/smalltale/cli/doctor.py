@@ -15,7 +15,7 @@ def add_to(app: typer.Typer) -> None:
     """Register `doctor`."""
 
     @app.command("doctor")
-    def doctor_verb(
+    def doctor_command(
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Show Python, torch, device, memory, extras, and what an hour of training achieves here."""

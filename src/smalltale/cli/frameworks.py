@@ -17,169 +17,166 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register `export`, `import` and `frameworks`."""
-    add_export_and_import(app)
+    app.command("export")(export_command)
+    app.command("import")(import_command)
     frameworks = typer.Typer(
         help="Other training frameworks: what is installed, what was proven to work.",
         invoke_without_command=True,
     )
     app.add_typer(frameworks, name="frameworks")
+    frameworks.callback()(list_frameworks)
+    frameworks.command("install")(install_command)
+    frameworks.command("train")(train_command)
+    frameworks.command("prove")(prove_command)
 
-    @frameworks.callback()
-    def table(
-        context: typer.Context,
-        markdown: Annotated[
-            bool, typer.Option("--markdown", help="Print the recorded figures as a Markdown table.")
-        ] = False,
-    ) -> None:
-        """List the frameworks: version, state on this machine, and the date of the last proof."""
-        if context.invoked_subcommand is None and markdown:
-            from smalltale.frameworks.framework import all_frameworks
-            from smalltale.frameworks.records import figures_table
 
-            print_line(figures_table(all_frameworks()))
-        elif context.invoked_subcommand is None:
-            show_table()
+def list_frameworks(
+    context: typer.Context,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the recorded figures as a Markdown table.")
+    ] = False,
+) -> None:
+    """List the frameworks: version, state on this machine, and the date of the last proof."""
+    if context.invoked_subcommand is None and markdown:
+        from smalltale.frameworks.framework import all_frameworks
+        from smalltale.frameworks.records import figures_table
 
-    @frameworks.command("install")
-    def install_verb(name: Annotated[str, typer.Argument(help="A framework's name.")]) -> None:
-        """Create a framework's environment in the cache folder, with the pinned versions."""
-        from smalltale.frameworks.framework import get_framework
-        from smalltale.frameworks.install import install
+        print_line(figures_table(all_frameworks()))
+    elif context.invoked_subcommand is None:
+        show_table()
 
-        environment = install(get_framework(name))
+
+def install_command(name: Annotated[str, typer.Argument(help="A framework's name.")]) -> None:
+    """Create a framework's environment in the cache folder, with the pinned versions."""
+    from smalltale.frameworks.framework import get_framework
+    from smalltale.frameworks.install import install
+
+    environment = install(get_framework(name))
+    print_line(
+        f"{name} {environment.version}: {environment.megabytes:,} MB in {environment.seconds:.0f} s; its python is {environment.python}"
+    )
+
+
+def train_command(
+    folder: Annotated[Path, typer.Argument(help="An export folder of `smalltale export`.")],
+) -> None:
+    """Train an exported recipe in its framework's environment; stop with Ctrl-C."""
+    from smalltale.frameworks.run import read_export_framework, train
+
+    framework = read_export_framework(folder)
+    train(framework, folder, {})
+    trust = " --trust" if framework.needs_trust else ""
+    if framework.read is not None:
         print_line(
-            f"{name} {environment.version}: {environment.megabytes:,} MB in {environment.seconds:.0f} s; its python is {environment.python}"
+            f"next: smalltale import {folder / framework.checkpoint} --from {framework.name}{trust} --out NEW"
         )
 
-    @frameworks.command("train")
-    def train_verb(
-        folder: Annotated[Path, typer.Argument(help="An export folder of `smalltale export`.")],
-    ) -> None:
-        """Train an exported recipe in its framework's environment; stop with Ctrl-C."""
-        from smalltale.frameworks.run import read_export_framework, train
 
-        framework = read_export_framework(folder)
-        train(framework, folder, {})
-        trust = " --trust" if framework.needs_trust else ""
-        if framework.read is not None:
-            print_line(
-                f"next: smalltale import {folder / framework.checkpoint} --from {framework.name}{trust} --out NEW"
-            )
+def prove_command(
+    names: Annotated[list[str] | None, typer.Argument(help="Framework names; all by default.")] = None,
+    cheap: Annotated[
+        bool, typer.Option("--cheap", help="Only the frameworks that CI proves at every change.")
+    ] = False,
+    source: Annotated[
+        str, typer.Option(help="The stories, as for `smalltale corpus build --source`.")
+    ] = "fable",
+    work: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/frameworks"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Create each environment again.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Save each proof as the framework's record in the package.")
+    ] = False,
+) -> None:
+    """Prove frameworks by real runs (export, train, import, count, evaluate, generate, check); exit code 1 if one fails."""
+    from smalltale.errors import SmalltaleError
+    from smalltale.frameworks.framework import all_frameworks, get_framework
+    from smalltale.frameworks.install import checkout_variable
+    from smalltale.frameworks.proving import prove_all
 
-    @frameworks.command("prove")
-    def prove_verb(
-        names: Annotated[list[str] | None, typer.Argument(help="Framework names; all by default.")] = None,
-        cheap: Annotated[
-            bool, typer.Option("--cheap", help="Only the frameworks that CI proves at every change.")
-        ] = False,
-        source: Annotated[
-            str, typer.Option(help="The stories, as for `smalltale corpus build --source`.")
-        ] = "fable",
-        work: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/frameworks"),
-        fresh: Annotated[bool, typer.Option("--fresh", help="Create each environment again.")] = False,
-        record: Annotated[
-            bool, typer.Option("--record", help="Save each proof as the framework's record in the package.")
-        ] = False,
-    ) -> None:
-        """Prove frameworks by real runs (export, train, import, count, evaluate, generate, check); exit code 1 if one fails."""
-        from smalltale.errors import SmalltaleError
-        from smalltale.frameworks.framework import all_frameworks, get_framework
-        from smalltale.frameworks.install import checkout_variable
-        from smalltale.frameworks.proving import prove_all
-
-        selected = [get_framework(name) for name in names or []]
-        for framework in selected:
+    selected = [get_framework(name) for name in names or []]
+    for framework in selected:
+        checkout_variable(framework)
+    for framework in all_frameworks() if not selected else []:
+        if cheap and not framework.quick_to_prove:
+            continue
+        try:
             checkout_variable(framework)
-        for framework in all_frameworks() if not selected else []:
-            if cheap and not framework.quick_to_prove:
-                continue
-            try:
-                checkout_variable(framework)
-            except SmalltaleError as error:
-                print_line(f"{framework.name} is skipped: {error}")
-                continue
-            selected.append(framework)
-        proofs = []
-        for proof in prove_all(selected, work.absolute(), source, fresh=fresh, record=record):
-            print_line(f"{proof.name}: {'pass' if proof.passed else 'FAIL'}: {proof.message}")
-            proofs.append(proof)
-        show_proofs(proofs)
-        if not all(proof.passed for proof in proofs):
-            raise typer.Exit(1)
+        except SmalltaleError as error:
+            print_line(f"{framework.name} is skipped: {error}")
+            continue
+        selected.append(framework)
+    proofs = []
+    for proof in prove_all(selected, work.absolute(), source, fresh=fresh, record=record):
+        print_line(f"{proof.name}: {'pass' if proof.passed else 'FAIL'}: {proof.message}")
+        proofs.append(proof)
+    show_proofs(proofs)
+    if not all(proof.passed for proof in proofs):
+        raise typer.Exit(1)
 
 
-def add_export_and_import(app: typer.Typer) -> None:
-    """Register `export` and `import`."""
+def export_command(
+    tokens: Annotated[Path, typer.Argument(help="A token folder of `smalltale tokens encode`.")],
+    name: Annotated[str, typer.Option("--for", help="A framework's name, from `smalltale frameworks`.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not exist yet.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="The tokenizer folder; by default the one next to TOKENS.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="By default as many as fit the small class.")] = None,
+    width: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    context: Annotated[int | None, typer.Option(help="Context length in tokens.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Batch size in rows.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+) -> None:
+    """Write tokens in another framework's format, with a training recipe that runs."""
+    from smalltale.errors import FileProblem
+    from smalltale.frameworks.exporting import export, plan_for_small_class
+    from smalltale.frameworks.framework import get_framework
+    from smalltale.tokens.token_folder import read_tokens
 
-    @app.command("export")
-    def export_verb(
-        tokens: Annotated[Path, typer.Argument(help="A token folder of `smalltale tokens encode`.")],
-        name: Annotated[str, typer.Option("--for", help="A framework's name, from `smalltale frameworks`.")],
-        out: Annotated[Path, typer.Option(help="The folder to write; it must not exist yet.")],
-        tokenizer: Annotated[
-            Path | None, typer.Option(help="The tokenizer folder; by default the one next to TOKENS.")
-        ] = None,
-        layers: Annotated[int | None, typer.Option(help="By default as many as fit the small class.")] = None,
-        width: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
-        heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
-        context: Annotated[int | None, typer.Option(help="Context length in tokens.")] = None,
-        rows: Annotated[int | None, typer.Option(help="Batch size in rows.")] = None,
-        steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-        learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    ) -> None:
-        """Write tokens in another framework's format, with a training recipe that runs."""
-        from smalltale.errors import FileProblem
-        from smalltale.frameworks.exporting import export, plan_for_small_class
-        from smalltale.frameworks.framework import get_framework
-        from smalltale.tokens.token_folder import read_tokens
+    framework = get_framework(name)
+    tokenizer_folder = tokenizer or tokens.parent / "tokenizer"
+    if not tokenizer_folder.is_dir():
+        raise FileProblem(f"{tokenizer_folder} is not a folder; give the tokenizer folder with --tokenizer")
+    plan = plan_for_small_class(
+        read_tokens(tokens).meta["vocabulary"],
+        layers=layers,
+        width=width,
+        heads=heads,
+        context=context,
+        batch_rows=rows,
+        steps=steps,
+        learning_rate=learning_rate,
+    )
+    export(framework, tokens, tokenizer_folder, out, plan)
+    print_line(f"{out}: {framework.title}, {plan.layers} layers of {plan.width}; next: {out / 'README.md'}")
 
-        framework = get_framework(name)
-        tokenizer_folder = tokenizer or tokens.parent / "tokenizer"
-        if not tokenizer_folder.is_dir():
-            raise FileProblem(
-                f"{tokenizer_folder} is not a folder; give the tokenizer folder with --tokenizer"
-            )
-        plan = plan_for_small_class(
-            read_tokens(tokens).meta["vocabulary"],
-            layers=layers,
-            width=width,
-            heads=heads,
-            context=context,
-            batch_rows=rows,
-            steps=steps,
-            learning_rate=learning_rate,
-        )
-        export(framework, tokens, tokenizer_folder, out, plan)
-        print_line(
-            f"{out}: {framework.title}, {plan.layers} layers of {plan.width}; next: {out / 'README.md'}"
-        )
 
-    @app.command("import")
-    def import_verb(
-        checkpoint: Annotated[
-            Path, typer.Argument(help="The checkpoint that the framework wrote: a file or folder.")
-        ],
-        name: Annotated[str, typer.Option("--from", help="A framework's name, from `smalltale frameworks`.")],
-        out: Annotated[Path, typer.Option(help="The checkpoint folder to write.")],
-        tokenizer: Annotated[
-            Path | None, typer.Option(help="The tokenizer folder, if none is next to the checkpoint.")
-        ] = None,
-        trust: Annotated[
-            bool, typer.Option("--trust", help="Open a pickle; only tensors and plain values are loaded.")
-        ] = False,
-    ) -> None:
-        """Import a framework's checkpoint as a smalltale checkpoint."""
-        from smalltale.frameworks.framework import get_framework
-        from smalltale.frameworks.importing import import_checkpoint
+def import_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The checkpoint that the framework wrote: a file or folder.")
+    ],
+    name: Annotated[str, typer.Option("--from", help="A framework's name, from `smalltale frameworks`.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint folder to write.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="The tokenizer folder, if none is next to the checkpoint.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Open a pickle; only tensors and plain values are loaded.")
+    ] = False,
+) -> None:
+    """Import a framework's checkpoint as a smalltale checkpoint."""
+    from smalltale.frameworks.framework import get_framework
+    from smalltale.frameworks.importing import import_checkpoint
 
-        imported = import_checkpoint(get_framework(name), checkpoint, out, trust=trust, tokenizer=tokenizer)
-        fits = f"fits class {imported.weight_class}" if imported.weight_class else "fits no class"
-        logits = (
-            "no reference logits to compare with"
-            if imported.reference is None
-            else f"largest difference from the framework's logits {imported.reference.difference:.1e}"
-        )
-        print_line(f"{out}: {imported.counted:,} counted parameters, {fits}; {logits}")
+    imported = import_checkpoint(get_framework(name), checkpoint, out, trust=trust, tokenizer=tokenizer)
+    fits = f"fits class {imported.weight_class}" if imported.weight_class else "fits no class"
+    logits = (
+        "no reference logits to compare with"
+        if imported.reference is None
+        else f"largest difference from the framework's logits {imported.reference.difference:.1e}"
+    )
+    print_line(f"{out}: {imported.counted:,} counted parameters, {fits}; {logits}")
 
 
 def show_table() -> None:

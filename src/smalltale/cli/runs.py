@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
     """Register `runs`."""
 
     @app.command("runs")
-    def runs_verb(
+    def runs_command(
         folders: Annotated[
             list[Path] | None,
             typer.Argument(help="Runs, or folders that contain runs; by default the current folder."),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from smalltale.server.database.session import Database
 
 DatabaseOption = Annotated[
@@ -66,9 +68,6 @@ def serve(
     database = open_database(database_url)
     configure_logs(log_json)
 
-    import uvicorn
-
-    from smalltale.errors import SmalltaleError
     from smalltale.server import worker as judging_worker
     from smalltale.server.editions.editions import import_edition, read_edition
     from smalltale.server.judging.panels import open_panel
@@ -94,6 +93,21 @@ def serve(
         f"serving {public_url or f'http://{host}:{port}'} from {database.url.render_as_string()}; Ctrl-C stops it",
         flush=True,
     )
+    try:
+        run_uvicorn(app, host, port, log_json=log_json, behind_proxy=bool(public_url))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=5)
+        database.close()
+
+
+def run_uvicorn(app: FastAPI, host: str, port: int, *, log_json: bool, behind_proxy: bool) -> None:
+    """Serve until Ctrl-C. Raises SmalltaleError if the address cannot be opened."""
+    import uvicorn
+
+    from smalltale.errors import SmalltaleError
+
     config = uvicorn.Config(
         app,
         host=host,
@@ -104,17 +118,12 @@ def serve(
         server_header=False,
         timeout_keep_alive=15,
         h11_max_incomplete_event_size=32_768,
-        proxy_headers=bool(public_url),
+        proxy_headers=behind_proxy,
     )
     try:
         uvicorn.Server(config).run()
     except SystemExit as error:
-        raise SmalltaleError(f"{host}:{port} cannot be database; choose another --port") from error
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(timeout=5)
-        database.close()
+        raise SmalltaleError(f"{host}:{port} cannot be opened; choose another --port") from error
 
 
 def configure_logs(as_json: bool) -> None:

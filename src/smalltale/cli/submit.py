@@ -82,13 +82,7 @@ def submit(
         edition = str(editions[0]["slug"])
     kind = "final" if final else "daily"
     if check_only:
-        result = call_api(to, f"/editions/{edition}/check/{kind}", token=token, form=({}, file))
-        for line in (*result["errors"], *(f"warning: {warning}" for warning in result["warnings"])):
-            print_line(line)
-        if not result["accepted"]:
-            count = len(result["errors"])
-            raise SmalltaleError(f"{file} would be refused: {count} problems; fix them and check again")
-        print_line(f"{file} would be accepted. Nothing was saved; your daily submission is not used.")
+        check_remotely(to, edition, kind, file, token)
         return
     fields = read_declaration(file)
     fields |= {name: value for name, value in (("weight_class", weight_class), ("data", data)) if value}
@@ -101,6 +95,20 @@ def submit(
     )
     if model is not None:
         upload_model(to, accepted["id"], model, token)
+
+
+def check_remotely(to: str, edition: str, kind: str, file: Path, token: str) -> None:
+    """Let the server check a submission without saving it. Raises SmalltaleError if it would be refused."""
+    from smalltale.errors import SmalltaleError
+    from smalltale.server.client import call_api
+
+    result = call_api(to, f"/editions/{edition}/check/{kind}", token=token, form=({}, file))
+    for line in (*result["errors"], *(f"warning: {warning}" for warning in result["warnings"])):
+        print_line(line)
+    if not result["accepted"]:
+        count = len(result["errors"])
+        raise SmalltaleError(f"{file} would be refused: {count} problems; fix them and check again")
+    print_line(f"{file} would be accepted. Nothing was saved; your daily submission is not used.")
 
 
 def upload_model(to: str, number: int | None, model: Path | None, token: str) -> None:

@@ -24,105 +24,107 @@ def add_to(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     app.add_typer(tokens, name="tokens")
+    tokens.command("train")(train)
+    tokens.command("convert")(convert)
+    tokens.command("encode")(encode)
+    tokens.command("sweep")(sweep_command)
 
-    @tokens.command("train")
-    def train(
-        corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
-        out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
-        recipe: Recipe = "demo",
-        set_: Overrides = None,
-    ) -> None:
-        """Train a tokenizer on a corpus: byte-level BPE, Unigram or WordPiece."""
-        from smalltale.config import load_recipe
-        from smalltale.tokens.tokenizer import TokenizerConfig
 
-        loaded = load_recipe(recipe, set_ or [])
-        vocabulary = train_corpus_tokenizer(
-            corpus, out, loaded.section("tokenizer", TokenizerConfig), loaded.as_dict()
-        )
-        print_line(f"{out}: {vocabulary:,} tokens")
+def train(
+    corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
+    out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
+    recipe: Recipe = "demo",
+    set_: Overrides = None,
+) -> None:
+    """Train a tokenizer on a corpus: byte-level BPE, Unigram or WordPiece."""
+    from smalltale.config import load_recipe
+    from smalltale.tokens.tokenizer import TokenizerConfig
 
-    @tokens.command("convert")
-    def convert(
-        source: Annotated[
-            str,
-            typer.Argument(help="A folder, tokenizer.json, SentencePiece .model, tiktoken name or Hub id."),
-        ],
-        out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
-        end_token: Annotated[
-            str | None, typer.Option(help="The end-of-story token; added if the tokenizer lacks it.")
-        ] = None,
-    ) -> None:
-        """Convert a pretrained tokenizer to a tokenizer folder."""
-        from smalltale.files import atomic_folder, provenance_record
-        from smalltale.tokens.convert import describe_tokenizer, open_tokenizer
+    loaded = load_recipe(recipe, set_ or [])
+    vocabulary = train_corpus_tokenizer(
+        corpus, out, loaded.section("tokenizer", TokenizerConfig), loaded.as_dict()
+    )
+    print_line(f"{out}: {vocabulary:,} tokens")
 
-        began = time.monotonic()
-        tokenizer = open_tokenizer(source, end_token=end_token)
-        with atomic_folder(out) as folder:
-            counts = {"vocabulary": tokenizer.vocabulary_size}
-            seconds = time.monotonic() - began
-            tokenizer.save(
-                folder, provenance_record(inputs={"source": source}, counts=counts, seconds=seconds)
-            )
-        print_line(f"{out}: {describe_tokenizer(tokenizer)}")
 
-    @tokens.command("encode")
-    def encode(
-        corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
-        tokenizer: Annotated[Path, typer.Option(help="A tokenizer folder.")],
-        out: Annotated[Path, typer.Option(help="The token folder to write.")],
-        threads: Annotated[
-            int | None, typer.Option(min=1, help="Number of threads; all cores by default.")
-        ] = None,
-    ) -> None:
-        """Encode a corpus as token files; a stopped run continues."""
-        from smalltale.tokens.encode import encode_corpus
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(help="A folder, tokenizer.json, SentencePiece .model, tiktoken name or Hub id."),
+    ],
+    out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
+    end_token: Annotated[
+        str | None, typer.Option(help="The end-of-story token; added if the tokenizer lacks it.")
+    ] = None,
+) -> None:
+    """Convert a pretrained tokenizer to a tokenizer folder."""
+    from smalltale.files import atomic_folder, provenance_record
+    from smalltale.tokens.convert import describe_tokenizer, open_tokenizer
 
-        summary = encode_corpus(corpus, tokenizer, out, threads=threads)
-        print_line(
-            f"{out}: {summary.tokens:,} tokens of {summary.stories:,} stories, "
-            f"{summary.bytes / max(1, summary.tokens - summary.stories):.2f} bytes per token, "
-            f"{summary.seconds:.1f} s ({summary.bytes / 1e6 / summary.seconds:.0f} MB/s)"
-        )
+    began = time.monotonic()
+    tokenizer = open_tokenizer(source, end_token=end_token)
+    with atomic_folder(out) as folder:
+        counts = {"vocabulary": tokenizer.vocabulary_size}
+        seconds = time.monotonic() - began
+        tokenizer.save(folder, provenance_record(inputs={"source": source}, counts=counts, seconds=seconds))
+    print_line(f"{out}: {describe_tokenizer(tokenizer)}")
 
-    @tokens.command("sweep")
-    def sweep_verb(
-        corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
-        out: Annotated[Path, typer.Option(help="The folder for sweep.json and sweep.png.")],
-        sizes: Annotated[
-            str, typer.Option(help="Vocabulary sizes to train, separated by commas.")
-        ] = "1024,2048,4096,8192,16384,32768",
-        recipe: Annotated[
-            str, typer.Option(help="The recipe (name or path) whose [model] gives the shape.")
-        ] = "demo",
-        set_: Overrides = None,
-    ) -> None:
-        """Compare the cost and the compression of vocabulary sizes in each weight class."""
-        from smalltale.config import load_recipe
-        from smalltale.errors import RecipeError
-        from smalltale.tokens.tokenizer import TokenizerConfig
-        from smalltale.tokens.vocabulary_sweep import ModelShape, sweep_vocabularies
 
-        loaded = load_recipe(recipe, set_ or [])
-        model = loaded.tables.get("model", {})
-        shape = {name: model[name] for name in ("layers", "width", "mlp_ratio", "context") if name in model}
-        try:
-            vocabulary_sizes = sorted({int(size) for size in sizes.split(",")})
-        except ValueError as error:
-            raise RecipeError(
-                f"--sizes {sizes!r} is not a list of integers; write for example 1024,4096"
-            ) from error
-        result = sweep_vocabularies(
-            corpus,
-            vocabulary_sizes,
-            loaded.section("tokenizer", TokenizerConfig),
-            ModelShape(**shape),
-            out,
-            loaded.as_dict(),
-        )
-        show_sweep(result)
-        print_line(f"{out}: sweep.json, sweep.png")
+def encode(
+    corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
+    tokenizer: Annotated[Path, typer.Option(help="A tokenizer folder.")],
+    out: Annotated[Path, typer.Option(help="The token folder to write.")],
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of threads; all cores by default.")
+    ] = None,
+) -> None:
+    """Encode a corpus as token files; a stopped run continues."""
+    from smalltale.tokens.encode import encode_corpus
+
+    summary = encode_corpus(corpus, tokenizer, out, threads=threads)
+    print_line(
+        f"{out}: {summary.tokens:,} tokens of {summary.stories:,} stories, "
+        f"{summary.bytes / max(1, summary.tokens - summary.stories):.2f} bytes per token, "
+        f"{summary.seconds:.1f} s ({summary.bytes / 1e6 / summary.seconds:.0f} MB/s)"
+    )
+
+
+def sweep_command(
+    corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
+    out: Annotated[Path, typer.Option(help="The folder for sweep.json and sweep.png.")],
+    sizes: Annotated[
+        str, typer.Option(help="Vocabulary sizes to train, separated by commas.")
+    ] = "1024,2048,4096,8192,16384,32768",
+    recipe: Annotated[
+        str, typer.Option(help="The recipe (name or path) whose [model] gives the shape.")
+    ] = "demo",
+    set_: Overrides = None,
+) -> None:
+    """Compare the cost and the compression of vocabulary sizes in each weight class."""
+    from smalltale.config import load_recipe
+    from smalltale.errors import RecipeError
+    from smalltale.tokens.tokenizer import TokenizerConfig
+    from smalltale.tokens.vocabulary_sweep import ModelShape, sweep_vocabularies
+
+    loaded = load_recipe(recipe, set_ or [])
+    model = loaded.tables.get("model", {})
+    shape = {name: model[name] for name in ("layers", "width", "mlp_ratio", "context") if name in model}
+    try:
+        vocabulary_sizes = sorted({int(size) for size in sizes.split(",")})
+    except ValueError as error:
+        raise RecipeError(
+            f"--sizes {sizes!r} is not a list of integers; write for example 1024,4096"
+        ) from error
+    result = sweep_vocabularies(
+        corpus,
+        vocabulary_sizes,
+        loaded.section("tokenizer", TokenizerConfig),
+        ModelShape(**shape),
+        out,
+        loaded.as_dict(),
+    )
+    show_sweep(result)
+    print_line(f"{out}: sweep.json, sweep.png")
 
 
 def show_sweep(result: VocabularySweep) -> None:

@@ -23,72 +23,70 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register `train` and `evaluate`."""
+    app.command("train")(train_command)
+    app.command("evaluate")(evaluate_command)
 
-    @app.command("train")
-    def train_verb(
-        tokens: Annotated[Path, typer.Option(help="A token folder of `smalltale tokens encode`.")],
-        tokenizer: Annotated[Path, typer.Option(help="The tokenizer folder that encoded the tokens.")],
-        out: Annotated[Path, typer.Option(help="The checkpoint folder; a stopped run in it continues.")],
-        recipe: RecipeArgument = "demo",
-        minutes: Annotated[
-            float | None, typer.Option(help="Time budget; sets the length of the schedule.")
-        ] = None,
-        steps: Annotated[int | None, typer.Option(help="Step budget instead of minutes.")] = None,
-        device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-        set_: Overrides = None,
-    ) -> None:
-        """Train a model from scratch, or continue a stopped run."""
-        from smalltale.config import load_recipe
 
-        loaded = load_recipe(recipe, budget_overrides(minutes, steps, device) + (set_ or []))
-        summary = train_recipe(loaded, tokens, tokenizer, out)
-        if not summary.is_main:
-            return
-        bits_per_byte = (
-            f", {summary.bits_per_byte:.4f} bits per byte" if summary.bits_per_byte is not None else ""
+def train_command(
+    tokens: Annotated[Path, typer.Option(help="A token folder of `smalltale tokens encode`.")],
+    tokenizer: Annotated[Path, typer.Option(help="The tokenizer folder that encoded the tokens.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint folder; a stopped run in it continues.")],
+    recipe: RecipeArgument = "demo",
+    minutes: Annotated[
+        float | None, typer.Option(help="Time budget; sets the length of the schedule.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Step budget instead of minutes.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Train a model from scratch, or continue a stopped run."""
+    from smalltale.config import load_recipe
+
+    loaded = load_recipe(recipe, budget_overrides(minutes, steps, device) + (set_ or []))
+    summary = train_recipe(loaded, tokens, tokenizer, out)
+    if not summary.is_main:
+        return
+    bits_per_byte = (
+        f", {summary.bits_per_byte:.4f} bits per byte" if summary.bits_per_byte is not None else ""
+    )
+    console = Console()
+    console.print(
+        f"{out}: {summary.steps:,} steps, {summary.tokens:,} tokens in {summary.seconds / 60:.1f} minutes "
+        f"({summary.tokens_per_second:,.0f} tokens/s), loss {summary.final_loss:.3f}{bits_per_byte}",
+        highlight=False,
+        soft_wrap=not console.is_terminal,
+    )
+
+
+def evaluate_command(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder.")],
+    text: Annotated[Path, typer.Option(help="Stories separated by <|endoftext|>.")],
+    as_json: AsJson = False,
+    device: DeviceName = "auto",
+) -> None:
+    """Measure the bits per byte of a checkpoint on held-out stories."""
+    from smalltale.files import read_stories
+    from smalltale.model.foreign import is_foreign, open_foreign_model
+    from smalltale.tokens.tokenizer import Tokenizer
+    from smalltale.training.checkpoint import load_checkpoint
+    from smalltale.training.device import choose_device
+    from smalltale.training.evaluate import evaluate
+
+    stories = read_stories(text)
+    torch_device = choose_device(device).torch_device
+    if is_foreign(checkpoint):
+        result = evaluate(open_foreign_model(checkpoint, torch_device), Tokenizer.load(checkpoint), stories)
+    else:
+        loaded = load_checkpoint(checkpoint, torch_device)
+        result = evaluate(loaded.model, loaded.tokenizer, stories)
+    if as_json:
+        figures = {name: getattr(result, name) for name in ("bits_per_byte", "stories", "tokens", "bytes")}
+        typer.echo(json.dumps(figures))
+    else:
+        stories_noun = "story" if result.stories == 1 else "stories"
+        print_line(
+            f"{result.bits_per_byte:.4f} bits per byte on {result.stories:,} {stories_noun} ({result.bytes:,} bytes)"
         )
-        console = Console()
-        console.print(
-            f"{out}: {summary.steps:,} steps, {summary.tokens:,} tokens in {summary.seconds / 60:.1f} minutes "
-            f"({summary.tokens_per_second:,.0f} tokens/s), loss {summary.final_loss:.3f}{bits_per_byte}",
-            highlight=False,
-            soft_wrap=not console.is_terminal,
-        )
-
-    @app.command("evaluate")
-    def evaluate_verb(
-        checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder.")],
-        text: Annotated[Path, typer.Option(help="Stories separated by <|endoftext|>.")],
-        as_json: AsJson = False,
-        device: DeviceName = "auto",
-    ) -> None:
-        """Measure the bits per byte of a checkpoint on held-out stories."""
-        from smalltale.files import read_stories
-        from smalltale.model.foreign import is_foreign, open_foreign_model
-        from smalltale.tokens.tokenizer import Tokenizer
-        from smalltale.training.checkpoint import load_checkpoint
-        from smalltale.training.device import choose_device
-        from smalltale.training.evaluate import evaluate
-
-        stories = read_stories(text)
-        torch_device = choose_device(device).torch_device
-        if is_foreign(checkpoint):
-            result = evaluate(
-                open_foreign_model(checkpoint, torch_device), Tokenizer.load(checkpoint), stories
-            )
-        else:
-            loaded = load_checkpoint(checkpoint, torch_device)
-            result = evaluate(loaded.model, loaded.tokenizer, stories)
-        if as_json:
-            figures = {
-                name: getattr(result, name) for name in ("bits_per_byte", "stories", "tokens", "bytes")
-            }
-            typer.echo(json.dumps(figures))
-        else:
-            stories_noun = "story" if result.stories == 1 else "stories"
-            print_line(
-                f"{result.bits_per_byte:.4f} bits per byte on {result.stories:,} {stories_noun} ({result.bytes:,} bytes)"
-            )
 
 
 def budget_overrides(minutes: float | None, steps: int | None, device: str | None) -> list[str]:

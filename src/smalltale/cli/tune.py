@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
     """Register `tune`."""
 
     @app.command("tune")
-    def tune_verb(
+    def tune_command(
         recipe: RecipeArgument,
         tokens: Annotated[Path, typer.Option(help="A token folder of `smalltale tokens encode`.")],
         tokenizer: Annotated[Path, typer.Option(help="The tokenizer folder that encoded the tokens.")],
