@@ -44,6 +44,13 @@ def by_batch(m: nn.Module, x: Tensor) -> Tensor:
     return both[: len(x)] * both[len(x) :]
 
 
+def by_batch_with_zeros(m: nn.Module, x: Tensor) -> Tensor:
+    """Two depths meet the first matrix; zeros meet the second one, which is used once more."""
+    depths = torch.cat([x, m.first(x).relu()], 1)
+    both = torch.bmm(torch.cat([depths, torch.zeros_like(depths)]), m.w)
+    return both[:1, : x.shape[1]] * both[:1, x.shape[1] :] + both[1:, : x.shape[1]] + x @ m.w[1]
+
+
 def by_elements(m: nn.Module, x: Tensor) -> Tensor:
     """The same without a product: broadcast and sum."""
     both = torch.stack([x, m.first(x).relu()])
@@ -84,6 +91,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "two depths stacked": (lambda: FunctionBody(two_depths, shared=linear(), first=linear()), ENDS + 128, ENDS + 2 * 64 + 64),
     "two depths along the sequence": (lambda: FunctionBody(by_time, shared=linear(), first=linear()), ENDS + 128, ENDS + 2 * 64 + 64),
     "two depths, with copies of the matrix": (lambda: FunctionBody(by_batch, shared=linear(), first=linear()), ENDS + 128, ENDS + 2 * 64 + 64),
+    "two depths for one matrix, zeros for another": (
+        lambda: FunctionBody(by_batch_with_zeros, w=matrix(2, D, D), first=linear()), ENDS + 3 * 64, ENDS + 2 * 64 + 2 * 64 + 64,
+    ),
     "two depths, element by element": (lambda: FunctionBody(by_elements, shared=linear(), first=linear()), ENDS + 128, ENDS + 2 * 64 + 64),
     # 8·8·1 + 8, twice
     "two depths through a convolution": (lambda: FunctionBody(by_convolution, shared=nn.Conv1d(D, D, 1), first=linear()), ENDS + 72 + 64, ENDS + 2 * 72 + 64),

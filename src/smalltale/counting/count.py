@@ -91,7 +91,7 @@ def build_row(
 
 
 def build_notes(rows: list[CountRow], passes: TracedPasses, settled: SettledUses) -> list[str]:
-    """What a reader needs to know in addition to the rows."""
+    """Sentences that explain the rows: tied, reused, unused and uncounted weights, then the notes of the steps."""
     weights = passes.weights
     notes = [
         f"tied: {row.name} is one weight, counted once for the pair"
@@ -108,14 +108,10 @@ def build_notes(rows: list[CountRow], passes: TracedPasses, settled: SettledUses
             "in the forward pass, and count once"
         )
     uncounted_rows = [row for row in rows if not row.trained and row.uses]
-    for names, description in (
-        (weights.parameters, "frozen weights"),
-        (weights.buffers, "numbers in buffers"),
-    ):
-        uncounted = [row for row in uncounted_rows if row.name.split(" = ")[0] in names]
-        if uncounted:
+    for kind, names in {"frozen weights": weights.parameters, "numbers in buffers": weights.buffers}.items():
+        if uncounted := [row for row in uncounted_rows if row.name.split(" = ")[0] in names]:
             notes.append(
-                f"not counted: {sum(row.unique for row in uncounted):,} {description} that take part in the forward pass "
+                f"not counted: {sum(row.unique for row in uncounted):,} {kind} that take part in the forward pass "
                 f"({join_names([row.name for row in uncounted])})"
             )
     if unregistered := weights.unregistered(passes.traces):

@@ -67,7 +67,8 @@ def prepare_inputs(model: nn.Module, inputs: Any) -> ModelInputs:
     """Inputs for `model`. Raises SmalltaleError if none can be built."""
     if inputs is None:
         return token_inputs(model)
-    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (as_tuple(inputs), {})
+    positional = inputs if isinstance(inputs, tuple | list) else (inputs,)
+    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(positional), {})
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if not tensors:
         raise SmalltaleError("the inputs contain no tensor; pass at least one, for example token ids (1, T)")
@@ -83,7 +84,9 @@ def prepare_inputs(model: nn.Module, inputs: Any) -> ModelInputs:
 
 def token_inputs(model: nn.Module) -> ModelInputs:
     """Token ids (1, T) from the model's vocabulary; for an encoder-decoder the same ids for both sides."""
-    vocabulary = read_config_number(model, VOCABULARY_KEYS) or first_embedding_rows(model)
+    embeddings = (module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
+    embedding_rows = next((embedding.num_embeddings for embedding in embeddings), None)
+    vocabulary = read_config_number(model, VOCABULARY_KEYS) or embedding_rows
     if vocabulary is None:
         raise SmalltaleError(
             f"{type(model).__name__} has no embedding and no config with a vocabulary size, so no input can be built "
@@ -98,10 +101,6 @@ def token_inputs(model: nn.Module) -> ModelInputs:
         return (ids,), {"decoder_input_ids": ids.clone()} if encoder_decoder else {}
 
     return ModelInputs(model, arguments, context, fixed_length=False)
-
-
-def as_tuple(inputs: Any) -> tuple[Any, ...]:
-    return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
 
 
 def token_ids(vocabulary: int, length: int, seed: int, start: int) -> Tensor:
@@ -126,10 +125,3 @@ def vary_tensor(tensor: Tensor, given_length: int, length: int, seed: int, start
         elif row.dtype == torch.int64:
             row[:, start:] = (tail + seed) % max(int(tensor.max()) + 1, 2)
     return row
-
-
-def first_embedding_rows(model: nn.Module) -> int | None:
-    for module in model.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            return module.num_embeddings
-    return None

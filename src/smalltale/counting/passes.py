@@ -46,12 +46,9 @@ class TracedPasses:
     """Traces in which every data-dependent selection selects all elements, or none."""
     selections: tuple[str, ...]
     """Where data selects elements."""
+    traces: list[Trace]
+    """Those of single rows and of the batch."""
     notes: Notes
-
-    @property
-    def traces(self) -> list[Trace]:
-        """Those of single rows and of the batch."""
-        return [trace for traces in (*self.by_length.values(), self.batch) for trace in traces]
 
 
 def trace_passes(inputs: ModelInputs, weights: ModelWeights) -> TracedPasses:
@@ -79,7 +76,7 @@ def trace_passes(inputs: ModelInputs, weights: ModelWeights) -> TracedPasses:
             f"forward pass fails ({error})"
         )
     notes = Notes(tuple(explained), (*doubts, *untraced_sources(by_length), *trace_doubts(traces)))
-    return TracedPasses(weights, by_length, row_length, batch, filled, selections, notes)
+    return TracedPasses(weights, by_length, row_length, batch, filled, selections, traces, notes)
 
 
 def trace_rows(
@@ -106,7 +103,8 @@ def trace_rows(
             by_length.setdefault(length, []).append(trace)
             seed += 1
     doubts = [
-        f"the forward pass at length {length} failed ({describe(failures[length])})" for length in failures
+        f"the forward pass at length {length} failed ({describe(error)}); that length is not measured"
+        for length, error in failures.items()
     ]
     if not by_length:
         raise SmalltaleError(
@@ -179,7 +177,8 @@ def trace_with_values(
         return trace_on_meta(inputs, weights, length)
     args, kwargs = inputs.arguments(length, seed, start)
     torch.manual_seed(0)
-    forward, tensors = partial(inputs.model, *args, **kwargs), list(calls.iter_nested_tensors((args, kwargs)))
+    forward = partial(inputs.model, *args, **kwargs)
+    tensors = list(calls.iter_nested_tensors((args, kwargs)))
     return trace_forward(inputs.model, forward, tensors, weights.by_key, keep_data, fill_selections)
 
 

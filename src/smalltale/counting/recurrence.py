@@ -52,14 +52,19 @@ def explained_weights(
         return set()
     if any(signature(trace) != signature(plain) for trace in changed):
         return set()
-    segment_by_use = [last_affected_segments(number, plain, changed) for number in range(len(plain.uses))]
+    segments_by_use = [last_affected_segments(number, plain, changed) for number in range(len(plain.uses))]
+    met_by_segment = [
+        [sum(int((operand == segment).sum()) for operand in operands) for operands in segments_by_use]
+        for segment in range(segments)
+    ]
     explained = set()
     for weight, base in base_lengths.items():
-        allowed = activations_per_element(short[base], weight, None, 0) / base
+        met = [sum(data.numel() for data in use.data) for use in short[base].uses]
+        allowed = sum_by_element(short[base], weight, met) / base
         excess, most = torch.zeros(()), torch.zeros(())
-        for segment in range(segments):
-            met = activations_per_element(plain, weight, segment_by_use, segment)
-            excess = (excess + met - allowed * (bounds[segment + 1] - bounds[segment])).clamp_min(0)
+        for segment, met in enumerate(met_by_segment):
+            allowed_in_segment = allowed * (bounds[segment + 1] - bounds[segment])
+            excess = (excess + sum_by_element(plain, weight, met) - allowed_in_segment).clamp_min(0)
             most = torch.maximum(most, excess)
         if bool((most <= allowed + 0.5).all() and (excess <= 0.5).all()):
             explained.add(weight)
@@ -86,17 +91,10 @@ def last_affected_segments(number: int, plain: Trace, changed: list[Trace]) -> l
     return segments_by_operand
 
 
-def activations_per_element(
-    trace: Trace, weight: Weight, segment_by_use: list[list[Tensor]] | None, segment: int
-) -> Tensor:
-    """Data elements of a segment (of all segments without segment_by_use) that each element of `weight` meets."""
+def sum_by_element(trace: Trace, weight: Weight, met_by_use: list[int]) -> Tensor:
+    """The sum of met_by_use (data elements that a use meets) over the uses of each element of `weight`."""
     total = torch.zeros((), dtype=torch.float32)
-    for number, use in enumerate(trace.uses):
-        for used_weight, mask in use.weights:
-            if used_weight is weight:
-                if segment_by_use is None:
-                    met = sum(data.numel() for data in use.data)
-                else:
-                    met = sum(int((segments == segment).sum()) for segments in segment_by_use[number])
-                total = total + met if mask is ALL else total.expand(weight.elements) + mask.float() * met
+    for use, met in zip(trace.uses, met_by_use, strict=True):
+        for mask in (mask for used_weight, mask in use.weights if used_weight is weight):
+            total = total + met if mask is ALL else total.expand(weight.elements) + mask.float() * met
     return total

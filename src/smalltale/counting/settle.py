@@ -42,9 +42,9 @@ def settle_uses(inputs: ModelInputs, passes: TracedPasses, uses: Uses, depth: in
 def settle_growth(inputs: ModelInputs, weights: ModelWeights, by_length: dict[int, UseCounts]) -> SettledUses:
     """The uses at the shortest length if further uses of longer ones belong to other positions, else the most."""
     base, most = first_uses(by_length.values()), max_uses(by_length.values())
-    growing = {
+    growing = [
         weight for weight in most if weights.counts(weight) and bool((most[weight] > base[weight]).any())
-    }
+    ]
     explained = set(growing)
     for length, counts in by_length.items():
         base_lengths = {
@@ -56,12 +56,13 @@ def settle_growth(inputs: ModelInputs, weights: ModelWeights, by_length: dict[in
             explained -= set(base_lengths) - explained_weights(inputs, weights, length, base_lengths)
     notes = Notes()
     if explained:
+        names = weights.join_names(weight for weight in growing if weight in explained)
         note = (
-            f"{weights.join_names(explained)}: used again in longer inputs only for other {inputs.unit}s (recurrence over time "
+            f"{names}: used again in longer inputs only for other {inputs.unit}s (recurrence over time "
             "or chunks), which is no reuse"
         )
         notes += Notes(explained=(note,))
-    if unexplained := growing - explained:
+    if unexplained := [weight for weight in growing if weight not in explained]:
         doubt = (
             f"{weights.join_names(unexplained)}: used up to {max(int(most[weight].max()) for weight in unexplained)} times in "
             f"longer inputs and {max(int(base[weight].max()) for weight in unexplained)} in the shortest, on the same "

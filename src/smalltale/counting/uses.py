@@ -30,7 +30,7 @@ class Uses:
     """With filled selections."""
     shared: UseCounts
     """Uses by operators alone, of weights that meet several activations of one position in one operator."""
-    input_dependent: frozenset[Weight]
+    input_dependent: tuple[Weight, ...]
     """Trained weights whose uses differ between inputs of one length."""
     notes: Notes
 
@@ -38,22 +38,25 @@ class Uses:
 def count_uses(passes: TracedPasses) -> Uses:
     """Count the uses of each weight in all passes."""
     weights = passes.weights
-    counts = {
-        length: [count_uses_in(trace) for trace in passes.by_length[length]] for length in passes.by_length
+    by_pass = {
+        length: [count_uses_in(trace) for trace in traces] for length, traces in passes.by_length.items()
     }
-    differing = {weight for length in counts for weight in use_counts.differing_weights(counts[length])}
-    by_length = {length: max_uses(counts[length]) for length in counts}
+    by_length = {length: max_uses(counts) for length, counts in by_pass.items()}
+    differing = set().union(*map(use_counts.differing_weights, by_pass.values()))
+    input_dependent = tuple(
+        weight for weight in weights.by_weight if weight in differing and weights.counts(weight)
+    )
     by_rows = {1: by_length[passes.row_length], BATCH_ROWS: max_uses(map(count_uses_in, passes.batch))}
     shared: UseCounts = {}
     if 1 in by_length:
         by_operator, traces = by_length[1], passes.by_length[1]
-        by_length[1] = max_uses(use_counts.count_uses_by_activation(trace, traces) for trace in traces)
+        by_activation = [use_counts.count_uses_by_activation(trace, traces) for trace in traces]
+        by_length[1] = max_uses([by_operator, *by_activation])
         shared = {
             weight: by_operator[weight]
             for weight, times in by_length[1].items()
             if weights.counts(weight) and bool((times > by_operator[weight]).any())
         }
-    input_dependent = frozenset(weight for weight in differing if weights.counts(weight))
     return Uses(
         by_length=by_length,
         by_rows=by_rows if passes.batch else {},
@@ -64,7 +67,7 @@ def count_uses(passes: TracedPasses) -> Uses:
     )
 
 
-def describe_uses(passes: TracedPasses, shared: UseCounts, input_dependent: frozenset[Weight]) -> Notes:
+def describe_uses(passes: TracedPasses, shared: UseCounts, input_dependent: tuple[Weight, ...]) -> Notes:
     """Notes on shared activations, on weights turned into data, and on weights that only some inputs use."""
     weights, traces = passes.weights, passes.by_length.get(1, [])
     explained, doubts = [], []
@@ -73,7 +76,7 @@ def describe_uses(passes: TracedPasses, shared: UseCounts, input_dependent: froz
             f"{weights.join_names(shared)}: meets several different activations of one position in one operator (depths "
             "stacked in a batch, heads that share a matrix); each is a use"
         )
-        if any(use.activations and not use.activations.has_values for use in traces[0].uses):
+        if any(use.activations and use.activations.fingerprints is None for use in traces[0].uses):
             doubts.append("activations are distinguished by shape alone, as the weights have no values")
     products_of_data = [use for trace in traces for use in trace.uses if use.data_products > 1]
     turned = dict.fromkeys(

@@ -1,7 +1,7 @@
-"""An organiser's check of a claimed model, in a process of its own with limits on time and memory.
+"""Checks the claims of a submission against its model, in the sandbox with limits on time and memory.
 
-In: submission.json (counted parameters, model hash, weight class) and a checkpoint folder. Out: a Verdict.
-Beware: nothing in a file shows what was frozen, so every floating-point weight counts but for an accepted list.
+Input: submission.json (counted parameters, model hash, weight class) and a checkpoint folder. Output: a ClaimCheck.
+Note: a file does not show what was frozen, so every floating-point weight counts except an accepted list of names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from smalltale.sandbox import run_limited
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimCheck:
-    """pass, fail or unproven, and why."""
+    """The verdict (pass, fail or unproven) and its reasons."""
 
     verdict: str
     reasons: tuple[str, ...]
@@ -44,7 +44,7 @@ def verify_claim(
 def check_claim(
     submission: Path, folder: Path, frozen: frozenset[str], rules: Path | None = None
 ) -> ClaimCheck:
-    """The check itself, in this process."""
+    """Check a claim in this process."""
     from smalltale.counting.count import count_parameters
     from smalltale.model.architectures import build_model
     from smalltale.model.weights_file import check_weights
@@ -55,7 +55,7 @@ def check_claim(
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
         raise FileProblem(
-            f"{folder} holds {len(files)} safetensors files; one is needed, and pickles are not opened"
+            f"{folder} has {len(files)} safetensors files; exactly one is needed, and pickles are not opened"
         )
     try:
         model = build_model(folder)
@@ -69,20 +69,22 @@ def check_claim(
     digest = sha256_file(files[0])
     claimed_hash = claim.get("model_hash", claim.get("model_sha256"))
     if claimed_hash != digest:
-        reasons.append(f"the hand-in names the hash {claimed_hash}, the file has {digest}")
-    count = count_parameters(model, every_float=True, frozen=frozen)
+        reasons.append(f"the submission names the hash {claimed_hash}, the file has {digest}")
+    report = count_parameters(model, every_float=True, frozen=frozen)
     weight_class = edition.weight_class(str(claim.get("weight_class", "small")))
-    if count.counted > weight_class.max_parameters:
+    if report.counted > weight_class.max_parameters:
         reasons.append(
-            f"{count.counted:,} counted parameters are over class {weight_class.name} ({weight_class.max_parameters:,})"
+            f"{report.counted:,} counted parameters are over class {weight_class.name} ({weight_class.max_parameters:,})"
         )
     claimed = claim.get("counted_parameters")
-    if isinstance(claimed, int) and claimed < count.counted:
-        reasons.append(f"the hand-in claims {claimed:,} counted parameters, {count.counted:,} were found")
+    if isinstance(claimed, int) and claimed < report.counted:
+        reasons.append(
+            f"the submission claims {claimed:,} counted parameters, {report.counted:,} were counted"
+        )
     if reasons:
-        return ClaimCheck(verdict="fail", reasons=tuple(reasons), counted=count.counted)
-    doubts = tuple(note for note in count.notes if note.startswith("unproven"))
-    return ClaimCheck(verdict="pass" if count.proven else "unproven", reasons=doubts, counted=count.counted)
+        return ClaimCheck(verdict="fail", reasons=tuple(reasons), counted=report.counted)
+    doubts = tuple(note for note in report.notes if note.startswith("unproven"))
+    return ClaimCheck(verdict="pass" if report.proven else "unproven", reasons=doubts, counted=report.counted)
 
 
 def main() -> None:

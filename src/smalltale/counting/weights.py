@@ -77,11 +77,9 @@ class ModelWeights:
     def use_locations(self, row_name: str, traces: Iterable[Trace]) -> list[str]:
         """Operator and source line of each use, in the pass with the most uses."""
         name = row_name.split(" = ")[0]
-        for storage in self.storages:
-            if any(name == tensor_name for tensor_name, _ in storage.tensors):
-                uses = max((trace.uses_of(storage.weight) for trace in traces), key=len, default=[])
-                return list(dict.fromkeys(f"{use.operator} at {use.location}" for use in uses))
-        return []
+        weight = next(storage.weight for storage in self.storages if name in dict(storage.tensors))
+        uses = max((trace.uses_of(weight) for trace in traces), key=len)
+        return list(dict.fromkeys(f"{use.operator} at {use.location}" for use in uses))
 
     def unregistered(self, traces: Iterable[Trace]) -> list[UnregisteredTensor]:
         """Tensors that take part in a pass and are neither parameters nor buffers nor trained."""

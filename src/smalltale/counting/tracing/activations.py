@@ -23,12 +23,10 @@ from smalltale.counting.tracing.weight_regions import Operand, Source
 class Activations:
     """Activations (entries, rows): those of an entry meet the same matrix of `matrices`, if that is set."""
 
-    fingerprints: Tensor
-    """(entries, rows) float64: equal for equal activations, 0 for an activation of zeros."""
     shape_ids: Tensor
     """(entries, rows): different for all activations except those repeated by a stride of 0."""
-    has_values: bool
-    """Whether `fingerprints` are computed from values."""
+    fingerprints: Tensor | None
+    """(entries, rows) float64: equal for equal activations, 0 for an activation of zeros; None on the meta device."""
     matrices: Operand | None = None
     """The weights of a batched product, one matrix per entry."""
 
@@ -54,17 +52,12 @@ def operator_activations(
     entries, rows = vectors.shape[:2]
     ids = torch.arange(1, 1 + (rows if shared else entries * rows), dtype=torch.float64)
     shape_ids = ids.expand(entries, rows) if shared else ids.view(entries, rows)
-    matrices = None
+    matrices, added = None, args[0] if name == "baddbmm" else None
     if name in {"bmm", "baddbmm"} and entries > 1:
-        factors = [Operand.of(source, tensor) for tensor, source in operands if is_in(tensor, args[-2:])]
-        matrices = factors[0] if factors else None
-    if vectors.is_meta:
-        return Activations(shape_ids, shape_ids, False, matrices)
-    return Activations(fingerprint(vectors), shape_ids, True, matrices)
-
-
-def is_in(tensor: Tensor, tensors: tuple[Any, ...]) -> bool:
-    return any(tensor is candidate for candidate in tensors)
+        matrices = next(
+            (Operand.of(source, tensor) for tensor, source in operands if tensor is not added), None
+        )
+    return Activations(shape_ids, fingerprint(vectors), matrices)
 
 
 def grouped_activations(
@@ -77,14 +70,15 @@ def grouped_activations(
     group_by_row = torch.searchsorted(ends.cpu(), torch.arange(len(data)), right=True)
     in_group = group_by_row == torch.arange(len(matrices))[:, None]
     shape_ids = in_group * torch.arange(1, 1 + len(data), dtype=torch.float64)
-    operand = Operand.of(source, matrices)
-    if data.is_meta:
-        return Activations(shape_ids, shape_ids, False, operand)
-    return Activations(in_group * fingerprint(data), shape_ids, True, operand)
+    fingerprints = fingerprint(data)
+    masked = None if fingerprints is None else in_group * fingerprints
+    return Activations(shape_ids, masked, Operand.of(source, matrices))
 
 
-def fingerprint(vectors: Tensor) -> Tensor:
+def fingerprint(vectors: Tensor) -> Tensor | None:
     """(entries, rows, K) -> (entries, rows): a fixed random combination of each vector, 0 for a vector of zeros."""
+    if vectors.is_meta:
+        return None
     generator = torch.Generator().manual_seed(20_25)
     direction = torch.randn(vectors.shape[-1], generator=generator, dtype=torch.float64)
     return vectors.double().cpu().nan_to_num() @ direction
@@ -135,6 +129,6 @@ def lookup_activations(name: str, args: tuple[Any, ...]) -> Activations | None:
     if not isinstance(indices, Tensor) or indices.dtype == torch.bool:
         return None
     shape_ids = torch.arange(1, 1 + indices.numel(), dtype=torch.float64)[None]
-    if indices.is_meta:
-        return Activations(shape_ids, shape_ids, False)
-    return Activations(1 + indices.detach().cpu().reshape(1, -1).double(), shape_ids, True)
+    return Activations(
+        shape_ids, None if indices.is_meta else 1 + indices.detach().cpu().reshape(1, -1).double()
+    )

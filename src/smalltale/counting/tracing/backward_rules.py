@@ -6,7 +6,6 @@ An operator without a rule of its own maps any mask to all of every operand, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -46,8 +45,7 @@ def backward_rule(
     if name in {"mm", "addmm", "bmm", "baddbmm"} and len(args) >= 2:
         return product_rule(args, operands)
     if name in MOVES and len(operands) == 1:
-        move_indices = index_mover(func, args, kwargs, operands[0])
-        return lambda mask: [moved_mask(move_indices(), mask, shapes[0])]
+        return move_rule(func, args, kwargs, operands[0])
     if name in REDUCTIONS and len(operands) == 1:
         return reduction_rule(args, kwargs, shapes[0], tuple(out.shape))
     if name in ALONG_AXIS and tuple(out.shape) == shapes[0]:
@@ -118,16 +116,14 @@ def product_rule(args: tuple[Any, ...], operands: list[Tensor]) -> BackwardRule:
     return propagate
 
 
-def index_mover(func: Any, args: Any, kwargs: Any, operand: Tensor) -> Callable[[], Tensor | None]:
-    """A function that applies a moving operator to indices instead of the operand's elements.
-
-    Its result holds 1 + the index into `operand` of each element, 0 for padding; None where the operator fails on indices.
-    """
+def move_rule(func: Any, args: Any, kwargs: Any, operand: Tensor) -> BackwardRule:
+    """Moves indices as the operator moves the operand's elements, when a mask is needed."""
     shape = operand.shape
     call = tree_map(lambda leaf: PLACEHOLDER if leaf is operand else leaf, (args, kwargs))
 
     @cache
-    def move_indices() -> Tensor | None:
+    def moved_indices() -> Tensor | None:
+        """For each element of the result 1 + its index in `operand`, 0 for padding; None if the operator rejects indices."""
         indices = torch.arange(1, 1 + shape.numel()).view(shape)
         index_args, index_kwargs = tree_map(lambda leaf: indices if leaf is PLACEHOLDER else leaf, call)
         try:
@@ -136,15 +132,15 @@ def index_mover(func: Any, args: Any, kwargs: Any, operand: Tensor) -> Callable[
             return None
         return moved if isinstance(moved, Tensor) and not moved.is_meta else None
 
-    return move_indices
+    def propagate(mask: Mask) -> list[Mask]:
+        moved = moved_indices()
+        if moved is None:
+            return [ALL]
+        operand_mask = torch.zeros(1 + shape.numel(), dtype=torch.bool)
+        operand_mask[(moved if mask is ALL else moved[mask]).reshape(-1)] = True
+        return [operand_mask[1:].view(shape)]
 
-
-def moved_mask(moved_indices: Tensor | None, mask: Mask, shape: tuple[int, ...]) -> Mask:
-    if moved_indices is None:
-        return ALL
-    operand_mask = torch.zeros(1 + torch.Size(shape).numel(), dtype=torch.bool)
-    operand_mask[(moved_indices if mask is ALL else moved_indices[mask]).reshape(-1)] = True
-    return operand_mask[1:].view(shape)
+    return propagate
 
 
 def reduction_rule(args: Any, kwargs: Any, shape: tuple[int, ...], out: tuple[int, ...]) -> BackwardRule:

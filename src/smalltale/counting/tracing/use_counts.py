@@ -145,7 +145,7 @@ def match_uses(trace: Trace, traces: list[Trace]) -> Iterator[tuple[WeightUse, l
 
 def outline_of(trace: Trace) -> list[object]:
     return [
-        (use.operator, use.location, None if use.activations is None else use.activations.fingerprints.shape)
+        (use.operator, use.location, None if use.activations is None else use.activations.shape_ids.shape)
         for use in trace.uses
     ]
 
@@ -155,9 +155,9 @@ def split_use(use: WeightUse, matches: list[WeightUse], least: int = 1) -> list[
     activations = use.activations
     if activations is None or (use.kind == "lookup" and not use.from_ids):
         return [(use.weights, least)]
-    fingerprints = activations.fingerprints
+    fingerprints = activations.shape_ids if activations.fingerprints is None else activations.fingerprints
     input_dependent = fingerprints != 0
-    if activations.has_values and matches:
+    if activations.fingerprints is not None and matches:
         varies = torch.zeros_like(input_dependent)
         for match in matches:
             assert match.activations is not None
