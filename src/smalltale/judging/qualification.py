@@ -1,8 +1,8 @@
-"""Qualification: is this judge fit to rank?
+"""Qualification: checks that decide whether a judge's scores may count for ranking.
 
-In: a judge, our gold set and the attacks on it (gold.py), graded files. Out: a Report: each check with its figure, its bar
-and whether it passed.
-Beware: a judge that does not answer a check has not passed it.
+Input: a judge, the gold set and its attacks (gold.py), graded stories. Output: a QualificationReport of checks, each with
+its value, its bar and whether it passed.
+Note: a check without a value has not passed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ MIN_ANSWERED_SHARE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class QualificationCheck:
-    """One figure against its bar; `bar` None where it is only told."""
+    """One measured value and its bar; `bar` is None for a value that is only reported."""
 
     name: str
     value: float | None
@@ -53,7 +53,7 @@ class QualificationCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class QualificationReport:
-    """What a judge showed."""
+    """The result of a qualification, saved as qualification.json."""
 
     judge: str
     endpoint: str
@@ -68,29 +68,19 @@ class QualificationReport:
     """Rank correlation with the gold levels: the judge's weight in a panel."""
     states: Mapping[str, int] = field(default_factory=dict)
     bar: QualificationBar = field(default_factory=QualificationBar)
-    """What the checks were held against."""
 
     @property
     def qualified(self) -> bool:
         return all(check.passed for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
-        """For qualification.json."""
+        """The content of qualification.json."""
         return {
             "kind": "qualification",
             "format": 1,
             "qualified": self.qualified,
-            **{name: value for name, value in asdict(self).items() if name != "checks"},
-            "checks": [
-                {
-                    "name": each.name,
-                    "value": each.value,
-                    "bar": each.bar,
-                    "at_most": each.at_most,
-                    "passed": each.passed,
-                }
-                for each in self.checks
-            ],
+            **asdict(self),
+            "checks": [{**asdict(check), "passed": check.passed} for check in self.checks],
         }
 
 
@@ -104,57 +94,54 @@ def qualify(
     config: JudgingConfig | None = None,
     all_checks: bool = False,
 ) -> QualificationReport:
-    """Run the checks on our gold set (or another with every level for every prompt). Nothing in `out` is asked again.
+    """Check a judge on the gold set (or on `gold`, which needs every level for every prompt). Answers are cached in `out`.
 
-    A judge that cannot tell the gold levels apart is not asked the rest, unless `whole`: it has failed already.
+    A judge that cannot separate the gold levels has failed; its other checks are skipped unless `all_checks`.
     """
     config, gold = config or JudgingConfig(), read_gold_stories() if gold is None else gold
-    plain, attacked, marked = select_stories(gold, graded)
-    said = judge_in_folder(plain, judge, rubric, out, config)
-    scores = [each.overall for each in said]
+    gold_items, attacked_items, graded_items = select_items(gold, graded)
+    judgements = list(judge_in_folder(gold_items, judge, rubric, out, config))
+    scores = [judgement.overall for judgement in judgements]
+    valid_scores = [score for score in scores if score is not None]
     checks = [
-        QualificationCheck(
-            name="answered",
-            value=sum(each is not None for each in scores) / len(scores),
-            bar=MIN_ANSWERED_SHARE,
-        ),
+        QualificationCheck(name="answered", value=len(valid_scores) / len(scores), bar=MIN_ANSWERED_SHARE),
         *check_separation(gold, scores, rubric),
         check_length_bias(gold, scores),
     ]
     verdicts: list[PairVerdict] = []
     if all_checks or all(check.passed for check in checks):
-        after = judge_in_folder(attacked, judge, rubric, out, config)
-        like = judge_in_folder(marked, judge, rubric, out, config)
-        again = judge_in_folder(plain, judge, rubric, out, replace(config, seed=config.seed + 1))
-        with JudgementCache(out / JOURNAL) as journal:
+        attacked = judge_in_folder(attacked_items, judge, rubric, out, config)
+        graded_judgements = judge_in_folder(graded_items, judge, rubric, out, config)
+        retest_config = replace(config, seed=config.seed + 1)
+        retest = judge_in_folder(gold_items, judge, rubric, out, retest_config)
+        with JudgementCache(out / JOURNAL) as cache:
             verdicts = compare_pairs(
                 pair_good_with_dull(gold), judge, load_rubric("pairwise"), config.sampling, load_or_create_salt(out),
-                retry_policy=config.retry_policy, cache=journal,
+                retry_policy=config.retry_policy, cache=cache,
             )  # fmt: skip
-        retest = measure_shared(pearson, scores, [each.overall for each in again])
-        decided = [each.order_dependent for each in verdicts if each.value is not None]
         checks += [
-            QualificationCheck(name="test-retest", value=retest, bar=rubric.qualification.retest),
-            *check_attacks(gold, scores, after, rubric),
-            *check_graded_stories(graded, like, rubric),
             QualificationCheck(
-                name="verdicts that the order decides", value=float(np.mean(decided)) if decided else None
+                name="test-retest",
+                value=correlate_valid(pearson, scores, [judgement.overall for judgement in retest]),
+                bar=rubric.qualification.retest,
             ),
+            *check_attacks(gold, scores, attacked, rubric),
+            *check_graded_stories(graded, graded_judgements, rubric),
+            check_order(verdicts),
         ]
-        said = [*said, *after, *like, *again]
-    known = [each for each in scores if each is not None]
-    rank = [-LEVELS.index(each.level) for each in gold]
+        judgements += [*attacked, *graded_judgements, *retest]
+    levels = [-LEVELS.index(story.level) for story in gold]
     return QualificationReport(
         judge=judge.name,
         endpoint=judge.endpoint,
         rubric=rubric.name,
         rubric_hash=rubric.hash,
         checks=tuple(checks),
-        calls=sum(each.calls for each in said) + sum(each.calls for each in verdicts),
-        gold_mean=float(np.mean(known)) if known else None,
-        gold_sd=float(np.std(known)) if known else None,
-        agreement=measure_shared(spearman, scores, rank),
-        states=dict(Counter(str(each.state) for each in said)),
+        calls=sum(answer.calls for answer in (*judgements, *verdicts)),
+        gold_mean=float(np.mean(valid_scores)) if valid_scores else None,
+        gold_sd=float(np.std(valid_scores)) if valid_scores else None,
+        agreement=correlate_valid(spearman, scores, levels),
+        states=dict(Counter(str(judgement.state) for judgement in judgements)),
         bar=rubric.qualification,
     )
 
@@ -162,7 +149,7 @@ def qualify(
 def judge_in_folder(
     items: Sequence[Item], judge: Judge, rubric: Rubric, out: Path, config: JudgingConfig
 ) -> Sequence[Judgement]:
-    """Judge items, saved in `out`/journal.jsonl; one Judgement for each, in order. Raises SmalltaleError."""
+    """One judgement per item, in order, cached in `out`/journal.jsonl. Raises SmalltaleError."""
     with JudgementCache(out / JOURNAL) as cache:
         judged = judge_items(items, [judge], rubric, cache, config, salt=load_or_create_salt(out))
     if judged.failure is not None:
@@ -170,60 +157,60 @@ def judge_in_folder(
     return judged.judgements
 
 
-def select_stories(
+def select_items(
     gold: Sequence[GoldStory], graded: Sequence[GradedStory]
 ) -> tuple[list[Item], list[Item], list[Item]]:
-    """The gold stories, the dull ones under each attack, the graded ones."""
-    plain = [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in gold]
-    attacked = [
-        Item(prompt=each.prompt, completion=each.completion + words, sample=0)
-        for words in ATTACKS.values()
-        for each in gold
-        if each.level == "dull"
-    ]
-    return (
-        plain,
-        attacked,
-        [Item(prompt=each.prompt, completion=each.completion, sample=0) for each in graded],
+    """The gold stories, the dull gold stories under each attack, and the graded stories."""
+    gold_items, graded_items = (
+        [Item(prompt=story.prompt, completion=story.completion, sample=0) for story in stories]
+        for stories in (gold, graded)
     )
+    attacked_items = [
+        Item(prompt=story.prompt, completion=story.completion + attack, sample=0)
+        for attack in ATTACKS.values()
+        for story in gold
+        if story.level == "dull"
+    ]
+    return gold_items, attacked_items, graded_items
 
 
 def pair_good_with_dull(gold: Sequence[GoldStory]) -> list[CompletionPair]:
-    """A pair for each prompt."""
-    texts = {(each.prompt, each.level): each.completion for each in gold}
-    prompts = sorted({each.prompt for each in gold})
+    """The good and the dull completion of each prompt."""
+    texts = {(story.prompt, story.level): story.completion for story in gold}
     return [
-        CompletionPair(prompt=each, first=texts[each, "good"], second=texts[each, "dull"]) for each in prompts
+        CompletionPair(prompt=prompt, first=texts[prompt, "good"], second=texts[prompt, "dull"])
+        for prompt in sorted({story.prompt for story in gold})
     ]
 
 
 def estimate_qualification(
     judge: str, rubric: Rubric, graded: Sequence[GradedStory], price: Price | None
 ) -> tuple[Estimate, Estimate]:
-    """What a qualification would cost: all of it, and what a judge costs that cannot tell the levels apart."""
+    """The cost of all checks, and of the first ones only, after which a judge that cannot separate the levels is done."""
     gold = read_gold_stories()
-    plain, attacked, marked = select_stories(gold, graded)
-    pairs = [
-        Item(prompt=each.prompt, completion=f"{each.first} {each.second}", sample=0)
-        for each in pair_good_with_dull(gold)
+    gold_items, attacked_items, graded_items = select_items(gold, graded)
+    pair_items = [
+        Item(prompt=pair.prompt, completion=f"{pair.first} {pair.second}", sample=0)
+        for pair in pair_good_with_dull(gold)
     ]
-    first = estimate_cost(judge, plain, rubric, price)
-    rest = estimate_cost(judge, [*plain, *attacked, *marked], rubric, price)
-    return first + rest + estimate_cost(judge, [*pairs, *pairs], load_rubric("pairwise"), price), first
+    first_checks = estimate_cost(judge, gold_items, rubric, price)
+    other_checks = estimate_cost(judge, [*gold_items, *attacked_items, *graded_items], rubric, price)
+    both_orders = estimate_cost(judge, [*pair_items, *pair_items], load_rubric("pairwise"), price)
+    return first_checks + other_checks + both_orders, first_checks
 
 
 def check_separation(
     gold: Sequence[GoldStory], scores: Sequence[float | None], rubric: Rubric
 ) -> list[QualificationCheck]:
-    """The AUC of each pair of levels; the adjacent ones have a bar."""
-    by_level: dict[str, list[float]] = defaultdict(list)
-    for each, score in zip(gold, scores, strict=True):
+    """The AUC of each pair of levels; adjacent levels have a bar."""
+    scores_by_level: dict[str, list[float]] = defaultdict(list)
+    for story, score in zip(gold, scores, strict=True):
         if score is not None:
-            by_level[each.level].append(score)
+            scores_by_level[story.level].append(score)
     return [
         QualificationCheck(
             name=f"AUC {better} over {worse}",
-            value=auc(by_level[better], by_level[worse]),
+            value=auc(scores_by_level[better], scores_by_level[worse]),
             bar=rubric.qualification.auc if LEVELS.index(worse) == LEVELS.index(better) + 1 else None,
         )
         for better, worse in itertools.combinations(LEVELS, 2)
@@ -233,21 +220,20 @@ def check_separation(
 def check_attacks(
     gold: Sequence[GoldStory], scores: Sequence[float | None], attacked: Sequence[Judgement], rubric: Rubric
 ) -> list[QualificationCheck]:
-    """What each attack gains on the same dull stories."""
-    plain = [score for each, score in zip(gold, scores, strict=True) if each.level == "dull"]
+    """The mean score that each attack gains on the dull stories."""
+    dull_scores = [score for story, score in zip(gold, scores, strict=True) if story.level == "dull"]
     checks = []
     for number, name in enumerate(ATTACKS):
-        begin = number * len(plain)
+        judgements = attacked[number * len(dull_scores) : (number + 1) * len(dull_scores)]
         gains = [
-            after.overall - before
-            for before, after in zip(plain, attacked[begin : begin + len(plain)], strict=True)
-            if before is not None and after.overall is not None
+            judgement.overall - score
+            for score, judgement in zip(dull_scores, judgements, strict=True)
+            if score is not None and judgement.overall is not None
         ]
-        value = float(np.mean(gains)) if gains else None
         checks.append(
             QualificationCheck(
                 name=f"gain by attack: {name}",
-                value=value,
+                value=float(np.mean(gains)) if gains else None,
                 bar=rubric.qualification.attack_gain,
                 at_most=True,
             )
@@ -256,52 +242,62 @@ def check_attacks(
 
 
 def check_graded_stories(
-    graded: Sequence[GradedStory], said: Sequence[Judgement], rubric: Rubric
+    graded: Sequence[GradedStory], judgements: Sequence[Judgement], rubric: Rubric
 ) -> list[QualificationCheck]:
     """Agreement with another grader."""
     if not graded:
         return []
-    ours, theirs = [each.overall for each in said], [each.overall for each in graded]
+    correlation = correlate_valid(
+        spearman, [judgement.overall for judgement in judgements], [story.overall for story in graded]
+    )
     checks = [
         QualificationCheck(
-            name="Spearman with the graded file",
-            value=measure_shared(spearman, ours, theirs),
-            bar=rubric.qualification.spearman,
+            name="Spearman with the graded file", value=correlation, bar=rubric.qualification.spearman
         )
     ]
     for name, scale in rubric.criteria.items():
         pairs = [
-            (one.scores[name], two.scores[name])
-            for one, two in zip(said, graded, strict=True)
-            if one.scores and name in two.scores
+            (judgement.scores[name], story.scores[name])
+            for judgement, story in zip(judgements, graded, strict=True)
+            if judgement.scores and name in story.scores
         ]
-        value = (
-            quadratic_kappa([a for a, _ in pairs], [b for _, b in pairs], scale.low, scale.high)
-            if pairs
-            else None
-        )
-        checks.append(QualificationCheck(name=f"quadratic kappa, {name}", value=value))
+        kappa = quadratic_kappa(*zip(*pairs, strict=True), scale.low, scale.high) if pairs else None
+        checks.append(QualificationCheck(name=f"quadratic kappa, {name}", value=kappa))
     return checks
 
 
 def check_length_bias(gold: Sequence[GoldStory], scores: Sequence[float | None]) -> QualificationCheck:
-    """How much length alone explains within a level."""
-    found = []
+    """Rank correlation of score and length within a level, averaged over levels."""
+    correlations = []
     for level in LEVELS:
-        lengths = [len(re.findall(r"\w+", each.completion)) for each in gold if each.level == level]
-        value = measure_shared(
-            spearman,
-            [score for each, score in zip(gold, scores, strict=True) if each.level == level],
-            lengths,
+        stories = [
+            (score, len(re.findall(r"\w+", story.completion)))
+            for story, score in zip(gold, scores, strict=True)
+            if story.level == level
+        ]
+        correlation = correlate_valid(
+            spearman, [score for score, _ in stories], [length for _, length in stories]
         )
-        found.append(value if value is not None else 0.0)
-    return QualificationCheck(name="correlation with length, within a level", value=float(np.mean(found)))
+        correlations.append(correlation or 0.0)
+    return QualificationCheck(
+        name="correlation with length, within a level", value=float(np.mean(correlations))
+    )
 
 
-def measure_shared(
-    measure: Any, first: Sequence[float | None], second: Sequence[float | None]
+def check_order(verdicts: Sequence[PairVerdict]) -> QualificationCheck:
+    """Share of verdicts that change with the order of the two completions."""
+    order_dependent = [verdict.order_dependent for verdict in verdicts if verdict.value is not None]
+    return QualificationCheck(
+        name="verdicts that the order decides",
+        value=float(np.mean(order_dependent)) if order_dependent else None,
+    )
+
+
+def correlate_valid(
+    correlation: Callable[[Sequence[float], Sequence[float]], float | None],
+    first: Sequence[float | None],
+    second: Sequence[float | None],
 ) -> float | None:
-    """A measure over the places where both sides have a value."""
+    """A correlation over the positions where both sides have a value. None for fewer than 3."""
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    found: float | None = measure([a for a, _ in pairs], [b for _, b in pairs]) if len(pairs) >= 3 else None
-    return found
+    return correlation([a for a, _ in pairs], [b for _, b in pairs]) if len(pairs) >= 3 else None

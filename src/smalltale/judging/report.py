@@ -1,14 +1,14 @@
-"""The judgements folder as one self-contained page.
+"""Write the report page of a judgements folder: one self-contained HTML file.
 
-In: a judgements folder. Out: report.html in it.
-Beware: stories and judges' words are data; the template engine escapes everything.
+Input: a judgements folder. Output: report.html in it.
+Note: stories and judges' words are untrusted; the template escapes everything.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -31,23 +31,23 @@ from smalltale.ranking.statistics import (
 )
 
 STORIES_SHOWN = 3
-"""Stories at either end."""
+"""Number of best, worst and most disputed stories shown."""
 FLAGGED_SHOWN = 12
 FAILED_SHOWN = 12
 SCALE_LOW, SCALE_HIGH = 1.0, 10.0
-"""Ends of the drawn scale, wider where scores lie outside."""
+"""Ends of the scale of the bars; wider if scores are outside."""
 Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """One line of the table of scores. Places are per cent of the drawn scale."""
+    """One row of the table of scores. `at`, `left` and `width` position its bar, in per cent of the scale."""
 
     judge: str
     criterion: str
     interval: Interval
     weighted: float | None = None
-    """The mean under the judge's own probabilities of its marks."""
+    """The expected score under the judge's token probabilities."""
     at: float = 0.0
     left: float = 0.0
     width: float = 0.0
@@ -57,35 +57,35 @@ def write_report(folder: Path) -> Path:
     """Write report.html. Raises FileProblem."""
     meta, rows = read_json(folder / META), read_rows(folder)
     stories, counts = rank_stories(rows), count_by_judge(rows, meta["judges"])
-    lines = [*panel_rows(rows), *judge_rows(rows)]
+    score_rows = [*panel_rows(rows), *judge_rows(rows)]
     spreads = [story["spread"] for story in stories if story["spread"] is not None]
     flagged = list(group_by_story([row for row in rows if row["flags"]]).values())
-    low = min([SCALE_LOW, *(bound for line in lines for bound in bounds(line.interval))])
-    high = max([SCALE_HIGH, *(bound for line in lines for bound in bounds(line.interval))])
+    low = min([SCALE_LOW, *(bound for row in score_rows for bound in bounds(row.interval))])
+    high = max([SCALE_HIGH, *(bound for row in score_rows for bound in bounds(row.interval))])
     text = load_template().render(
         meta=meta,
         name=(meta.get("submission") or {}).get("team") or meta.get("name"),
-        lines=[place_on_scale(line, low, high) for line in lines],
-        has_weighted=any(line.weighted is not None for line in lines),
+        score_rows=[place_on_scale(row, low, high) for row in score_rows],
+        has_weighted=any(row.weighted is not None for row in score_rows),
         low=f"{low:.3g}",
         high=f"{high:.3g}",
         step=100 / (high - low),
-        given=score_histograms(rows),
+        histograms=score_histograms(rows),
         notes=describe_length_and_power(rows),
         states=STATES,
         counts=counts,
         dollars=None
-        if any(each["dollars"] is None for each in counts)
-        else sum(each["dollars"] for each in counts),
+        if any(count["dollars"] is None for count in counts)
+        else sum(count["dollars"] for count in counts),
         prompts=len({row["prompt"] for row in rows}),
         completions=len({(row["prompt"], row["sample"]) for row in rows}),
         ages=count_ages(rows),
         mean_spread=float(np.mean(spreads)) if spreads else None,
-        disagreement=sorted((each for each in stories if each["spread"]), key=lambda each: -each["spread"])[
-            :STORIES_SHOWN
-        ],
+        disagreement=sorted(
+            (story for story in stories if story["spread"]), key=lambda story: -story["spread"]
+        )[:STORIES_SHOWN],
         flagged=flagged[:FLAGGED_SHOWN],
-        flagged_in_all=len(flagged),
+        flagged_count=len(flagged),
         passages=split_judge_directed_text,
         best=stories[:STORIES_SHOWN],
         worst=list(reversed(stories[STORIES_SHOWN:][-STORIES_SHOWN:])),
@@ -97,83 +97,75 @@ def write_report(folder: Path) -> Path:
 
 
 def load_template() -> jinja2.Template:
-    """The page's template, everything escaped."""
+    """The page's template, which escapes everything."""
     source = (package_files("smalltale.judging") / "report.html.jinja").read_text(encoding="utf-8")
-    found = jinja2.Environment(
+    environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return found.from_string(source)
+    return environment.from_string(source)
 
 
 def panel_rows(rows: Rows) -> list[ScoreRow]:
-    """The calibrated panel's score, which ranks; none for one judge or where a judge is not calibrated."""
+    """The calibrated panel's score, which ranks; none for a single judge or a panel with an uncalibrated judge."""
     if any(row["calibrated"] is None for row in rows if row["overall"] is not None):
         return []
-    scores = {(each.prompt, each.sample): each.score for each in panel_scores(map(parse_row, rows))}
+    scores = {(story.prompt, story.sample): story.score for story in panel_scores(map(parse_row, rows))}
     interval = clustered_interval(group_by_prompt(scores.items()))
     return [ScoreRow(judge="panel, calibrated", criterion="overall", interval=interval)] if interval else []
 
 
 def judge_rows(rows: Rows) -> list[ScoreRow]:
     """Each judge's overall score and criteria with intervals."""
-    marks: dict[tuple[str, str], dict[tuple[str, int], float]] = defaultdict(dict)
+    scores: dict[tuple[str, str], dict[tuple[str, int], float]] = defaultdict(dict)
     weighted: dict[tuple[str, str], dict[tuple[str, int], float]] = defaultdict(dict)
     for row in rows:
         if row["overall"] is not None:
             story = row["prompt"], row["sample"]
             for criterion, value in {"overall": row["overall"], **row["scores"]}.items():
                 if value is not None:
-                    marks[row["judge"], criterion][story] = value
+                    scores[row["judge"], criterion][story] = value
             for criterion, value in row["weighted"].items():
                 if value is not None:
                     weighted[row["judge"], criterion][story] = value
-    found = []
-    for (judge, criterion), values in marks.items():
+    score_rows = []
+    for (judge, criterion), values in scores.items():
         interval = clustered_interval(group_by_prompt(values.items()))
-        beside = clustered_interval(group_by_prompt(weighted[judge, criterion].items()))
+        weighted_interval = clustered_interval(group_by_prompt(weighted[judge, criterion].items()))
         if interval is not None:
-            mean = beside.mean if beside else None
-            found.append(ScoreRow(judge=judge, criterion=criterion, interval=interval, weighted=mean))
-    return found
+            mean = weighted_interval.mean if weighted_interval else None
+            score_rows.append(ScoreRow(judge=judge, criterion=criterion, interval=interval, weighted=mean))
+    return score_rows
 
 
 def group_by_prompt(values: Iterable[tuple[tuple[str, int], float]]) -> dict[str, list[float]]:
-    """Story values by prompt."""
-    found: dict[str, list[float]] = defaultdict(list)
+    """Values of stories by prompt."""
+    values_by_prompt: dict[str, list[float]] = defaultdict(list)
     for (prompt, _), value in values:
-        found[prompt].append(value)
-    return found
+        values_by_prompt[prompt].append(value)
+    return values_by_prompt
 
 
 def bounds(interval: Interval) -> list[float]:
-    return [each for each in (interval.mean, interval.low, interval.high) if each is not None]
+    return [bound for bound in (interval.mean, interval.low, interval.high) if bound is not None]
 
 
-def place_on_scale(line: ScoreRow, low: float, high: float) -> ScoreRow:
-    """The line with its places on the scale."""
-    places = [round(100 * (value - low) / (high - low), 2) for value in bounds(line.interval)]
-    at, left, right = places[0], places[1 % len(places)], places[-1]
-    return ScoreRow(
-        judge=line.judge,
-        criterion=line.criterion,
-        interval=line.interval,
-        weighted=line.weighted,
-        at=at,
-        left=left,
-        width=round(right - left, 2),
-    )
+def place_on_scale(row: ScoreRow, low: float, high: float) -> ScoreRow:
+    """The row with the position of its bar."""
+    positions = [round(100 * (value - low) / (high - low), 2) for value in bounds(row.interval)]
+    at, left, right = positions[0], positions[1 % len(positions)], positions[-1]
+    return replace(row, at=at, left=left, width=round(right - left, 2))
 
 
 def score_histograms(rows: Rows) -> list[dict[str, Any]]:
-    """By judge, how often each overall score was given: whole marks, with each bar's height in per cent."""
-    found = []
-    for judge, own in group_by_judge(rows):
-        marks = Counter(round(row["overall"]) for row in own if row["overall"] is not None)
-        if marks:
-            ends, most = range(min(1, *marks), max(10, *marks) + 1), max(marks.values())
-            bars = [(mark, marks[mark], round(100 * marks[mark] / most)) for mark in ends]
-            found.append({"judge": judge, "bars": bars})
-    return found
+    """By judge, a histogram of rounded overall scores: (score, count, height in per cent)."""
+    histograms = []
+    for judge, judge_rows in group_by_judge(rows):
+        counts = Counter(round(row["overall"]) for row in judge_rows if row["overall"] is not None)
+        if counts:
+            scores, highest = range(min(1, *counts), max(10, *counts) + 1), max(counts.values())
+            bars = [(score, counts[score], round(100 * counts[score] / highest)) for score in scores]
+            histograms.append({"judge": judge, "bars": bars})
+    return histograms
 
 
 def group_by_judge(rows: Rows) -> list[tuple[str, Rows]]:
@@ -185,46 +177,49 @@ def group_by_judge(rows: Rows) -> list[tuple[str, Rows]]:
 
 
 def describe_length_and_power(rows: Rows) -> list[str]:
-    """What length explains, and how many prompts a finer answer needs."""
+    """Notes by judge: what length explains, and how many prompts separate entries."""
     notes = []
-    for judge, own in group_by_judge(rows):
-        scored = [row for row in own if row["overall"] is not None]
-        values, lengths = [row["overall"] for row in scored], [len(row["completion"]) for row in scored]
-        link = pearson(values, np.log(np.maximum(1, lengths)).tolist()) if scored else None
-        if link is not None:
-            spread, left = float(np.std(values)), float(np.std(length_adjusted(values, lengths)))
+    for judge, judge_rows in group_by_judge(rows):
+        scored = [row for row in judge_rows if row["overall"] is not None]
+        scores, lengths = [row["overall"] for row in scored], [len(row["completion"]) for row in scored]
+        correlation = pearson(scores, np.log(np.maximum(1, lengths)).tolist()) if scored else None
+        if correlation is not None:
+            sd, adjusted_sd = float(np.std(scores)), float(np.std(length_adjusted(scores, lengths)))
             notes.append(
-                f"{judge}: the overall score correlates {link:+.2f} with log length; adjusted for length, its spread over "
-                f"stories goes from {spread:.2f} to {left:.2f}."
+                f"{judge}: the overall score correlates {correlation:+.2f} with log length; adjusting for length changes its standard "
+                f"deviation over stories from {sd:.2f} to {adjusted_sd:.2f}."
             )
         needed = prompts_to_separate(
             group_by_prompt(((row["prompt"], row["sample"]), row["overall"]) for row in scored), 0.25
         )
         if needed is not None:
             notes.append(
-                f"{judge}: {needed} prompts would tell entries apart that differ by 0.25 (unpaired, 80 % power)."
+                f"{judge}: {needed} prompts would separate entries that differ by 0.25 (unpaired, 80 % power)."
             )
     return notes
 
 
 def count_by_judge(rows: Rows, judges: Rows) -> list[dict[str, Any]]:
-    """States, calls, tokens and dollars by judge, earlier runs included; two equal texts cost one call."""
-    prices = {each["name"]: Price(**each["price"]) for each in judges if each.get("price")}
-    found = []
-    for judge, own in group_by_judge(rows):
-        states, paid = Counter(row["state"] for row in own), {row["key"]: row for row in own}.values()
-        read, written = (sum(row[name] for row in paid) for name in ("input_tokens", "output_tokens"))
-        found.append(
+    """States, calls, tokens and dollars by judge, including earlier runs; equal completions are paid for once."""
+    prices = {judge["name"]: Price(**judge["price"]) for judge in judges if judge.get("price")}
+    counts = []
+    for judge, judge_rows in group_by_judge(rows):
+        states = Counter(row["state"] for row in judge_rows)
+        paid = {row["key"]: row for row in judge_rows}.values()
+        input_tokens, output_tokens = (
+            sum(row[name] for row in paid) for name in ("input_tokens", "output_tokens")
+        )
+        counts.append(
             {
                 "judge": judge,
                 "states": {state: states[state] for state in STATES},
                 "calls": sum(row["calls"] for row in paid),
-                "input": read,
-                "output": written,
-                "dollars": prices[judge].dollars(read, written) if judge in prices else None,
+                "input": input_tokens,
+                "output": output_tokens,
+                "dollars": prices[judge].dollars(input_tokens, output_tokens) if judge in prices else None,
             }
         )
-    return found
+    return counts
 
 
 def count_ages(rows: Rows) -> list[tuple[str, int]]:
@@ -233,31 +228,31 @@ def count_ages(rows: Rows) -> list[tuple[str, int]]:
 
 
 def rank_stories(rows: Rows) -> list[dict[str, Any]]:
-    """The stories that every judge scored, best first, with what each judge said and how far they are apart."""
-    said = group_by_story(rows)
-    found = [
+    """The stories that all judges scored, best first, with their judgements and the judges' disagreement."""
+    rows_by_story = group_by_story(rows)
+    stories = [
         {
-            "prompt": each.prompt,
-            "completion": said[each.prompt, each.sample][0]["completion"],
-            "overall": each.score,
-            "spread": each.disagreement,
-            "said": said[each.prompt, each.sample],
+            "prompt": score.prompt,
+            "completion": rows_by_story[score.prompt, score.sample][0]["completion"],
+            "overall": score.score,
+            "spread": score.disagreement,
+            "judgements": rows_by_story[score.prompt, score.sample],
         }
-        for each in panel_scores(map(parse_row, rows))
+        for score in panel_scores(map(parse_row, rows))
     ]
-    return sorted(found, key=lambda story: -story["overall"])
+    return sorted(stories, key=lambda story: -story["overall"])
 
 
 def group_by_story(rows: Rows) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """What was said of each story."""
-    found: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    """The rows of each story."""
+    rows_by_story: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        found[row["prompt"], row["sample"]].append(row)
-    return found
+        rows_by_story[row["prompt"], row["sample"]].append(row)
+    return rows_by_story
 
 
 def count_failures(rows: Rows) -> list[dict[str, Any]]:
-    """Why judgements have no score, counted."""
+    """The most frequent reasons of judgements without a score."""
     reasons = Counter((row["judge"], row["state"], row["reason"]) for row in rows if row["state"] != "ok")
     return [
         {"judge": judge, "state": state, "reason": reason, "count": count}

@@ -1,13 +1,13 @@
-"""Standings: judged entries become ranks with intervals and ties.
+"""Standings: rank judged entries, with intervals and ties.
 
-In: one StoryScores for each judged story and judge (or an Entry made of them). Out: Standings, best first.
-Beware: only whole entries of qualified judges get a rank; a half-judged or unqualified one stands below, marked.
+Input: JudgeScores per story and judge, summarised into Entries. Output: Standings, best first.
+Note: only complete entries of qualified judges get a rank; the others come after them, with a note.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,20 +26,20 @@ State = Literal["ok", "unparsable", "refused", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeScores:
-    """What one judge said of one story. `scores` is empty unless the state is ok."""
+    """One judge's scores of one story. `scores` is empty unless the state is ok."""
 
     prompt: str
     sample: int
     judge: str
     state: State = "ok"
     overall: float | None = None
-    """The rubric's overall score, calibrated where a panel is; the mean of `scores` where the rubric has none."""
+    """The rubric's overall score, calibrated in a calibrated panel; None: the mean of `scores`."""
     weight: float = 1.0
     """The judge's weight in a calibrated panel."""
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def overall_score(self) -> float | None:
-        """The overall score, None where the judge gave none."""
+        """The overall score; None without a valid answer."""
         if self.state != "ok":
             return None
         if self.overall is not None:
@@ -49,47 +49,47 @@ class JudgeScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One judged entry, summed up. Small enough to keep beside every hand-in."""
+    """The summary of one judged entry."""
 
     name: str
     mean: float | None
-    """Mean over prompts of the mean over a prompt's stories and judges; None where nothing was scored."""
+    """Mean over prompts of the mean over a prompt's stories and judges; None if nothing has a score."""
     low: float | None = None
     high: float | None = None
-    """The interval of `mean` at 95 %, prompts resampled."""
+    """The 95 % interval of `mean`, prompts resampled."""
     criteria: Mapping[str, float] = field(default_factory=dict)
     prompt_means: Mapping[str, float] = field(default_factory=dict)
-    """For paired comparison on the prompts that two entries share."""
+    """For the paired comparison of two entries on their shared prompts."""
     judged: int = 0
     expected: int = 0
-    """Judgements with a score, and how many a whole entry has."""
+    """Judgements with a score, and their number in a complete entry."""
     disagreement: float | None = None
-    """Mean over stories of the standard deviation between judges; None with one judge."""
+    """Mean over stories of the standard deviation between judges; None for one judge."""
     qualified: bool = True
-    """Whether every judge has passed the qualification (judging/qualification.py)."""
+    """Whether all judges are qualified (judging/qualification.py)."""
     weight_class: str = ""
     counted_parameters: int | None = None
     verified: bool = False
 
     @property
     def is_complete(self) -> bool:
-        """Whether every expected judgement has a score."""
+        """Whether all expected judgements have a score."""
         return self.judged >= self.expected > 0
 
     @property
     def can_rank(self) -> bool:
-        """Whether this entry may have a rank at all."""
+        """Whether this entry gets a rank."""
         return self.is_complete and self.qualified and self.mean is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """An entry's place. `rank` is None where it does not rank, and `note` says why."""
+    """An entry's rank; None with a `note` of the reason."""
 
     entry: Entry
     rank: int | None
     tied: bool
-    """Whether another entry has the same rank: their difference is within the noise."""
+    """Whether another entry has the same rank, because their difference is within the noise."""
     note: str = ""
 
 
@@ -103,37 +103,37 @@ def summarise_entry(
     counted_parameters: int | None = None,
     verified: bool = False,
 ) -> Entry:
-    """Sum up one entry's judgements. A judgement without a score counts as missing, never as zero."""
-    by_prompt: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    by_criterion: dict[str, list[float]] = defaultdict(list)
+    """Summarise one entry's judgements. A judgement without a score counts as missing, not as zero."""
+    scores_by_prompt: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    scores_by_criterion: dict[str, list[float]] = defaultdict(list)
     judged = 0
     for story in stories:
-        value = story.overall_score()
-        if value is None:
+        overall = story.overall_score()
+        if overall is None:
             continue
         judged += 1
-        by_prompt[story.prompt][story.sample].append((value, story.weight))
+        scores_by_prompt[story.prompt][story.sample].append((overall, story.weight))
         for criterion, score in story.scores.items():
-            by_criterion[criterion].append(score)
+            scores_by_criterion[criterion].append(score)
     stories_by_prompt = {
         prompt: [weighted_mean_and_sd(scores) for scores in samples.values()]
-        for prompt, samples in sorted(by_prompt.items())
+        for prompt, samples in sorted(scores_by_prompt.items())
     }
     prompt_means = {
         prompt: exact_mean([mean for mean, _ in stories]) for prompt, stories in stories_by_prompt.items()
     }
-    spreads = [sd for stories in stories_by_prompt.values() for _, sd in stories if sd is not None]
+    deviations = [sd for stories in stories_by_prompt.values() for _, sd in stories if sd is not None]
     interval = bootstrap_interval(list(prompt_means.values()))
     return Entry(
         name=name,
         mean=interval.mean if interval else None,
         low=interval.low if interval else None,
         high=interval.high if interval else None,
-        criteria={criterion: float(np.mean(values)) for criterion, values in by_criterion.items()},
+        criteria={criterion: float(np.mean(scores)) for criterion, scores in scores_by_criterion.items()},
         prompt_means=prompt_means,
         judged=judged,
         expected=expected,
-        disagreement=float(np.mean(spreads)) if spreads else None,
+        disagreement=float(np.mean(deviations)) if deviations else None,
         qualified=qualified,
         weight_class=weight_class,
         counted_parameters=counted_parameters,
@@ -144,7 +144,7 @@ def summarise_entry(
 def is_separated(better: Entry, worse: Entry) -> bool:
     """Whether `better` is above `worse` beyond the noise.
 
-    Paired on the prompts both have, where these are at least two; else by intervals that do not overlap.
+    By the interval of the paired differences if they share at least two prompts, otherwise by disjoint intervals.
     """
     differences = paired_differences(better.prompt_means, worse.prompt_means)
     if len(differences) >= 2:
@@ -155,36 +155,37 @@ def is_separated(better: Entry, worse: Entry) -> bool:
     return better.low > worse.high
 
 
-def rank(entries: Iterable[Entry], apart: Callable[[Entry, Entry], bool] = is_separated) -> list[Standing]:
-    """Entries in order, best mean first; those that the noise does not separate from the best of their group share its rank.
+def rank(entries: Iterable[Entry]) -> list[Standing]:
+    """Rank entries by mean, best first. An entry that is not separated from the best of its group shares that rank.
 
-    `apart` says whether a better entry is beyond the noise above a worse one. Ranks are counted as in sports (1, 1, 3). Entries that may not rank come last: half-judged ones, then those of unqualified judges.
+    Ranks are counted as in sports (1, 1, 3). Entries without a rank come last: incomplete ones, then those of unqualified
+    judges.
     """
     entries = list(entries)
     ranking = sorted(
-        (each for each in entries if each.can_rank), key=lambda each: (-(each.mean or 0.0), each.name)
+        (entry for entry in entries if entry.can_rank), key=lambda entry: (-(entry.mean or 0.0), entry.name)
     )
-    places = assign_ranks(ranking, apart)
+    ranks = assign_ranks(ranking, is_separated)
     standings = [
-        Standing(entry=entry, rank=place, tied=places.count(place) > 1)
-        for entry, place in zip(ranking, places, strict=True)
+        Standing(entry=entry, rank=position, tied=ranks.count(position) > 1)
+        for entry, position in zip(ranking, ranks, strict=True)
     ]
-    below = sorted(
-        (each for each in entries if not each.can_rank),
-        key=lambda each: (
-            not each.qualified,
-            not each.is_complete,
-            -(each.mean or float("-inf")) if each.mean is not None else float("inf"),
-            each.name,
+    unranked = sorted(
+        (entry for entry in entries if not entry.can_rank),
+        key=lambda entry: (
+            not entry.qualified,
+            not entry.is_complete,
+            float("inf") if entry.mean is None else -entry.mean,
+            entry.name,
         ),
     )
     return standings + [
-        Standing(entry=entry, rank=None, tied=False, note=explain_no_rank(entry)) for entry in below
+        Standing(entry=entry, rank=None, tied=False, note=explain_no_rank(entry)) for entry in unranked
     ]
 
 
 def explain_no_rank(entry: Entry) -> str:
-    """One phrase for the leaderboard's note column."""
+    """The reason for the leaderboard's note column."""
     reasons = []
     if not entry.is_complete:
         reasons.append(f"incomplete: {entry.judged} of {entry.expected} judgements")

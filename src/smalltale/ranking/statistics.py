@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % confidence interval; low and high are None where there is one prompt only."""
+    """A mean and its 95 % confidence interval; low and high are None for a single prompt."""
 
     mean: float
     low: float | None
@@ -64,7 +64,7 @@ def resampling_weights(count: int, seed: int) -> Floats:
 
 
 def clustered_interval(scores_by_prompt: Mapping[str, Sequence[float]], *, seed: int = 0) -> Interval | None:
-    """The mean over prompts of each prompt's mean score, prompts resampled. None where there is no score."""
+    """The mean over prompts of each prompt's mean score, prompts resampled. None without a score."""
     return bootstrap_interval(
         [exact_mean(scores) for scores in scores_by_prompt.values() if len(scores)], seed=seed
     )
@@ -150,12 +150,12 @@ def compare_paired(
 
 
 def bradley_terry(wins: Mapping[tuple[str, str], float], *, rounds: int = 1_000) -> dict[str, float]:
-    """Strengths (natural log, mean 0) from `wins[a, b]`: how often a beat b, a tie as half a win each.
+    """Strengths (natural log, mean 0) from `wins[a, b]`: how often a beat b, a tie counting half for each.
 
-    One half win is added to each pair that met, so that an entry without a loss has a finite strength.
+    Half a win is added on both sides of each pair that met, so that an entry without a loss has a finite strength.
     """
     names = sorted({name for pair in wins for name in pair})
-    index = {name: place for place, name in enumerate(names)}
+    index = {name: number for number, name in enumerate(names)}
     won = np.zeros((len(names), len(names)))
     for (better, worse), count in wins.items():
         won[index[better], index[worse]] += count
@@ -170,27 +170,27 @@ def bradley_terry(wins: Mapping[tuple[str, str], float], *, rounds: int = 1_000)
         if np.max(np.abs(np.log(new / strength))) < 1e-10:
             break
         strength = new
-    return {name: float(np.log(strength[place])) for name, place in index.items()}
+    return {name: float(np.log(strength[number])) for name, number in index.items()}
 
 
-def assign_ranks(best_first: Sequence[T], separated: Callable[[T, T], bool]) -> list[int]:
-    """Ranks as in sports (1, 1, 3): an entry shares the rank of its group's best where nothing separates them."""
+def assign_ranks(best_first: Sequence[T], is_separated: Callable[[T, T], bool]) -> list[int]:
+    """Ranks as in sports (1, 1, 3): an entry that is not separated from the best of its group shares its rank."""
     ranks: list[int] = []
     leader = 0
-    for position, each in enumerate(best_first):
-        if position and separated(best_first[leader], each):
+    for position, entry in enumerate(best_first):
+        if position and is_separated(best_first[leader], entry):
             leader = position
         ranks.append(leader + 1)
     return ranks
 
 
 def spearman(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
-    """Rank correlation, ties averaged. None where either side is constant."""
+    """Rank correlation with mean ranks for ties. None if either side is constant."""
     return pearson(mean_ranks(first), mean_ranks(second))
 
 
 def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
-    """Correlation; None where either side is constant or there are fewer than 3."""
+    """Correlation; None if either side is constant or has fewer than 3 values."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
@@ -198,7 +198,7 @@ def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -
 
 
 def mean_ranks(values: Sequence[float] | Floats) -> Floats:
-    """Ranks from 1, equal values with their mean rank."""
+    """Ranks from 1; equal values get their mean rank."""
     _, inverse, counts = np.unique(
         np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True
     )
@@ -209,20 +209,20 @@ def mean_ranks(values: Sequence[float] | Floats) -> Floats:
 
 
 def quadratic_kappa(first: Sequence[float], second: Sequence[float], low: int, high: int) -> float | None:
-    """Agreement of two graders' marks beyond chance, quadratically weighted. None where it is not defined."""
+    """Quadratically weighted kappa of two graders' scores: agreement beyond chance. None if it is undefined."""
     a = np.clip(np.rint(first), low, high).astype(int) - low
     b = np.clip(np.rint(second), low, high).astype(int) - low
     size = high - low + 1
-    seen = np.zeros((size, size))
-    np.add.at(seen, (a, b), 1)
+    observed = np.zeros((size, size))
+    np.add.at(observed, (a, b), 1)
     weight = (np.arange(size)[:, None] - np.arange(size)[None, :]) ** 2
-    chance = np.outer(seen.sum(axis=1), seen.sum(axis=0)) / max(1, len(a))
+    chance = np.outer(observed.sum(axis=1), observed.sum(axis=0)) / max(1, len(a))
     expected = float((weight * chance).sum())
-    return None if expected == 0 else 1 - float((weight * seen).sum()) / expected
+    return None if expected == 0 else 1 - float((weight * observed).sum()) / expected
 
 
 def auc(better: Sequence[float], worse: Sequence[float]) -> float | None:
-    """How often one of `better` scores above one of `worse`, ties as half. None where a side is empty."""
+    """Probability that one of `better` scores above one of `worse`, ties as half. None if a side is empty."""
     if not len(better) or not len(worse):
         return None
     a, b = np.asarray(better)[:, None], np.asarray(worse)[None, :]
@@ -230,7 +230,7 @@ def auc(better: Sequence[float], worse: Sequence[float]) -> float | None:
 
 
 def length_adjusted(scores: Sequence[float], lengths: Sequence[int]) -> Floats:
-    """Scores less what a straight line over log length explains; the mean stays."""
+    """Scores minus their linear regression on log length; the mean is unchanged."""
     values, logs = np.asarray(scores, dtype=np.float64), np.log(np.maximum(1, np.asarray(lengths)))
     centred = logs - logs.mean()
     spread = float((centred**2).sum())
@@ -240,14 +240,14 @@ def length_adjusted(scores: Sequence[float], lengths: Sequence[int]) -> Floats:
 
 
 def prompts_to_separate(by_prompt: Mapping[str, Sequence[float]], resolution: float) -> int | None:
-    """How many prompts separate two such entries that differ by `resolution` marks, not paired.
+    """Number of prompts that separate two such entries that differ by `resolution` points, unpaired.
 
-    With this one's spread between prompts; pairing needs fewer. None with fewer than 2 prompts.
+    It assumes this entry's variance between prompts; a paired comparison needs fewer. None with fewer than 2 prompts.
     """
     means = [float(np.mean(scores)) for scores in by_prompt.values() if len(scores)]
     return prompts_for_power(2 * float(np.var(means, ddof=1)), resolution) if len(means) > 1 else None
 
 
 def prompts_for_power(variance: float, resolution: float) -> int:
-    """Prompts that tell a mean of `resolution` from 0 at 95 % with a power of 80 %, at that variance a prompt."""
+    """Number of prompts that separate a mean of `resolution` from 0 at 95 % confidence and 80 % power; `variance` is per prompt."""
     return max(2, math.ceil(((1.960 + 0.842) / resolution) ** 2 * variance))
