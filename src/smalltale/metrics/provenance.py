@@ -146,13 +146,13 @@ def decide(
     regenerated: int | None,
 ) -> Plausibility:
     """The verdict. counts: submitted and generated stories per prompt, in the order of the scores."""
-    likelihoods = [
+    log_probabilities, own_log_probabilities = (
         np.array([story.log_probability for story in stories]) for stories in (submitted, generated)
-    ]
-    cuts = [np.array([story.impossible for story in stories]) for stories in (submitted, generated)]
-    z, less_likely = stratified_difference(*likelihoods, counts)
-    z_cuts, _ = stratified_difference(*cuts, counts)
-    impossible, own_impossible = float(cuts[0].mean()), float(cuts[1].mean())
+    )
+    cuts, own_cuts = (np.array([story.impossible for story in stories]) for stories in (submitted, generated))
+    z, less_likely = stratified_difference(log_probabilities, own_log_probabilities, counts)
+    z_cuts, _ = stratified_difference(cuts, own_cuts, counts)
+    impossible, own_impossible = float(cuts.mean()), float(own_cuts.mean())
     violations, doubts = [], []
     if z < -MAX_Z and less_likely > MAX_PAIR_SHARE:
         violations.append(
@@ -177,8 +177,8 @@ def decide(
         reasons=(*violations, *doubts),
         prompts=len(counts),
         stories=len(submitted),
-        log_probability=float(likelihoods[0].mean()),
-        own_log_probability=float(likelihoods[1].mean()),
+        log_probability=float(log_probabilities.mean()),
+        own_log_probability=float(own_log_probabilities.mean()),
         z=z,
         less_likely=less_likely,
         impossible=impossible,
