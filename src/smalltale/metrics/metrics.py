@@ -76,9 +76,10 @@ def compute_metrics(rows: Sequence[Completion], training: Iterable[str] | None =
         groups[row.prompt].append(index)
     bigrams = [Counter(ngrams(words, 2)) for words in texts]
     copies = measure_copying([row.completion for row in rows], training) if training is not None else None
+    copies_or_none: Sequence[CopyStatistics | None] = copies or [None] * len(rows)
     by_completion = tuple(
         measure_completion(row, words, statistics)
-        for row, words, statistics in zip(rows, texts, copies or [None] * len(rows), strict=True)
+        for row, words, statistics in zip(rows, texts, copies_or_none, strict=True)
     )
     copied_words = [metrics.copied_words for metrics in by_completion if metrics.copied_words is not None]
     return StoryMetrics(
