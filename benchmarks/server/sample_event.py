@@ -78,7 +78,7 @@ def seed(database: Database, teams: int, days: int) -> None:
                     "person_id": n,
                     "name": "load",
                     "scopes": ["read", "hand-in"],
-                    "made": now,
+                    "created": now,
                     "last_used": now + timedelta(days=1),
                 }
                 for n in numbers

@@ -98,7 +98,7 @@ def litgpt_folder(weights: dict[str, Tensor], config: dict[str, object], folder:
 
 
 def train_export(name: str, prepared: Prepared, out: Path) -> tuple[Path, torch.nn.Module]:
-    """An export folder in which `name` has trained: where its checkpoint lies, and its litgpt_weights model."""
+    """Make an export folder with a checkpoint of framework `name`; returns its checkpoint and the framework model."""
     folder = export(get_framework(name), prepared.tokens, prepared.tokenizer, out, prepared.plan)
     checkpoint = folder / get_framework(name).checkpoint
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
