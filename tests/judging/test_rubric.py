@@ -1,4 +1,4 @@
-"""Rubrics are strict about themselves, and answers are right or absent."""
+"""Rubrics are validated, and answers are valid or rejected."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ task: "{delimiter}{prompt}{completion}{keys}{nonce}"
 
 def test_every_shipped_rubric_opens_and_no_two_share_a_hash() -> None:
     rubrics = [load_rubric(name) for name in rubric_names()]
-    assert {each.name for each in rubrics} == {"paper", "strict", "pairwise"}
-    assert len({each.hash for each in rubrics}) == 3
+    assert {rubric.name for rubric in rubrics} == {"paper", "strict", "pairwise"}
+    assert len({rubric.hash for rubric in rubrics}) == 3
 
 
 def test_a_change_of_words_changes_the_hash() -> None:
@@ -55,7 +55,11 @@ def test_a_change_of_words_changes_the_hash() -> None:
     [
         ("plot: {kind: score}", "plot: {kind: words}", "no field of kind score"),
         ("plot: {kind: score}", "plot: {kind: score, low: 9, high: 3}", "low must be below high"),
-        ("plot: {kind: score}", "plot: {kind: score}\n  grammar: {kind: score}", "neither system nor task asks for"),
+        (
+            "plot: {kind: score}",
+            "plot: {kind: score}\n  grammar: {kind: score}",
+            "neither system nor task asks for",
+        ),
         ("plot: {kind: score}", "plot: {kind: score}\n  check: {kind: words}", "which the nonce takes"),
         ("plot: {kind: score}", "plot: {kind: number}", "fields.plot.kind"),
         ("  plot: does", "  grammar: is it right\n  plot: does", "asks for 'grammar', which fields lacks"),
@@ -71,7 +75,7 @@ def test_a_broken_rubric_says_what_is_wrong(old: str, new: str, message: str) ->
         parse_rubric(BASE.replace(old, new, 1), "mine")
 
 
-def test_an_unknown_rubric_names_the_nearest() -> None:
+def test_an_unknown_rubric_suggests_the_nearest_name() -> None:
     with pytest.raises(RubricError, match="did you mean 'paper'"):
         load_rubric("papr")
     with pytest.raises(RubricError, match="compares pairs"):
@@ -93,9 +97,9 @@ def test_a_right_answer_is_read() -> None:
     "changed",
     ["7-8", "8,5", "85/100", "7", 11, 0, -3, 7.5, True, None, [7], {"score": 7}, 1e400, 10**400],
 )
-def test_what_is_no_mark_is_never_made_one(changed: Any) -> None:
-    found = parse_answer(json.dumps({**RIGHT, "plot": changed}), PAPER, "123456")
-    assert isinstance(found, InvalidAnswer)
+def test_an_invalid_score_is_never_corrected(changed: Any) -> None:
+    answer = parse_answer(json.dumps({**RIGHT, "plot": changed}), PAPER, "123456")
+    assert isinstance(answer, InvalidAnswer)
 
 
 @pytest.mark.parametrize("age", ["D: 8-9", "c", "", None, "G"])
@@ -118,7 +122,7 @@ def test_any_text_is_read_without_an_exception(text: str) -> None:
     assert isinstance(parse_answer(text, PAPER, "123456"), InvalidAnswer)
 
 
-def test_the_deepest_nesting_is_a_problem_and_no_crash() -> None:
+def test_deep_nesting_is_an_invalid_answer() -> None:
     assert isinstance(parse_answer("[" * 200_000, PAPER, "123456"), InvalidAnswer)
 
 
@@ -126,12 +130,13 @@ def test_marks_are_weighted_by_the_judges_own_probabilities() -> None:
     rubric = parse_rubric(BASE, "mine")
     top = {"7": -0.693147, "8": -1.386294, "6": -1.386294}
     tokens = tuple(
-        TokenChoice(token=each, top=top if each == "7" else {}) for each in ('{"check":"1","plot":', "7", "}")
+        TokenChoice(token=token, top=top if token == "7" else {})
+        for token in ('{"check":"1","plot":', "7", "}")
     )
     reply = Reply(text='{"check":"1","plot":7}', tokens=tokens)
     assert weighted_scores(reply, rubric)["plot"] == pytest.approx(7.0)
     split = tuple(
-        TokenChoice(token=each, top={"1": -0.1, "9": -3.0}) for each in ('{"check":"1","plot":', "1", "}")
+        TokenChoice(token=token, top={"1": -0.1, "9": -3.0}) for token in ('{"check":"1","plot":', "1", "}")
     )
     assert weighted_scores(Reply(text='{"check":"1","plot":1}', tokens=split), rubric) == {}
     assert weighted_scores(Reply(text=reply.text), rubric) == {}

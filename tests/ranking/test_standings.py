@@ -1,4 +1,4 @@
-"""Ranks with intervals and ties; what may not rank stands below, marked."""
+"""Ranks with intervals and ties; entries without a rank come last, with a note."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def judged(
 
 def test_the_better_entry_ranks_first_and_the_interval_holds_its_mean() -> None:
     standings = rank([judged("low", 4.0), judged("high", 7.0)])
-    assert [(each.entry.name, each.rank, each.tied) for each in standings] == [
+    assert [(standing.entry.name, standing.rank, standing.tied) for standing in standings] == [
         ("high", 1, False),
         ("low", 2, False),
     ]
@@ -50,8 +50,8 @@ def test_the_better_entry_ranks_first_and_the_interval_holds_its_mean() -> None:
 
 def test_entries_that_the_noise_does_not_separate_share_a_rank_and_the_next_counts_on() -> None:
     standings = rank([judged("one", 6.0), judged("two", 6.0), judged("three", 3.0)])
-    assert [each.rank for each in standings] == [1, 1, 3]
-    assert [each.tied for each in standings] == [True, True, False]
+    assert [standing.rank for standing in standings] == [1, 1, 3]
+    assert [standing.tied for standing in standings] == [True, True, False]
 
 
 def test_pairing_separates_what_intervals_alone_would_not() -> None:
@@ -62,16 +62,19 @@ def test_pairing_separates_what_intervals_alone_would_not() -> None:
     assert is_separated(better, worse)
 
 
-def test_a_half_judged_entry_stands_below_every_whole_one_and_is_marked() -> None:
-    standings = rank([judged("half", 9.0, missing=40), judged("whole", 2.0)])
-    assert [each.entry.name for each in standings] == ["whole", "half"]
+def test_an_incomplete_entry_comes_after_every_complete_one_with_a_note() -> None:
+    standings = rank([judged("half", 9.0, missing=40), judged("complete", 2.0)])
+    assert [standing.entry.name for standing in standings] == ["complete", "half"]
     assert standings[1].rank is None
     assert standings[1].note == "incomplete: 40 of 80 judgements"
 
 
 def test_a_judge_that_is_not_qualified_never_ranks() -> None:
     standings = rank([judged("plumbing", 9.0, qualified=False), judged("real", 2.0)])
-    assert [(each.entry.name, each.rank) for each in standings] == [("real", 1), ("plumbing", None)]
+    assert [(standing.entry.name, standing.rank) for standing in standings] == [
+        ("real", 1),
+        ("plumbing", None),
+    ]
     assert "not qualified" in standings[1].note
 
 
@@ -107,15 +110,15 @@ def test_ranks_never_fall_while_means_rise_and_unranked_come_last(
             mean=mean,
             low=mean - 0.5,
             high=mean + 0.5,
-            judged=8 if whole else 3,
+            judged=8 if is_complete else 3,
             expected=8,
             qualified=qualified,
         )
-        for i, (mean, whole, qualified) in enumerate(values)
+        for i, (mean, is_complete, qualified) in enumerate(values)
     ]
     standings = rank(entries)
-    ranks = [each.rank for each in standings]
-    ranked = [each for each in ranks if each is not None]
+    ranks = [standing.rank for standing in standings]
+    ranked = [rank for rank in ranks if rank is not None]
     assert ranks == ranked + [None] * (len(ranks) - len(ranked))
     assert ranked == sorted(ranked)
-    assert len(ranked) == sum(whole and qualified for _, whole, qualified in values)
+    assert len(ranked) == sum(is_complete and qualified for _, is_complete, qualified in values)

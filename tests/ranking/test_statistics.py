@@ -1,4 +1,4 @@
-"""Statistics against cases whose answer is known."""
+"""Statistics against cases with a known answer."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def test_an_interval_draws_whole_prompts_and_covers_the_truth_as_often_as_it_say
     draw, hits = np.random.default_rng(0), 0
     for seed in range(200):
         prompts = {str(n): list(6 + draw.normal(0, 1) + draw.normal(0, 0.3, size=4)) for n in range(40)}
-        found = clustered_interval(prompts, seed=seed)
-        assert found is not None
-        assert found.low is not None
-        assert found.high is not None
-        hits += found.low <= 6 <= found.high
+        interval = clustered_interval(prompts, seed=seed)
+        assert interval is not None
+        assert interval.low is not None
+        assert interval.high is not None
+        hits += interval.low <= 6 <= interval.high
     assert 0.90 <= hits / 200 <= 0.99
 
 
@@ -44,9 +44,9 @@ def test_the_order_of_prompts_and_stories_changes_no_digit_of_an_interval() -> N
 
 
 def test_one_prompt_gives_a_mean_without_an_interval() -> None:
-    found = clustered_interval({"a": [1.0, 3.0], "b": []})
-    assert found is not None
-    assert (found.mean, found.low) == (2.0, None)
+    interval = clustered_interval({"a": [1.0, 3.0], "b": []})
+    assert interval is not None
+    assert (interval.mean, interval.low) == (2.0, None)
     assert clustered_interval({}) is None
 
 
@@ -55,10 +55,10 @@ def test_pairing_sees_what_the_spread_of_prompts_hides() -> None:
     hard = draw.normal(5, 2, size=40)
     first = {str(n): [hard[n] + 0.3 + draw.normal(0, 0.2)] for n in range(40)}
     second = {str(n): [hard[n] + draw.normal(0, 0.2)] for n in range(40)}
-    found = compare_paired(first, second)
-    assert found is not None
-    assert found.is_separated
-    assert found.p_value < 0.01
+    comparison = compare_paired(first, second)
+    assert comparison is not None
+    assert comparison.is_separated
+    assert comparison.p_value < 0.01
     same = compare_paired(first, first)
     assert same is not None
     assert not same.is_separated
@@ -75,9 +75,9 @@ def test_as_many_prompts_as_it_asks_for_separate_the_difference_four_times_in_fi
             {str(n): [5 + gain + side[n]] for n in range(prompts)}
             for gain, side in zip((0.4, 0.0), noise, strict=True)
         ]
-        found = compare_paired(*sides)
-        assert found is not None
-        return found
+        comparison = compare_paired(*sides)
+        assert comparison is not None
+        return comparison
 
     needed = entries(2_000).prompts_to_separate(0.4)
     assert 85 <= needed <= 111, "((1.96 + 0.842) / 0.4)² x 2 = 98"
@@ -93,8 +93,8 @@ def test_bradley_terry_finds_the_strengths_that_made_the_games() -> None:
         for y in strength
         if x != y
     }
-    found = bradley_terry(wins)
-    assert found == pytest.approx(strength, abs=0.01)
+    strengths = bradley_terry(wins)
+    assert strengths == pytest.approx(strength, abs=0.01)
 
 
 def test_ranks_are_shared_where_nothing_separates() -> None:
@@ -102,9 +102,9 @@ def test_ranks_are_shared_where_nothing_separates() -> None:
 
 
 def test_a_difference_in_the_last_bit_separates_nothing() -> None:
-    found = compare_paired({str(n): [0.1 + 0.2] for n in range(9)}, {str(n): [0.3] for n in range(9)})
-    assert found is not None
-    assert (found.wins, found.losses, found.is_separated) == (0, 0, False)
+    comparison = compare_paired({str(n): [0.1 + 0.2] for n in range(9)}, {str(n): [0.3] for n in range(9)})
+    assert comparison is not None
+    assert (comparison.wins, comparison.losses, comparison.is_separated) == (0, 0, False)
 
 
 def test_small_measures() -> None:
