@@ -120,7 +120,7 @@ def test_a_provider_that_refuses_is_reported_on_a_page(client: TestClient) -> No
     response = client.get(f"/sign-in/github/callback?code=bad&state={start_sign_in(client)}")
     assert response.status_code == 502
     assert "did not say who you are" in response.text
-    assert client.get("/sign-in/nobody").status_code == 404
+    assert client.get("/sign-in/unknown").status_code == 404
 
 
 def test_providers_need_an_id_and_a_secret() -> None:

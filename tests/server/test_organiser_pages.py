@@ -97,8 +97,8 @@ def test_an_organisers_form_shows_its_problem_and_keeps_the_values_entered(hacka
     assert "Reinstate" not in post(page, do="reinstate")[1]
     status, text = post("/organise/accounts", handle="boss", act="close")
     assert (status, "that is your own account" in text) == (409, True)
-    status, text = post("/organise/accounts", handle="nobody", act="close")
-    assert (status, "no account has the handle nobody" in text, 'value="nobody"' in text) == (404, True, True)
+    status, text = post("/organise/accounts", handle="unknown", act="close")
+    assert (status, "no account has the handle unknown" in text, 'value="unknown"' in text) == (404, True, True)
 
 
 def test_a_closed_account_ends_its_sessions_until_it_is_reopened(hackathon: Hackathon) -> None:
@@ -138,7 +138,7 @@ def test_an_organiser_sets_a_new_password_that_is_shown_once(hackathon: Hackatho
     assert client.get("/account", follow_redirects=False).status_code == 303
     assert people.authenticate(hackathon.database, "ada", new_password[1]).handle == "ada"
     assert new_password[1] not in boss.get("/organise").text + boss.get("/organise/audit").text
-    assert reset("nobody")[0] == 404
+    assert reset("unknown")[0] == 404
 
 
 def test_a_new_panel_judges_every_submission_and_the_old_scores_are_kept(hackathon: Hackathon) -> None:

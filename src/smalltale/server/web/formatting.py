@@ -1,4 +1,4 @@
-"""Template filters and functions: instants in AoE and UTC, numbers, and intervals as small SVG plots.
+"""Template filters and functions: instants in AOE and UTC, numbers, and intervals as small SVG plots.
 
 Input: plain values. Output: text or escaped SVG.
 The SVG uses classes of site.css for its colours: the Content-Security-Policy forbids style attributes.
@@ -18,7 +18,7 @@ SCORE_RANGE = (1.0, 10.0)
 
 
 def full_time(instant: datetime) -> Markup:
-    """An instant in AoE and UTC; site.js adds the visitor's local time."""
+    """An instant in AOE and UTC; site.js adds the visitor's local time."""
     aoe, utc = instant.astimezone(AOE), instant.astimezone(UTC)
     return Markup(
         '<time datetime="{}" class="when"><b>{}</b> AOE<span class="also"> · {} UTC</span></time>'
@@ -28,7 +28,7 @@ def full_time(instant: datetime) -> Markup:
 
 
 def short_time(instant: datetime) -> Markup:
-    """An instant in AoE for tables, with UTC as the tooltip."""
+    """An instant in AOE for tables, with UTC as the tooltip."""
     aoe, utc = instant.astimezone(AOE), instant.astimezone(UTC)
     return Markup('<time datetime="{}" title="{} UTC">{} AOE</time>').format(
         utc.strftime("%Y-%m-%dT%H:%M:%SZ"), utc.strftime("%Y-%m-%d %H:%M"), aoe.strftime("%-d %b, %H:%M")

@@ -252,7 +252,7 @@ def appeal(form: Form, submission_id: RowId) -> Response:
             session.add(
                 Appeal(submission_id=submission_id, person_id=person.id, created=context.now, text=text)
             )
-            append_audit(session, context.now, person.handle, "appealed", f"submission {submission_id}")
+            append_audit(session, context.now, person.handle, "appealed", f"hand-in {submission_id}")
     except RequestProblem as problem:
         if problem.status not in FORM_ERROR_STATUSES:
             raise

@@ -1,4 +1,4 @@
-// Shows the visitor's local time next to AoE and UTC, and updates countdowns by the server's clock.
+// Shows the visitor's local time next to AOE and UTC, and updates countdowns by the server's clock.
 "use strict";
 const localFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 for (const time of document.querySelectorAll("time[datetime]")) {
