@@ -7,13 +7,19 @@ folder, a training run interrupted at step 71 of 300, a submission, its judgemen
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select
+
+from smalltale.server.accounts.accounts import authenticate
+from smalltale.server.database.models import JudgementRow, Person, Submission
+from smalltale.server.database.session import Database
+from smalltale.server.web.app import create_app
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "files-of-87ac097.tar.xz"
 RECIPE = [
@@ -32,6 +38,8 @@ RECIPE = [
     "corpus.validation_share=0.2",
     "generation.max_tokens=30",
 ]
+SUBMISSIONS, JUDGEMENTS = 48, 4608
+"""Rows of the database when it was archived."""
 DEMO_PASSWORD = "tell me a story"
 
 
@@ -103,5 +111,19 @@ def test_judgements_rank_as_before_and_a_finished_run_asks_the_judge_for_nothing
     assert "0 calls" in output
 
 
-def test_a_database_migrates_and_its_people_sign_in_with_their_old_passwords(folder: Path) -> None:
-    shutil.copy(folder / "hackathon.db", folder / "copy.db")
+def test_a_database_migrates_and_an_account_with_an_scrypt_hash_signs_in(folder: Path) -> None:
+    database = Database(f"sqlite:///{folder / 'hackathon.db'}")
+    database.migrate()
+    with database.read() as session:
+        submissions = session.scalar(select(func.count()).select_from(Submission))
+        judgements = session.scalar(select(func.count()).select_from(JudgementRow))
+        stored_hash = session.scalar(select(Person.password).where(Person.handle == "organiser"))
+    assert (submissions, judgements) == (SUBMISSIONS, JUDGEMENTS)
+    assert str(stored_hash).startswith("scrypt$")
+    client = TestClient(create_app(database, demo=True), base_url="http://localhost")
+    assert client.get("/e/demo/leaderboard").status_code == 200
+    authenticate(database, "organiser", DEMO_PASSWORD)
+    with database.read() as session:
+        stored_hash = session.scalar(select(Person.password).where(Person.handle == "organiser"))
+    assert str(stored_hash).startswith("$argon2id$")
+    database.close()
