@@ -19,6 +19,8 @@ ORDER = (
     "machine",
     "rules",
     "files",
+    "sandbox",
+    "journal",
     "prompts",
     "text_signals",
     "corpus",
@@ -161,6 +163,12 @@ def imports_torch(module: str, *path: Path) -> bool:
 
 def test_imports_go_one_way_and_only_the_command_line_prints() -> None:
     assert [sentence for path in source_files(SOURCE) for sentence in find_violations(path, SOURCE)] == []
+
+
+def test_every_package_has_its_rule() -> None:
+    packages = {package_of(path, SOURCE) for path in source_files(SOURCE)}
+    data = {"__init__", "__main__", "recipes", "rubrics"}
+    assert packages - data == {*ORDER, *ONLY_FOR_CLI}
 
 
 def test_no_modules_import_each_other_in_a_cycle() -> None:
