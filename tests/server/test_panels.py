@@ -15,14 +15,13 @@ from sqlalchemy import select
 
 from smalltale.errors import RecipeError, SmalltaleError
 from smalltale.files import write_json
-from smalltale.judging.folder import read_rows
 from smalltale.judging.judge import Judge, JudgeUnusable, Question, Reply, ScriptedJudge
 from smalltale.judging.panel import Calibration
 from smalltale.judging.registry import judge_identity
 from smalltale.judging.report import panel_rows
 from smalltale.judging.rubric import load_rubric
 from smalltale.judging.run import judge_submission
-from smalltale.ranking.entries import read_entry
+from smalltale.ranking.entries import read_entry, read_rows
 from smalltale.server.database.models import JudgementRow, Score, Submission
 from smalltale.server.editions.editions import EditionDraft, get_rules, import_edition, read_edition
 from smalltale.server.editions.validate import check_edition

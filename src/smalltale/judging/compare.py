@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smalltale.errors import SmalltaleError
-from smalltale.files import read_json
 from smalltale.judging.cache import JudgementCache
 from smalltale.judging.config import JudgingConfig
-from smalltale.judging.folder import META, read_judgements, read_rows
+from smalltale.judging.folder import read_judgements
 from smalltale.judging.judge import Judge
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairwise import CompletionPair, compare_pairs
 from smalltale.judging.panel import panel_scores
 from smalltale.judging.rubric import Rubric
 from smalltale.judging.validate import require_shared_prompts
+from smalltale.ranking.entries import read_meta, read_rows
 from smalltale.ranking.statistics import (
     Interval,
     PairedComparison,
@@ -192,4 +192,4 @@ def read_completions(folder: Path) -> Texts:
 
 def is_qualified(folder: Path) -> bool:
     """Whether every judge of a folder has qualified."""
-    return bool(read_json(folder / META).get("qualified"))
+    return bool(read_meta(folder).get("qualified"))

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smalltale.errors import FileProblem
-from smalltale.files import atomic_file, read_json, translate_os_errors
+from smalltale.files import atomic_file
 from smalltale.judging.judgement import Judgement
+from smalltale.ranking.entries import read_rows
 
 TABLE = "judgements.parquet"
 META = "meta.json"
@@ -71,20 +71,6 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], criteria: Sequence[s
 def read_judgements(folder: Path) -> list[Judgement]:
     """The judgements of a folder written by `judge run`, in the order of the submission. Raises FileProblem."""
     return [parse_row(row) for row in read_rows(folder)]
-
-
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of judgements.parquet, which include the completions. Raises FileProblem."""
-    meta = read_json(folder / META)
-    if not isinstance(meta, dict) or meta.get("kind") != "judgements":
-        raise FileProblem(f"{folder} is not a judgements folder; create one with: smalltale judge run")
-    path = folder / TABLE
-    try:
-        with translate_os_errors(path):
-            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise FileProblem(f"{path} is not a complete Parquet file; run the same judge run again") from error
-    return rows
 
 
 def parse_row(row: dict[str, Any]) -> Judgement:

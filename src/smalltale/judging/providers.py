@@ -73,12 +73,9 @@ class ProviderJudge:
 
         try:
             model = get_model(name, memoize=False)
-        except (ValueError, ImportError, RuntimeError) as error:
-            raise SmalltaleError(
-                f"judge {name} cannot be opened: {' '.join(str(error).split())[:300]}"
-            ) from error
         except Exception as error:
-            if type(error).__name__ != "PrerequisiteError":
+            is_expected = isinstance(error, ValueError | ImportError | RuntimeError)
+            if not is_expected and type(error).__name__ != "PrerequisiteError":
                 raise
             raise SmalltaleError(
                 f"judge {name} cannot be opened: {' '.join(str(error).split())[:300]}"

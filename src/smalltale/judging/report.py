@@ -16,12 +16,13 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from smalltale.files import atomic_file, read_json
+from smalltale.files import atomic_file
 from smalltale.judging.cost import Price
-from smalltale.judging.folder import META, parse_row, read_rows
+from smalltale.judging.folder import parse_row
 from smalltale.judging.judgement import STATES
 from smalltale.judging.panel import panel_scores
 from smalltale.judging.prompt_injection import split_judge_directed_text
+from smalltale.ranking.entries import read_meta, read_rows
 from smalltale.ranking.statistics import (
     Interval,
     clustered_interval,
@@ -55,7 +56,7 @@ class ScoreRow:
 
 def write_report(folder: Path) -> Path:
     """Write report.html. Raises FileProblem."""
-    meta, rows = read_json(folder / META), read_rows(folder)
+    meta, rows = read_meta(folder), read_rows(folder)
     stories, counts = rank_stories(rows), count_by_judge(rows, meta["judges"])
     score_rows = [*panel_rows(rows), *judge_rows(rows)]
     spreads = [story["spread"] for story in stories if story["spread"] is not None]

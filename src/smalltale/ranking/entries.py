@@ -23,10 +23,7 @@ NOT_CRITERIA = {"overall"}
 
 def read_entry(folder: Path) -> Entry:
     """Read the entry of a judgements folder. Raises FileProblem."""
-    meta = read_json(folder / "meta.json")
-    if not isinstance(meta, dict) or meta.get("kind") != "judgements":
-        raise FileProblem(f"{folder} is not a judgements folder; create one with: smalltale judge run")
-    rows = read_rows(folder)
+    meta, rows = read_meta(folder), read_rows(folder)
     declaration = meta.get("submission")
     declaration = declaration if isinstance(declaration, dict) else {}
     return summarise_entry(
@@ -39,8 +36,17 @@ def read_entry(folder: Path) -> Entry:
     )
 
 
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The meta.json of a judgements folder. Raises FileProblem."""
+    meta = read_json(folder / "meta.json")
+    if not isinstance(meta, dict) or meta.get("kind") != "judgements":
+        raise FileProblem(f"{folder} is not a judgements folder; create one with: smalltale judge run")
+    return meta
+
+
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of judgements.parquet. Raises FileProblem if the file is missing or incomplete."""
+    """The rows of judgements.parquet, which include the completions. Raises FileProblem."""
+    read_meta(folder)
     path = folder / "judgements.parquet"
     try:
         with translate_os_errors(path):
