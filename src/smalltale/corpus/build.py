@@ -84,18 +84,11 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
     refuse_foreign_folder(out)
     sources = find_sources(config.sources, config.stories)
     validation_sources = find_sources([config.validation], config.stories) if config.validation else []
-    work = open_work_folder(out, config, [*sources, *validation_sources])
     validation = read_validation(config, validation_sources)
+    work = open_work_folder(out, config, [*sources, *validation_sources])
     write_json(work / "validation.json", validation)
     train_shards = count_train_shards(config, sources)
-    story_steps: list[Step] = [
-        CleanStories(config.minimum_words) if config.clean else strip_stories,
-        *prepare_leak_steps(config, validation, work),
-    ]
-    steps, vocabulary_table = {"stories": story_steps}, None
-    if any(source.kind == "wiki" for source in sources):
-        vocabulary_filter, vocabulary_table = prepare_filter(config, sources, work / "vocabulary.json")
-        steps["wiki"] = [vocabulary_filter, *story_steps]
+    steps, vocabulary_table = prepare_steps(config, sources, validation, work)
     stages: dict[str, float] = {}
 
     def end_stage(name: str) -> None:
@@ -175,6 +168,20 @@ def count_train_shards(config: CorpusConfig, sources: Sequence[Source]) -> int:
     """Estimate the number of shards from the size of the sources; compressed text counts four times."""
     size = sum(source.size * (4 if source.path.endswith("gz") else 1) for source in sources)
     return max(1, -(-size // config.shard_bytes))
+
+
+def prepare_steps(
+    config: CorpusConfig, sources: Sequence[Source], validation: Sequence[str], work: Path
+) -> tuple[dict[str, list[Step]], dict[str, Any] | None]:
+    """List the steps for each kind of source; also return the vocabulary filter's table for the report."""
+    story_steps: list[Step] = [
+        CleanStories(config.minimum_words) if config.clean else strip_stories,
+        *prepare_leak_steps(config, validation, work),
+    ]
+    if not any(source.kind == "wiki" for source in sources):
+        return {"stories": story_steps}, None
+    vocabulary_filter, table = prepare_filter(config, sources, work / "vocabulary.json")
+    return {"stories": story_steps, "wiki": [vocabulary_filter, *story_steps]}, table
 
 
 def prepare_leak_steps(config: CorpusConfig, validation: Sequence[str], work: Path) -> list[Step]:

@@ -156,30 +156,27 @@ def to_tokenizer_json(model: SentencePieceModel) -> dict[str, Any]:
             "vocab": {text: number for number, (text, _, _) in enumerate(model.pieces)},
             "merges": list_merges(model),
         }
-    added = [
-        {
-            "id": number,
-            "content": text,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": kind != USER_DEFINED,
-        }
-        for number, (text, _, kind) in enumerate(model.pieces)
-        if kind in (UNKNOWN, CONTROL, USER_DEFINED)
-    ]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added,
+        "added_tokens": list_added_tokens(model),
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "pre_tokenizer": None,
         "post_processor": None,
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": model_json,
     }
+
+
+def list_added_tokens(model: SentencePieceModel) -> list[dict[str, Any]]:
+    """List the unknown, control and user-defined pieces as added tokens of the library."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return [
+        {"id": number, "content": text, **flags, "special": kind != USER_DEFINED}
+        for number, (text, _, kind) in enumerate(model.pieces)
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED)
+    ]
 
 
 def list_merges(model: SentencePieceModel) -> list[list[str]]:
