@@ -130,17 +130,17 @@ def parse_parameters(metadata: dict[str, Any]) -> int:
 
 def parse_received(path: Path, metadata: dict[str, Any], edition: Edition) -> datetime:
     """When a submission was received: by metadata.json, else by its file name, else the edition's end. Raises FileProblem."""
-    timestamp, name = metadata.get("timestamp"), FILE_NAME.match(path.stem)
-    if not timestamp and name is None:
+    name = FILE_NAME.match(path.stem)
+    timestamp = metadata.get("timestamp") or (re.sub(r"\D", "", name["stamp"]) if name else None)
+    if timestamp is None:
         return edition.ends - timedelta(seconds=1)
     try:
-        if timestamp:
+        if metadata.get("timestamp"):
             received = datetime.fromisoformat(timestamp)
         else:
-            received = datetime.strptime(re.sub(r"\D", "", name["stamp"]), "%Y%m%d%H%M%S")
+            received = datetime.strptime(timestamp, "%Y%m%d%H%M%S")
     except (ValueError, TypeError) as error:
-        value = timestamp or name["stamp"]
-        raise FileProblem(f"{value!r} is not a time; write it like 2025-03-05T17:30:00+00:00") from error
+        raise FileProblem(f"{timestamp!r} is not a time; write it like 2025-03-05T17:30:00+00:00") from error
     return received if received.tzinfo else received.replace(tzinfo=UTC)
 
 

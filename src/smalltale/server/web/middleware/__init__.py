@@ -1,1 +1,1 @@
-"""HTTP middleware: request limits, response cache, JSON logs."""
+"""HTTP middleware: request limits, conditional GET and compression, JSON logs."""

@@ -50,7 +50,9 @@ def render_team(
 ) -> HTMLResponse:
     """The team page, with the problem of one of its forms."""
     person, edition = context.require_person(), require_edition(context)
-    members, invited_handles, submissions = [], [], []
+    members: Sequence[Person] = []
+    invited_handles: Sequence[str] = []
+    submissions: Sequence[Submission] = []
     with context.database.read() as session:
         invitations = teams.list_invitations(session, edition, person)
         team = teams.find_team(session, edition, person)
