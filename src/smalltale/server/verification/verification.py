@@ -49,6 +49,7 @@ from smalltale.server.verification.model_uploads import (
     UploadedFile,
     check_files,
     delete_chunks,
+    iter_chunks,
     store_chunks,
     write_model_folder,
 )
@@ -186,8 +187,10 @@ def receive_model(
 
 def hash_content(file: UploadedFile) -> str:
     """Hex SHA-256 of an uploaded file."""
-    file.content.seek(0)
-    return hashlib.file_digest(file.content, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for chunk in iter_chunks(file.content):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def verify_upload(database: Database, job: LeasedJob, worker: str, lease_lost: threading.Event) -> None:
