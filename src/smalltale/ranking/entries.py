@@ -6,7 +6,7 @@ Note: the expected number of judgements and whether the judges are qualified com
 
 from __future__ import annotations
 
-from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ import pyarrow.parquet as pq
 from smalltale.errors import FileProblem
 from smalltale.files import read_json, translate_os_errors
 from smalltale.ranking.standings import Entry, JudgeScores, summarise_entry
-from smalltale.ranking.statistics import clustered_interval
-
-NOT_CRITERIA = {"overall"}
+from smalltale.ranking.statistics import clustered_interval, group_by_key
 
 
 def read_entry(folder: Path) -> Entry:
@@ -26,11 +24,14 @@ def read_entry(folder: Path) -> Entry:
     meta, rows = read_meta(folder), read_rows(folder)
     declaration = meta.get("submission")
     declaration = declaration if isinstance(declaration, dict) else {}
-    return summarise_entry(
+    entry = summarise_entry(
         str(declaration.get("team") or meta.get("name") or folder.name),
-        map(parse_row, rows),
+        map(to_judge_scores, rows),
         expected=int(meta.get("expected") or len(rows)),
         qualified=bool(meta.get("qualified", False)),
+    )
+    return replace(
+        entry,
         weight_class=str(declaration.get("weight_class") or ""),
         counted_parameters=declaration.get("counted_parameters"),
     )
@@ -60,22 +61,23 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 def read_criterion_intervals(folder: Path) -> list[tuple[str, float, float, float]]:
     """(criterion, mean, low, high) of each scored criterion, with its 95 % interval, prompts resampled."""
-    scores_by_criterion: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for story in map(parse_row, read_rows(folder)):
-        for criterion, score in story.scores.items():
-            scores_by_criterion[criterion][story.prompt].append(score)
+    scores_by_criterion = group_by_key(
+        (criterion, (row.prompt, score))
+        for row in map(to_judge_scores, read_rows(folder))
+        for criterion, score in row.scores.items()
+    )
     intervals = []
-    for criterion, scores_by_prompt in scores_by_criterion.items():
-        interval = clustered_interval(scores_by_prompt)
+    for criterion, scores in scores_by_criterion.items():
+        interval = clustered_interval(group_by_key(scores))
         if interval is not None:
             low, high = (interval.mean if bound is None else bound for bound in (interval.low, interval.high))
             intervals.append((criterion, interval.mean, low, high))
     return intervals
 
 
-def parse_row(row: dict[str, Any]) -> JudgeScores:
+def to_judge_scores(row: dict[str, Any]) -> JudgeScores:
     """A row of judgements.parquet as JudgeScores."""
-    scores = {name: value for name, value in dict(row.get("scores") or {}).items() if value is not None}
+    scores = (row.get("scores") or {}).items()
     calibrated, overall = row.get("calibrated"), row.get("overall")
     return JudgeScores(
         prompt=row["prompt"],
@@ -84,5 +86,5 @@ def parse_row(row: dict[str, Any]) -> JudgeScores:
         state=row["state"],
         overall=overall if calibrated is None else calibrated,
         weight=1.0 if row.get("weight") is None else row["weight"],
-        scores={name: float(value) for name, value in scores.items() if name not in NOT_CRITERIA},
+        scores={name: float(value) for name, value in scores if value is not None and name != "overall"},
     )

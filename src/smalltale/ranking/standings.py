@@ -6,7 +6,6 @@ Note: only complete entries of qualified judges get a rank; the others come afte
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +16,7 @@ from smalltale.ranking.statistics import (
     assign_ranks,
     bootstrap_interval,
     exact_mean,
+    group_by_key,
     paired_differences,
     weighted_mean_and_sd,
 )
@@ -94,31 +94,17 @@ class Standing:
 
 
 def summarise_entry(
-    name: str,
-    stories: Iterable[JudgeScores],
-    *,
-    expected: int,
-    qualified: bool = True,
-    weight_class: str = "",
-    counted_parameters: int | None = None,
-    verified: bool = False,
+    name: str, judge_scores: Iterable[JudgeScores], *, expected: int, qualified: bool = True
 ) -> Entry:
     """Summarise one entry's judgements. A judgement without a score counts as missing, not as zero."""
-    scores_by_prompt: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    scores_by_criterion: dict[str, list[float]] = defaultdict(list)
-    judged = 0
-    for story in stories:
-        overall = story.overall_score()
-        if overall is None:
-            continue
-        judged += 1
-        scores_by_prompt[story.prompt][story.sample].append((overall, story.weight))
-        for criterion, score in story.scores.items():
-            scores_by_criterion[criterion].append(score)
-    stories_by_prompt = {
-        prompt: [weighted_mean_and_sd(scores) for scores in samples.values()]
-        for prompt, samples in sorted(scores_by_prompt.items())
-    }
+    scored = [(row, overall) for row in judge_scores if (overall := row.overall_score()) is not None]
+    scores_by_story = group_by_key(
+        ((row.prompt, row.sample), (overall, row.weight)) for row, overall in scored
+    )
+    stories_by_prompt = group_by_key(
+        (prompt, weighted_mean_and_sd(scores)) for (prompt, _), scores in sorted(scores_by_story.items())
+    )
+    scores_by_criterion = group_by_key(pair for row, _ in scored for pair in row.scores.items())
     prompt_means = {
         prompt: exact_mean([mean for mean, _ in stories]) for prompt, stories in stories_by_prompt.items()
     }
@@ -131,13 +117,10 @@ def summarise_entry(
         high=interval.high if interval else None,
         criteria={criterion: float(np.mean(scores)) for criterion, scores in scores_by_criterion.items()},
         prompt_means=prompt_means,
-        judged=judged,
+        judged=len(scored),
         expected=expected,
         disagreement=float(np.mean(deviations)) if deviations else None,
         qualified=qualified,
-        weight_class=weight_class,
-        counted_parameters=counted_parameters,
-        verified=verified,
     )
 
 
@@ -161,26 +144,24 @@ def rank(entries: Iterable[Entry]) -> list[Standing]:
     Ranks are counted as in sports (1, 1, 3). Entries without a rank come last: incomplete ones, then those of unqualified
     judges.
     """
-    entries = list(entries)
-    ranking = sorted(
-        (entry for entry in entries if entry.can_rank), key=lambda entry: (-(entry.mean or 0.0), entry.name)
-    )
-    ranks = assign_ranks(ranking, is_separated)
-    standings = [
-        Standing(entry=entry, rank=position, tied=ranks.count(position) > 1)
-        for entry, position in zip(ranking, ranks, strict=True)
-    ]
-    unranked = sorted(
-        (entry for entry in entries if not entry.can_rank),
+    ordered = sorted(
+        entries,
         key=lambda entry: (
+            not entry.can_rank,
             not entry.qualified,
             not entry.is_complete,
             float("inf") if entry.mean is None else -entry.mean,
             entry.name,
         ),
     )
-    return standings + [
-        Standing(entry=entry, rank=None, tied=False, note=explain_no_rank(entry)) for entry in unranked
+    ranking = [entry for entry in ordered if entry.can_rank]
+    ranks = assign_ranks(ranking, is_separated)
+    return [
+        Standing(entry=entry, rank=position, tied=ranks.count(position) > 1)
+        for entry, position in zip(ranking, ranks, strict=True)
+    ] + [
+        Standing(entry=entry, rank=None, tied=False, note=explain_no_rank(entry))
+        for entry in ordered[len(ranking) :]
     ]
 
 
