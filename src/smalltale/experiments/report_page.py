@@ -33,7 +33,7 @@ def write_page(runs: Sequence[TrainingRun], path: Path) -> None:
             (run, style, format_cells(run))
             for run, style in zip(runs, make_line_styles(len(runs)), strict=True)
         ],
-        best=min((run.best_bits_per_byte for run in runs if run.bits_per_byte), default=None),
+        best=min((bits for run in runs for bits in run.bits_per_byte), default=None),
         differing={
             key: [format_setting(setting) for setting in settings]
             for key, settings in differing_settings(runs).items()

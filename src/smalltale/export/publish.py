@@ -88,9 +88,11 @@ def write_for_transformers(checkpoint: Checkpoint, config: dict[str, Any], out: 
         "eos_token_id": checkpoint.tokenizer.end_id,
         "pad_token_id": checkpoint.tokenizer.pad_id,
     }
-    class_fields = {key: config[key] for key in ("counted_parameters", "weight_class") if key in config}
+    extra: dict[str, Any] = {
+        key: config[key] for key in ("counted_parameters", "weight_class") if key in config
+    }
     model = checkpoint.model
-    write_model(out, model.config, model.state_dict(), {**class_fields, **special_ids})
+    write_model(out, model.config, model.state_dict(), {**extra, **special_ids})
     write_json(out / "generation_config.json", special_ids)
     checkpoint.tokenizer.save(out)
 
