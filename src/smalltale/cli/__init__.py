@@ -14,11 +14,9 @@ import typer
 from smalltale.errors import SmalltaleError
 from smalltale.progress import set_up_logging
 
-EXIT_USER_ERROR = 2
-
 
 def build_app() -> typer.Typer:
-    """Build the command tree."""
+    """The command tree; its order is that of `smalltale --help`."""
     from smalltale.cli import (
         checkpoint,
         corpus,
@@ -49,28 +47,11 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for stage in (
-        demo,
-        doctor,
-        corpus,
-        tokens,
-        count,
-        train,
-        tune,
-        checkpoint,
-        runs,
-        frameworks,
-        prompts,
-        generate,
-        submission,
-        measure,
-        provenance,
-        judge,
-        leaderboard,
-        submit,
-        serve,
-        edition,
-    ):
+    stages = (
+        demo, doctor, corpus, tokens, count, train, tune, checkpoint, runs, frameworks,
+        prompts, generate, submission, measure, provenance, judge, leaderboard, submit, serve, edition,
+    )  # fmt: skip
+    for stage in stages:
         stage.add_to(app)
     return app
 
@@ -82,7 +63,7 @@ def main() -> None:
     def exit_with(message: str) -> NoReturn:
         handler.close()
         print(f"smalltale: {message}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(2)
 
     try:
         build_app()()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument, Option
 
 from smalltale.cli.options import Overrides, RecipeArgument
-from smalltale.cli.output import print_line
 
 if TYPE_CHECKING:
     from smalltale.corpus.build import CorpusSummary
@@ -19,46 +19,45 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `corpus build` and `corpus report`."""
     corpus = typer.Typer(help="Read, clean, deduplicate, mix and split text.", no_args_is_help=True)
     app.add_typer(corpus, name="corpus")
+    corpus.command("build")(build)
+    corpus.command("report")(report)
 
-    @corpus.command("build")
-    def build(
-        out: Annotated[Path, typer.Option(help="The corpus folder to write.")],
-        recipe: RecipeArgument = "demo",
-        source: Annotated[
-            list[str] | None,
-            typer.Option(help="A short name, NAME=PATH, file, folder or glob; may be repeated."),
-        ] = None,
-        set_: Overrides = None,
-    ) -> None:
-        """Build a corpus folder from sources; a stopped build continues where it stopped."""
-        from smalltale.config import load_recipe
-        from smalltale.corpus.build import build_corpus
-        from smalltale.corpus.config import CorpusConfig
 
-        loaded = load_recipe(recipe, set_ or [])
-        config = loaded.section("corpus", CorpusConfig)
-        if source:
-            config = replace(config, sources=tuple(source))
-        show_summary(build_corpus(config, out, loaded.as_dict()), out)
+def build(
+    out: Annotated[Path, Option(help="The corpus folder to write.")],
+    recipe: RecipeArgument = "demo",
+    source: Annotated[
+        list[str] | None,
+        Option(help="A short name, NAME=PATH, file, folder or glob; may be repeated."),
+    ] = None,
+    set_: Overrides = None,
+) -> None:
+    """Build a corpus folder from sources; a stopped build continues where it stopped."""
+    from smalltale.config import load_recipe
+    from smalltale.corpus.build import build_corpus
+    from smalltale.corpus.config import CorpusConfig
 
-    @corpus.command("report")
-    def report(
-        folder: Annotated[Path, typer.Argument(help="A corpus folder.")],
-        html: Annotated[
-            Path | None, typer.Option(help="The page to write; by default report.html in the folder.")
-        ] = None,
-    ) -> None:
-        """Summarise a corpus on the terminal and as a self-contained HTML page."""
-        from smalltale.corpus.report import make_report, write_report
+    loaded = load_recipe(recipe, set_ or [])
+    config = loaded.section("corpus", CorpusConfig)
+    if source:
+        config = replace(config, sources=tuple(source))
+    show_summary(build_corpus(config, out, loaded.as_dict()), out)
 
-        result = make_report(folder)
-        page = html or folder / "report.html"
-        write_report(result, page)
-        show_report(result)
-        print_line(f"page: {page}")
+
+def report(
+    folder: Annotated[Path, Argument(help="A corpus folder.")],
+    html: Annotated[Path | None, Option(help="The page to write (default: FOLDER/report.html).")] = None,
+) -> None:
+    """Summarise a corpus on the terminal and as a self-contained HTML page."""
+    from smalltale.corpus.report import make_report, write_report
+
+    result = make_report(folder)
+    page = html or folder / "report.html"
+    write_report(result, page)
+    show_report(result)
+    typer.echo(f"page: {page}")
 
 
 def create_table(title: str, *columns: str) -> Table:
@@ -78,7 +77,7 @@ def show_summary(summary: CorpusSummary, out: Path) -> None:
         sources.add_row(name, f"{row['read']:,}", f"{row['kept']:,}", f"{row['in_train']:,}", drops or "none")
     Console().print(sources)
     fixes = ", ".join(f"{rule} {count:,}" for rule, count in summary.fixes.items()) or "none"
-    print_line(
+    typer.echo(
         f"fixed: {fixes}\n{out}: {summary.train_stories:,} train and {summary.val_stories:,} val stories, "
         f"{summary.bytes / 1e6:.1f} MB, in {summary.seconds:.1f} s"
     )
@@ -88,7 +87,7 @@ def show_report(report: CorpusReport) -> None:
     """Print the summary of a corpus."""
     console = Console()
     counts = report.meta["counts"]
-    print_line(
+    typer.echo(
         f"{report.name}: {counts['train_stories']:,} train and {counts['val_stories']:,} val stories, "
         f"{counts['bytes'] / 1e6:.1f} MB; {report.mean_words:.0f} words per story (median {report.median_words}), "
         f"{report.distinct:,} distinct words in {report.sampled:,} stories"

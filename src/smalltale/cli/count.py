@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument, Option
 
 from smalltale.cli.options import AsJson, Overrides
-from smalltale.cli.output import print_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,64 +21,53 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `count`."""
+    app.command("count")(count)
 
-    @app.command("count")
-    def count(
-        target: Annotated[
-            str,
-            typer.Argument(
-                help="A recipe, a checkpoint or Hugging Face folder, or package.module:factory; with --plan a weight class."
-            ),
-        ],
-        weight_class: Annotated[
-            str | None, typer.Option("--class", help="Fail if the model is over the limit of this class.")
-        ] = None,
-        as_json: AsJson = False,
-        weights: Annotated[
-            Path | None, typer.Option(help="A checkpoint file whose names and shapes must match the model.")
-        ] = None,
-        verify: Annotated[
-            Path | None, typer.Option(help="A submission.json to verify against the model in TARGET.")
-        ] = None,
-        frozen: Annotated[
-            list[str] | None,
-            typer.Option(help="With --verify: a weight accepted as frozen; may be repeated."),
-        ] = None,
-        rules: Annotated[Path | None, typer.Option(help="With --verify: an edition's rules (TOML).")] = None,
-        plan: Annotated[
-            bool, typer.Option("--plan", help="Propose model shapes that fill weight class TARGET.")
-        ] = False,
-        trust_remote_code: Annotated[bool, typer.Option(help="Run the folder's own code.")] = False,
-        allow_pickle: Annotated[
-            bool, typer.Option(help="Open a pickled checkpoint; only tensors are loaded.")
-        ] = False,
-        depth: Annotated[int, typer.Option(help="Declared maximum iterations of a data-dependent loop.")] = 1,
-        set_: Overrides = None,
-    ) -> None:
-        """Count a model's parameters; exit code 2 if it is over the limit of --class, 1 if --verify fails."""
-        from smalltale.counting.budget import refuse_over_budget
-        from smalltale.counting.count import count_parameters
-        from smalltale.rules import Rules
 
-        if plan:
-            show_plan(target)
-            return
-        if verify is not None:
-            show_verdict(verify, Path(target), tuple(frozen or ()), rules, as_json)
-            return
-        model = build_target_model(target, set_ or [], trust_remote_code)
-        if weights is not None:
-            from smalltale.model.weights_file import check_weights
+def count(
+    target: Annotated[
+        str,
+        Argument(
+            help="A recipe, a checkpoint or Hugging Face folder, or package.module:factory; with --plan a weight class."
+        ),
+    ],
+    weight_class: Annotated[str | None, Option("--class", help="Fail if over this class's limit.")] = None,
+    as_json: AsJson = False,
+    weights: Annotated[Path | None, Option(help="Weights file whose names and shapes must match.")] = None,
+    verify: Annotated[Path | None, Option(help="A submission.json to check against folder TARGET.")] = None,
+    frozen: Annotated[
+        list[str] | None, Option(help="With --verify: a weight accepted as frozen; may be repeated.")
+    ] = None,
+    rules: Annotated[Path | None, Option(help="With --verify: an edition's rules (TOML).")] = None,
+    plan: Annotated[bool, Option("--plan", help="Propose model shapes that fill class TARGET.")] = False,
+    trust_remote_code: Annotated[bool, Option(help="Run the folder's own code.")] = False,
+    allow_pickle: Annotated[bool, Option(help="Open a pickled checkpoint; only tensors are loaded.")] = False,
+    depth: Annotated[int, Option(help="Declared maximum iterations of a data-dependent loop.")] = 1,
+    set_: Overrides = None,
+) -> None:
+    """Count a model's parameters; exit code 2 if it is over the limit of --class, 1 if --verify fails."""
+    from smalltale.counting.budget import refuse_over_budget
+    from smalltale.counting.count import count_parameters
+    from smalltale.rules import Rules
 
-            check_weights(model, weights, allow_pickle)
-        counted = count_parameters(model, depth=depth)
-        if as_json:
-            typer.echo(json.dumps({**asdict(counted), "rows": [row._asdict() for row in counted.rows]}))
-        else:
-            show_count(counted)
-        if weight_class is not None:
-            refuse_over_budget(counted, Rules().weight_class(weight_class))
+    if plan:
+        show_plan(target)
+        return
+    if verify is not None:
+        show_verdict(verify, Path(target), tuple(frozen or ()), rules, as_json)
+        return
+    model = build_target_model(target, set_ or [], trust_remote_code)
+    if weights is not None:
+        from smalltale.model.weights_file import check_weights
+
+        check_weights(model, weights, allow_pickle)
+    counted = count_parameters(model, depth=depth)
+    if as_json:
+        typer.echo(json.dumps({**asdict(counted), "rows": [row._asdict() for row in counted.rows]}))
+    else:
+        show_count(counted)
+    if weight_class is not None:
+        refuse_over_budget(counted, Rules().weight_class(weight_class))
 
 
 def build_target_model(target: str, overrides: list[str], trust_remote_code: bool) -> nn.Module:
@@ -115,15 +104,9 @@ def show_verdict(
     if as_json:
         typer.echo(json.dumps(asdict(verification)))
     else:
-        counted = (
-            f"{verification.counted:,} counted parameters"
-            if verification.counted is not None
-            else "not counted"
-        )
-        typer.echo(
-            f"{verification.verdict}: {counted}"
-            + (f"; {'; '.join(verification.reasons)}" if verification.reasons else "")
-        )
+        count = verification.counted
+        counted = "not counted" if count is None else f"{count:,} counted parameters"
+        typer.echo("; ".join([f"{verification.verdict}: {counted}", *verification.reasons]))
     if verification.verdict != "pass":
         raise typer.Exit(1)
 
@@ -144,7 +127,6 @@ def show_plan(weight_class: str) -> None:
 
 def show_count(report: CountReport) -> None:
     """Print the count of each weight and the total."""
-    console = Console()
     table = Table("weights", "shape")
     for heading in ("unique", "uses", "counted"):
         table.add_column(heading, justify="right")
@@ -152,8 +134,8 @@ def show_count(report: CountReport) -> None:
         table.add_row(row.name, row.shape, f"{row.unique:,}", str(row.uses), f"{row.counted:,}")
     table.add_section()
     table.add_row("total", "", f"{report.unique:,}", "", f"{report.counted:,}")
-    console.print(table)
+    Console().print(table)
     for note in report.notes:
-        print_line(f"· {note}")
+        typer.echo(f"· {note}")
     fits = f"fits class {report.weight_class}" if report.weight_class else "fits no class"
-    console.print(f"{report.counted:,} counted parameters: {fits}", highlight=False)
+    typer.echo(f"{report.counted:,} counted parameters: {fits}")

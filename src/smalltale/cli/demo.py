@@ -15,6 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer import Option
+
+from smalltale.cli.options import Overrides, RecipeOption
 
 if TYPE_CHECKING:
     from smalltale.config import Recipe
@@ -32,29 +35,27 @@ TEAM = "demo team"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `demo`."""
+    app.command("demo")(demo)
 
-    @app.command("demo")
-    def demo(
-        minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 3.0,
-        out: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("runs/demo"),
-        stories: Annotated[
-            Path | None, typer.Option(help="Train on these stories instead of generated fables.")
-        ] = None,
-        valid: Annotated[Path | None, typer.Option(help="Held-out stories to evaluate on.")] = None,
-        recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "demo",
-        judge: Annotated[bool, typer.Option(help="Let the embedded judge score the stories.")] = True,
-        set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
-    ) -> None:
-        """Train a model from scratch, count it, generate stories with it, judge and rank them."""
-        from smalltale.config import load_recipe
 
-        overrides = [f"training.schedule.minutes={minutes}"]
-        if stories is not None:
-            overrides.append(f"corpus.sources=[{json.dumps(str(stories))}]")
-        if valid is not None:
-            overrides.append(f"corpus.validation={json.dumps(str(valid))}")
-        Demo(load_recipe(recipe, [*overrides, *(set_ or [])]), out).run(judge=judge)
+def demo(
+    minutes: Annotated[float, Option(help="Minutes of training.")] = 3.0,
+    out: Annotated[Path, Option(help="The folder for all results.")] = Path("runs/demo"),
+    stories: Annotated[Path | None, Option(help="Training stories, instead of generated fables.")] = None,
+    valid: Annotated[Path | None, Option(help="Held-out stories to evaluate on.")] = None,
+    recipe: RecipeOption = "demo",
+    judge: Annotated[bool, Option(help="Let the embedded judge score the stories.")] = True,
+    set_: Overrides = None,
+) -> None:
+    """Train a model from scratch, count it, generate stories with it, judge and rank them."""
+    from smalltale.config import load_recipe
+
+    overrides = [f"training.schedule.minutes={minutes}"]
+    if stories is not None:
+        overrides.append(f"corpus.sources=[{json.dumps(str(stories))}]")
+    if valid is not None:
+        overrides.append(f"corpus.validation={json.dumps(str(valid))}")
+    Demo(load_recipe(recipe, [*overrides, *(set_ or [])]), out).run(judge=judge)
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,7 @@ class Demo:
         from smalltale.files import read_json
 
         folder = self.out / "checkpoint"
-        train_recipe(
-            self.recipe, self.out / "tokens", self.out / "tokenizer", folder, watch=self.sample_logger()
-        )
+        train_recipe(self.recipe, self.out / "tokens", self.out / "tokenizer", folder, self.sample_logger())
         meta = read_json(folder / "meta.json")
         counts = meta["counts"]
         minutes = meta["seconds"] / 60
@@ -256,9 +255,8 @@ class Demo:
         from smalltale.errors import MissingExtra
 
         try:
-            summary = judge_submission_file(
-                self.out / "submission.csv", ["local"], "paper", self.out / "judgements"
-            )
+            submission, out = self.out / "submission.csv", self.out / "judgements"
+            summary = judge_submission_file(submission, ["local"], "paper", out)
         except MissingExtra as error:
             return f"skipped: {error}", False
         return f"{summary.judged} judgements with a score; they do not count for ranking", True
@@ -274,9 +272,9 @@ def show_report(report: DemoReport, out: Path) -> None:
     console.print(table)
     for position, team, score, _, note in report.standings:
         rank = f"rank {position}" if position else f"no rank: {note}"
-        console.print(f"Leaderboard: {team}, {score}, {rank}", markup=False, highlight=False, soft_wrap=True)
+        typer.echo(f"Leaderboard: {team}, {score}, {rank}")
     sample = report.samples[0]
     console.print(Text.assemble((sample.prompt, "bold blue"), sample.completion), "")
-    console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    typer.echo(f"Report: {out / 'report.html'}")
     for purpose, command in report.next_commands:
-        console.print(f"{purpose}\n  {command}", markup=False, highlight=False, soft_wrap=True)
+        typer.echo(f"{purpose}\n  {command}")

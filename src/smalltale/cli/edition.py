@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from smalltale.cli.output import print_line
 from smalltale.cli.serve import DEFAULT, DatabaseOption, open_database
 
 HUB = "hf://datasets/"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `edition` and its commands."""
     edition = typer.Typer(help="Prepare and manage an edition of the hackathon.", no_args_is_help=True)
     app.add_typer(edition, name="edition")
     for name, command in (
@@ -29,10 +28,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(
-    rules: Annotated[Path, typer.Argument(help="The edition's TOML file.")],
+    rules: Annotated[Path, Argument(help="The edition's TOML file.")],
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="A training text that must not contain the prompts; may be repeated."),
+        Option(help="A training text that must not contain the prompts; may be repeated."),
     ] = None,
 ) -> None:
     """Check an edition before it starts: leaked prompts, implausible dates, judges that have not qualified."""
@@ -43,19 +42,18 @@ def check(
     from smalltale.server.editions.editions import read_edition
     from smalltale.server.editions.validate import check_edition
 
-    problems = check_edition(
-        read_edition(rules), datetime.now(UTC), [read_text(path) for path in against or []]
-    )
+    texts = [read_text(path) for path in against or []]
+    problems = check_edition(read_edition(rules), datetime.now(UTC), texts)
     errors = [problem for problem in problems if problem.error]
     for problem in problems:
-        print_line(f"{'error' if problem.error else 'warning'}: {problem.text}")
+        typer.echo(f"{'error' if problem.error else 'warning'}: {problem.text}")
     if errors:
         raise SmalltaleError(f"{rules} cannot be run: {len(errors)} errors; fix them and check again")
-    print_line(f"{rules} can be run")
+    typer.echo(f"{rules} can be run")
 
 
 def backup(
-    out: Annotated[Path, typer.Argument(help="The file to write.")], database_url: DatabaseOption = DEFAULT
+    out: Annotated[Path, Argument(help="The file to write.")], database_url: DatabaseOption = DEFAULT
 ) -> None:
     """Copy the database to a file; the server may be running."""
     from smalltale.server.database.backup import backup as write_backup
@@ -63,28 +61,26 @@ def backup(
     database = open_database(database_url)
     write_backup(database, out)
     database.close()
-    print_line(f"wrote {out}, {out.stat().st_size:,} bytes")
+    typer.echo(f"wrote {out}, {out.stat().st_size:,} bytes")
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(help="A backup file.")], database_url: DatabaseOption = DEFAULT
+    source: Annotated[Path, Argument(help="A backup file.")], database_url: DatabaseOption = DEFAULT
 ) -> None:
     """Fill an empty database from a backup."""
     from smalltale.server.database.backup import restore as restore_backup
 
     restore_backup(source, database_url)
     open_database(database_url).close()
-    print_line(f"restored {source}")
+    typer.echo(f"restored {source}")
 
 
 def verify(
-    number: Annotated[int, typer.Argument(help="The submission's number.")],
-    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint folder that the team sent.")],
+    number: Annotated[int, Argument(help="The submission's number.")],
+    checkpoint: Annotated[Path, Argument(help="The checkpoint folder that the team sent.")],
     database_url: DatabaseOption = DEFAULT,
-    by: Annotated[str, typer.Option(help="Your name, for the audit log.")] = "organiser",
-    frozen: Annotated[
-        list[str] | None, typer.Option(help="A weight that you accept as frozen; may be repeated.")
-    ] = None,
+    by: Annotated[str, Option(help="Your name, for the audit log.")] = "organiser",
+    frozen: Annotated[list[str] | None, Option(help="A weight accepted as frozen; may be repeated.")] = None,
 ) -> None:
     """Verify a model received outside the server; exit code 1 unless it is verified.
 
@@ -95,43 +91,38 @@ def verify(
     database = open_database(database_url)
     verification = verify_folder(database, by, number, checkpoint, frozen or ())
     database.close()
-    counted = (
-        f"{verification.counted:,} counted parameters" if verification.counted is not None else "not counted"
-    )
-    print_line("; ".join([f"submission {number}: {verification.verdict}, {counted}", *verification.reasons]))
+    count = verification.counted
+    counted = "not counted" if count is None else f"{count:,} counted parameters"
+    typer.echo("; ".join([f"submission {number}: {verification.verdict}, {counted}", *verification.reasons]))
     if verification.verdict != "verified":
         raise typer.Exit(1)
 
 
 def export(
-    slug: Annotated[str, typer.Argument(help="The edition's short name.")],
-    out: Annotated[
-        Path, typer.Argument(help="A new folder: submissions/USER/NAME_STAMP.csv, metadata.json, scores.")
-    ],
+    slug: Annotated[str, Argument(help="The edition's short name.")],
+    out: Annotated[Path, Argument(help="A new folder for the submissions, metadata.json and scores.")],
     database_url: DatabaseOption = DEFAULT,
-    hub: Annotated[
-        str | None, typer.Option(help="Upload it to this dataset repository, OWNER/NAME; reads HF_TOKEN.")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Create the repository as private.")] = False,
+    hub: Annotated[str | None, Option(help="Upload to this dataset, OWNER/NAME; reads HF_TOKEN.")] = None,
+    private: Annotated[bool, Option("--private", help="Create the repository as private.")] = False,
 ) -> None:
-    """Export to a folder; optionally upload."""
+    """Export an edition to a folder; optionally upload it to the Hub."""
     from smalltale.server.exchange.archive_export import export_edition
 
     database = open_database(database_url)
     count = export_edition(database, slug, out)
     database.close()
-    print_line(f"wrote {count} submissions to {out}")
+    typer.echo(f"wrote {count} submissions to {out}")
     if hub is not None:
         from smalltale.server.exchange.hub import upload_folder
 
-        print_line(f"uploaded to {upload_folder(out, hub, private=private)}")
+        typer.echo(f"uploaded to {upload_folder(out, hub, private=private)}")
 
 
 def import_event(
-    rules: Annotated[Path, typer.Argument(help="The edition's TOML file, for its rules and prompts.")],
+    rules: Annotated[Path, Argument(help="The edition's TOML file, for its rules and prompts.")],
     source: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="A folder with submissions/USER/NAME_STAMP.csv, or hf://datasets/OWNER/NAME.",
             metavar="FOLDER",
         ),
@@ -154,5 +145,5 @@ def import_event(
     imported, skipped = import_archive(database, edition, folder)
     database.close()
     for line in skipped:
-        print_line(f"skipped: {line}")
-    print_line(f"loaded {imported} submissions, skipped {len(skipped)}")
+        typer.echo(f"skipped: {line}")
+    typer.echo(f"loaded {imported} submissions, skipped {len(skipped)}")

@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-
-from smalltale.cli.output import print_line
+from typer import Argument, Option
 
 if TYPE_CHECKING:
     from smalltale.frameworks.records import Proof
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `export`, `import` and `frameworks`."""
     app.command("export")(export_command)
     app.command("import")(import_command)
     frameworks = typer.Typer(
-        help="Other training frameworks: what is installed, what was proven to work.",
+        help="List, install, train with and prove other training frameworks.",
         invoke_without_command=True,
     )
     app.add_typer(frameworks, name="frameworks")
@@ -32,34 +30,30 @@ def add_to(app: typer.Typer) -> None:
 
 def list_frameworks(
     context: typer.Context,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the recorded figures as a Markdown table.")
-    ] = False,
+    markdown: Annotated[bool, Option("--markdown", help="Print the recorded figures as Markdown.")] = False,
 ) -> None:
     """List the frameworks: version, state on this machine, and the date of the last proof."""
     if context.invoked_subcommand is None and markdown:
         from smalltale.frameworks.framework import all_frameworks
         from smalltale.frameworks.records import figures_table
 
-        print_line(figures_table(all_frameworks()))
+        typer.echo(figures_table(all_frameworks()))
     elif context.invoked_subcommand is None:
         show_table()
 
 
-def install_command(name: Annotated[str, typer.Argument(help="A framework's name.")]) -> None:
+def install_command(name: Annotated[str, Argument(help="A framework's name.")]) -> None:
     """Create a framework's environment in the cache folder, with the pinned versions."""
     from smalltale.frameworks.framework import get_framework
     from smalltale.frameworks.install import install
 
     environment = install(get_framework(name))
-    print_line(
+    typer.echo(
         f"{name} {environment.version}: {environment.megabytes:,} MB in {environment.seconds:.0f} s; its python is {environment.python}"
     )
 
 
-def train_command(
-    folder: Annotated[Path, typer.Argument(help="An export folder of `smalltale export`.")],
-) -> None:
+def train_command(folder: Annotated[Path, Argument(help="An export folder of `smalltale export`.")]) -> None:
     """Train an exported recipe in its framework's environment; stop with Ctrl-C."""
     from smalltale.frameworks.run import read_export_framework, train
 
@@ -67,24 +61,18 @@ def train_command(
     train(framework, folder, {})
     trust = " --trust" if framework.needs_trust else ""
     if framework.read is not None:
-        print_line(
+        typer.echo(
             f"next: smalltale import {folder / framework.checkpoint} --from {framework.name}{trust} --out NEW"
         )
 
 
 def prove_command(
-    names: Annotated[list[str] | None, typer.Argument(help="Framework names; all by default.")] = None,
-    cheap: Annotated[
-        bool, typer.Option("--cheap", help="Only the frameworks that CI proves at every change.")
-    ] = False,
-    source: Annotated[
-        str, typer.Option(help="The stories, as for `smalltale corpus build --source`.")
-    ] = "fable",
-    work: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/frameworks"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Create each environment again.")] = False,
-    record: Annotated[
-        bool, typer.Option("--record", help="Save each proof as the framework's record in the package.")
-    ] = False,
+    names: Annotated[list[str] | None, Argument(help="Framework names; all by default.")] = None,
+    cheap: Annotated[bool, Option("--cheap", help="Only those that CI proves at every change.")] = False,
+    source: Annotated[str, Option(help="The stories, as for `smalltale corpus build --source`.")] = "fable",
+    work: Annotated[Path, Option(help="The folder for the runs.")] = Path("runs/frameworks"),
+    fresh: Annotated[bool, Option("--fresh", help="Create each environment again.")] = False,
+    record: Annotated[bool, Option("--record", help="Save each proof as the framework's record.")] = False,
 ) -> None:
     """Prove frameworks by real runs (export, train, import, count, evaluate, generate, check); exit code 1 if one fails."""
     from smalltale.errors import SmalltaleError
@@ -101,12 +89,12 @@ def prove_command(
         try:
             checkout_variable(framework)
         except SmalltaleError as error:
-            print_line(f"{framework.name} is skipped: {error}")
+            typer.echo(f"{framework.name} is skipped: {error}")
             continue
         selected.append(framework)
     proofs = []
     for proof in prove_all(selected, work.absolute(), source, fresh=fresh, record=record):
-        print_line(f"{proof.name}: {'pass' if proof.passed else 'FAIL'}: {proof.message}")
+        typer.echo(f"{proof.name}: {'pass' if proof.passed else 'FAIL'}: {proof.message}")
         proofs.append(proof)
     show_proofs(proofs)
     if not all(proof.passed for proof in proofs):
@@ -114,19 +102,17 @@ def prove_command(
 
 
 def export_command(
-    tokens: Annotated[Path, typer.Argument(help="A token folder of `smalltale tokens encode`.")],
-    name: Annotated[str, typer.Option("--for", help="A framework's name, from `smalltale frameworks`.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not exist yet.")],
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="The tokenizer folder; by default the one next to TOKENS.")
-    ] = None,
-    layers: Annotated[int | None, typer.Option(help="By default as many as fit the small class.")] = None,
-    width: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
-    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
-    context: Annotated[int | None, typer.Option(help="Context length in tokens.")] = None,
-    rows: Annotated[int | None, typer.Option(help="Batch size in rows.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    tokens: Annotated[Path, Argument(help="A token folder of `smalltale tokens encode`.")],
+    name: Annotated[str, Option("--for", help="A framework's name, from `smalltale frameworks`.")],
+    out: Annotated[Path, Option(help="The folder to write; new or empty.")],
+    tokenizer: Annotated[Path | None, Option(help="The tokenizer folder (default: next to TOKENS).")] = None,
+    layers: Annotated[int | None, Option(help="Number of layers (default: fill the small class).")] = None,
+    width: Annotated[int | None, Option(help="Hidden size.")] = None,
+    heads: Annotated[int | None, Option(help="Attention heads.")] = None,
+    context: Annotated[int | None, Option(help="Context length in tokens.")] = None,
+    rows: Annotated[int | None, Option(help="Batch size in rows.")] = None,
+    steps: Annotated[int | None, Option(help="Optimizer steps.")] = None,
+    learning_rate: Annotated[float | None, Option(help="Peak learning rate.")] = None,
 ) -> None:
     """Write tokens in another framework's format, with a training recipe that runs."""
     from smalltale.errors import FileProblem
@@ -149,21 +135,15 @@ def export_command(
         learning_rate=learning_rate,
     )
     export(framework, tokens, tokenizer_folder, out, plan)
-    print_line(f"{out}: {framework.title}, {plan.layers} layers of {plan.width}; next: {out / 'README.md'}")
+    typer.echo(f"{out}: {framework.title}, {plan.layers} layers of {plan.width}; next: {out / 'README.md'}")
 
 
 def import_command(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="The checkpoint that the framework wrote: a file or folder.")
-    ],
-    name: Annotated[str, typer.Option("--from", help="A framework's name, from `smalltale frameworks`.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint folder to write.")],
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="The tokenizer folder, if none is next to the checkpoint.")
-    ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Open a pickle; only tensors and plain values are loaded.")
-    ] = False,
+    checkpoint: Annotated[Path, Argument(help="The checkpoint that the framework wrote: a file or folder.")],
+    name: Annotated[str, Option("--from", help="A framework's name, from `smalltale frameworks`.")],
+    out: Annotated[Path, Option(help="The checkpoint folder to write.")],
+    tokenizer: Annotated[Path | None, Option(help="The tokenizer folder (default: near CHECKPOINT).")] = None,
+    trust: Annotated[bool, Option("--trust", help="Open a pickle; only tensors are loaded from it.")] = False,
 ) -> None:
     """Import a framework's checkpoint as a smalltale checkpoint."""
     from smalltale.frameworks.framework import get_framework
@@ -176,7 +156,7 @@ def import_command(
         if imported.reference is None
         else f"largest difference from the framework's logits {imported.reference.difference:.1e}"
     )
-    print_line(f"{out}: {imported.counted:,} counted parameters, {fits}; {logits}")
+    typer.echo(f"{out}: {imported.counted:,} counted parameters, {fits}; {logits}")
 
 
 def show_table() -> None:
@@ -195,7 +175,7 @@ def show_table() -> None:
             proven = f"{date}, stale" if is_stale(framework, proof) else date
         table.add_row(framework.name, framework.title, pinned_version(framework), state, proven)
     Console().print(table)
-    print_line(
+    typer.echo(
         "here: whether its environment is on this machine; no or outdated: smalltale frameworks install NAME\n"
         "stale: its recipe or its pinned versions have changed since the proof"
     )

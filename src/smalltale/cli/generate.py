@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer import Argument, Option
 
-from smalltale.cli.options import DeviceName, Overrides, Recipe
-from smalltale.cli.output import print_line
+from smalltale.cli.options import DeviceName, Overrides, RecipeOption
 
 if TYPE_CHECKING:
     from smalltale.generation.best_of_n import RankedCandidate
@@ -21,61 +21,53 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `generate`."""
+    app.command("generate")(generate)
 
-    @app.command("generate")
-    def generate(
-        checkpoint: Annotated[
-            str,
-            typer.Argument(
-                help="A checkpoint folder of smalltale or of Hugging Face transformers, or package.module:factory."
-            ),
-        ],
-        prompts: Annotated[Path, typer.Option(help="A prompt file: .csv, .yaml, .jsonl or .txt.")],
-        out: Annotated[Path, typer.Option(help="The submission to write: .csv, .jsonl or .parquet.")],
-        recipe: Recipe = "demo",
-        team: Annotated[str, typer.Option(help="Your team's name.")] = "my team",
-        best_of: Annotated[
-            int | None, typer.Option(help="Generate N candidates per prompt, keep the best.")
-        ] = None,
-        copied_from: Annotated[
-            Path | None,
-            typer.Option(
-                help="With --best-of: prefer candidates that do not copy these training stories (file or corpus folder)."
-            ),
-        ] = None,
-        seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
-        device: DeviceName = "auto",
-        set_: Overrides = None,
-    ) -> None:
-        """Generate distinct completions for every prompt and write them as a submission; a killed run continues."""
-        set_passive_openmp()
-        from smalltale.cli.stories import read_stories_from
-        from smalltale.config import load_recipe
-        from smalltale.errors import SmalltaleError
-        from smalltale.generation.sampler import GenerationConfig
-        from smalltale.prompts import read_prompts
-        from smalltale.submission import check_file_extension
 
-        check_file_extension(out)
-        config = load_recipe(recipe, set_ or []).section("generation", GenerationConfig)
-        if seed is not None:
-            config = replace(config, seed=seed)
-        if best_of is not None:
-            config = replace(config, best_of=best_of)
-        if copied_from is not None and config.candidates <= config.samples:
-            raise SmalltaleError(
-                f"--copied-from {copied_from} only affects the choice among candidates, and all of them are submitted; "
-                "add --best-of 16"
-            )
-        ranked: list[RankedCandidate] = []
-        training = read_stories_from(copied_from) if copied_from is not None else None
-        rows = generate_submission(
-            checkpoint, read_prompts(prompts), out, config, team, device, ranked, training
+def generate(
+    checkpoint: Annotated[
+        str,
+        Argument(help="A checkpoint folder of smalltale or Hugging Face, or package.module:factory."),
+    ],
+    prompts: Annotated[Path, Option(help="A prompt file: .csv, .yaml, .jsonl or .txt.")],
+    out: Annotated[Path, Option(help="The submission to write: .csv, .jsonl or .parquet.")],
+    recipe: RecipeOption = "demo",
+    team: Annotated[str, Option(help="Your team's name.")] = "my team",
+    best_of: Annotated[int | None, Option(help="Generate N candidates per prompt, keep the best.")] = None,
+    copied_from: Annotated[
+        Path | None,
+        Option(help="With --best-of: prefer candidates that do not copy these training stories."),
+    ] = None,
+    seed: Annotated[int | None, Option(help="Random seed.")] = None,
+    device: DeviceName = "auto",
+    set_: Overrides = None,
+) -> None:
+    """Generate distinct completions for every prompt and write them as a submission; a killed run continues."""
+    set_passive_openmp()
+    from smalltale.cli.stories import read_stories_from
+    from smalltale.config import load_recipe
+    from smalltale.errors import SmalltaleError
+    from smalltale.generation.sampler import GenerationConfig
+    from smalltale.prompts import read_prompts
+    from smalltale.submission import check_file_extension
+
+    check_file_extension(out)
+    config = load_recipe(recipe, set_ or []).section("generation", GenerationConfig)
+    if seed is not None:
+        config = replace(config, seed=seed)
+    if best_of is not None:
+        config = replace(config, best_of=best_of)
+    if copied_from is not None and config.candidates <= config.samples:
+        raise SmalltaleError(
+            f"--copied-from {copied_from} only affects the choice among candidates, and all of them are submitted; "
+            "add --best-of 16"
         )
-        if ranked:
-            show_signals(ranked)
-        print_line(f"{out}: {rows} completions; submission.json is next to it")
+    ranked: list[RankedCandidate] = []
+    training = read_stories_from(copied_from) if copied_from is not None else None
+    rows = generate_submission(checkpoint, read_prompts(prompts), out, config, team, device, ranked, training)
+    if ranked:
+        show_signals(ranked)
+    typer.echo(f"{out}: {rows} completions; submission.json is next to it")
 
 
 def set_passive_openmp() -> None:

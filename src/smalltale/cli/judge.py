@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer import Option
 
 from smalltale.cli import judge_referee
 from smalltale.cli.judge_compare import compare
-from smalltale.cli.options import Overrides, Recipe, SubmissionFile
-from smalltale.cli.output import print_line
+from smalltale.cli.options import Overrides, RecipeOption, SubmissionFile
 
 if TYPE_CHECKING:
     from smalltale.judging.config import JudgingConfig
@@ -25,17 +25,12 @@ if TYPE_CHECKING:
     from smalltale.judging.run import JudgingSummary
     from smalltale.submission import Completion
 
-RubricName = Annotated[str, typer.Option("--rubric", help="A rubric's name or path.")]
-Prices = Annotated[
-    list[str] | None, typer.Option("--price", help="JUDGE=INPUT/OUTPUT in dollars per million tokens.")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print calls, tokens and cost without asking any judge.")
-]
+RubricName = Annotated[str, Option("--rubric", help="A rubric's name or path.")]
+Prices = Annotated[list[str] | None, Option("--price", help="JUDGE=INPUT/OUTPUT in dollars per 1M tokens.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Print calls, tokens and cost; ask no judge.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `judge` and its commands."""
     judge = typer.Typer(help="Score submissions with LLM judges.", no_args_is_help=True)
     app.add_typer(judge, name="judge")
     judge.command("run")(run)
@@ -46,23 +41,21 @@ def add_to(app: typer.Typer) -> None:
 
 def run(
     submission: SubmissionFile,
-    out: Annotated[Path, typer.Option(help="The judgements folder; a stopped run continues in it.")],
+    out: Annotated[Path, Option(help="The judgements folder; a stopped run continues in it.")],
     judge: Annotated[
         list[str],
-        typer.Option("--judge", help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated."),
+        Option("--judge", help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated."),
     ],
     rubric: RubricName = "paper",
-    recipe: Recipe = "demo",
+    recipe: RecipeOption = "demo",
     set_: Overrides = None,
     qualification: Annotated[
         list[Path] | None,
-        typer.Option(help="A judge's qualification.json; scores count only if every judge has qualified."),
+        Option(help="A judge's qualification.json; scores count only if every judge has qualified."),
     ] = None,
     price: Prices = None,
-    cache: Annotated[Path | None, typer.Option(help="A cache of judgements shared between runs.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="The prompt set that the submission must answer exactly.")
-    ] = None,
+    cache: Annotated[Path | None, Option(help="A cache of judgements shared between runs.")] = None,
+    prompts: Annotated[Path | None, Option(help="The prompts that the submission must answer.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Judge every completion of a submission, once with each judge."""
@@ -160,14 +153,14 @@ def show_summary(summary: JudgingSummary, out: Path) -> None:
     """Print the result of a run."""
     unscored = ", ".join(f"{count} {state}" for state, count in summary.states.items() if state != "ok")
     cost = "" if summary.dollars is None else f", ${summary.dollars:.4f}"
-    print_line(
+    typer.echo(
         f"{out}: {summary.judged} of {summary.expected} judgements have a score{f' ({unscored})' if unscored else ''}, "
         f"{summary.calls} calls{cost}; see {out / 'report.html'}"
     )
     if summary.stopped:
-        print_line(f"The run ended early: {summary.stopped}.")
+        typer.echo(f"The run ended early: {summary.stopped}.")
     if not summary.qualified:
-        print_line("These scores do not count for ranking: not every judge has qualified.")
+        typer.echo("These scores do not count for ranking: not every judge has qualified.")
 
 
 def show_estimate(
@@ -196,7 +189,7 @@ def show_estimate(
         estimates.append((name, estimate_cost(name, uncached, scoring_rubric, prices.get(name))))
     print_estimates(estimates)
     if cached_keys:
-        print_line(f"Judgements in {cache} are not asked again.")
+        typer.echo(f"Judgements in {cache} are not asked again.")
 
 
 def print_estimates(estimates: Sequence[tuple[str, Estimate]]) -> None:
@@ -210,18 +203,16 @@ def print_estimates(estimates: Sequence[tuple[str, Estimate]]) -> None:
 
 
 def qualify(
-    judge: Annotated[str, typer.Option(help="local, scripted, URL#MODEL or PROVIDER/MODEL.")],
-    out: Annotated[Path, typer.Option(help="Folder for the judge's answers and qualification.json.")],
+    judge: Annotated[str, Option(help="local, scripted, URL#MODEL or PROVIDER/MODEL.")],
+    out: Annotated[Path, Option(help="The folder for answers and qualification.json.")],
     rubric: RubricName = "paper",
-    graded: Annotated[
-        Path | None, typer.Option(help="Graded stories (JSONL) that the judge should agree with.")
-    ] = None,
+    graded: Annotated[Path | None, Option(help="Graded stories (JSONL) to compare the judge with.")] = None,
     all_checks: Annotated[
-        bool, typer.Option("--all-checks", "--whole", help="Run all checks even after failing the first.")
+        bool, Option("--all-checks", "--whole", help="Run all checks even after failing the first.")
     ] = False,
     price: Prices = None,
     dry_run: DryRun = False,
-    recipe: Recipe = "demo",
+    recipe: RecipeOption = "demo",
     set_: Overrides = None,
 ) -> None:
     """Test whether a judge is good enough to rank."""
@@ -265,7 +256,5 @@ def show_report(report: QualificationReport) -> None:
             bar = f"{'at most' if check.at_most else 'at least'} {check.bar:g}"
             table.add_row(check.name, value, bar, "passed" if check.passed else "FAILED")
     Console().print(table)
-    verdict = (
-        "qualified to rank" if report.qualified else "not qualified: its scores do not count for ranking"
-    )
-    print_line(f"{report.judge}: {verdict} ({report.calls} calls)")
+    verdict = "qualified" if report.qualified else "not qualified: its scores do not count for ranking"
+    typer.echo(f"{report.judge}: {verdict} ({report.calls} calls)")

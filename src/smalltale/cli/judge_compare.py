@@ -9,27 +9,24 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from typer import Argument, Option
 
-from smalltale.cli.options import Overrides, Recipe
-from smalltale.cli.output import print_line
+from smalltale.cli.options import Overrides, RecipeOption
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A judgements folder.")],
-    second: Annotated[Path, typer.Argument(help="The judgements folder to compare with.")],
+    first: Annotated[Path, Argument(help="A judgements folder.")],
+    second: Annotated[Path, Argument(help="The judgements folder to compare with.")],
     judge: Annotated[
         str | None,
-        typer.Option(help="Ask this judge which completion of each pair is better, in both orders."),
+        Option(help="Ask this judge which completion of each pair is better, in both orders."),
     ] = None,
     resolution: Annotated[
-        float, typer.Option(min=0.01, help="Show how many prompts would separate a score difference of this.")
+        float, Option(min=0.01, help="Print how many prompts separate a score difference this large.")
     ] = 0.25,
-    shared: Annotated[
-        bool,
-        typer.Option("--shared", help="Compare on the shared prompts if the entries' prompts differ."),
-    ] = False,
-    cache: Annotated[Path | None, typer.Option(help="A cache of pairwise verdicts.")] = None,
-    recipe: Recipe = "demo",
+    shared: Annotated[bool, Option("--shared", help="If the prompts differ, use those in both.")] = False,
+    cache: Annotated[Path | None, Option(help="A cache of pairwise verdicts.")] = None,
+    recipe: RecipeOption = "demo",
     set_: Overrides = None,
 ) -> None:
     """Compare two judged entries on the prompts and judges they share."""
@@ -53,12 +50,12 @@ def compare(
     Console().print(table)
     overall = comparisons.get("overall")
     if overall is not None and overall.spread:
-        print_line(
+        typer.echo(
             f"Separating two such entries that differ by {resolution:g} points takes "
             f"{overall.prompts_to_separate(resolution)} paired prompts; these share {overall.prompts}."
         )
     if not (is_qualified(first) and is_qualified(second)):
-        print_line("These judges have not qualified: the difference does not count for ranking.")
+        typer.echo("These judges have not qualified: the difference does not count for ranking.")
 
 
 def show_pairwise(
@@ -87,7 +84,7 @@ def show_pairwise(
         result = compare_pairwise(
             first, second, opened, rubric, config, only_shared=only_shared, cache=verdict_cache
         )
-    print_line(
+    typer.echo(
         f"{first} beat {second} in a share of {result.win_share} of {result.pairs} pairs (a tie counts half), "
         f"log odds {result.log_odds:+.2f}; {result.without_verdict} without a verdict, "
         f"{result.order_dependent} decided by the order, {result.with_judge_directed_text} compared without the text "

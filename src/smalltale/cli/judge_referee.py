@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-
-from smalltale.cli.output import print_line
+from typer import Argument, Option
 
 if TYPE_CHECKING:
     from smalltale.judging.referee import Referee
 
-SignalsTable = Annotated[
-    Path, typer.Argument(help="The table that `smalltale measure FILE --signals TABLE` wrote.")
-]
+SignalsTable = Annotated[Path, Argument(help="The table written by `smalltale measure FILE --signals`.")]
 NO_PREDICTION = "no better than a guess"
 """Shown for a score that the model's name alone predicts as well."""
 EXPERIMENTAL = (
@@ -26,20 +23,17 @@ EXPERIMENTAL = (
 
 
 def add_to(judge: typer.Typer) -> None:
-    """Register `judge referee` and its commands."""
-    referee = typer.Typer(
-        help="Experimental: predict scores from measured signals, offline.", no_args_is_help=True
-    )
+    referee = typer.Typer(help="Experimental: predict scores from text signals.", no_args_is_help=True)
     judge.add_typer(referee, name="referee")
     referee.command("fit")(fit)
     referee.command("score")(score)
 
 
 def fit(
-    graded: Annotated[Path, typer.Argument(help="Graded stories (JSONL) whose rows name their model.")],
+    graded: Annotated[Path, Argument(help="Graded stories (JSONL) whose rows name their model.")],
     signals: SignalsTable,
-    out: Annotated[Path | None, typer.Option(help="Write the referee here if it beats the guess.")] = None,
-    rubric: Annotated[str, typer.Option(help="The rubric whose criteria the file has.")] = "paper",
+    out: Annotated[Path | None, Option(help="Write the referee here if it beats the guess.")] = None,
+    rubric: Annotated[str, Option(help="The rubric whose criteria the file has.")] = "paper",
 ) -> None:
     """Fit a referee and compare it with a guess by the model's name; exit code 2 if it is not better."""
     from smalltale.errors import SmalltaleError
@@ -78,14 +72,12 @@ def show_agreement(referee: Referee) -> None:
             f"{agreement.guess_error:.2f}",
         )
     Console().print(table)
-    print_line("The guess knows only which model wrote a story.")
+    typer.echo("The guess knows only which model wrote a story.")
 
 
 def score(
     signals: SignalsTable,
-    referee: Annotated[
-        Path | None, typer.Option(help="A fitted referee; by default the one that ships with smalltale.")
-    ] = None,
+    referee: Annotated[Path | None, Option(help="A fitted referee (default: the packaged one).")] = None,
 ) -> None:
     """Predict a submission's mean scores, next to the agreement of such predictions with the grader."""
     from smalltale.judging.referee import group_by_prompt, read_referee, read_signal_table
@@ -103,7 +95,7 @@ def score(
         table.add_row(criterion, prediction, *agreements)
     Console().print(table)
     outlier_share = fitted.outlier_share(signal_table.signals)
-    print_line(
+    typer.echo(
         f"{EXPERIMENTAL}\nFitted on {fitted.stories} stories of {fitted.source}; {outlier_share:.0%} of these stories are "
         "unlike them (more than two signals outside the range)."
     )

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, Option
 
 from smalltale.cli.options import AsJson
 
@@ -19,17 +20,12 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `leaderboard`."""
     app.command("leaderboard")(leaderboard)
 
 
 def leaderboard(
-    judged: Annotated[
-        list[Path], typer.Argument(help="Folders that `smalltale judge run` wrote, one per entry.")
-    ],
-    weight_class: Annotated[
-        str | None, typer.Option("--class", help="Only entries of this weight class.")
-    ] = None,
+    judged: Annotated[list[Path], Argument(help="Folders that `smalltale judge run` wrote, one per entry.")],
+    weight_class: Annotated[str | None, Option("--class", help="Only entries of this weight class.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank judged entries by mean score; entries that the noise does not separate tie."""

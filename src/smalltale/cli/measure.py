@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Option
 
 from smalltale.cli.options import AsJson, SubmissionFile
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `measure`."""
     app.command("measure")(measure)
 
 
@@ -26,16 +26,16 @@ def measure(
     file: SubmissionFile,
     training: Annotated[
         Path | None,
-        typer.Option(help="Training stories (text file or corpus folder) to search for copied text."),
+        Option(help="Training stories (text file or corpus folder) to search for copied text."),
     ] = None,
-    plots: Annotated[Path | None, typer.Option(help="Write histograms to this .svg, .png or .pdf.")] = None,
+    plots: Annotated[Path | None, Option(help="Write histograms to this .svg, .png or .pdf.")] = None,
     signals: Annotated[
         Path | None,
-        typer.Option(help="Write the signals of each completion, for the offline referee, to this .jsonl."),
+        Option(help="Write the signals of each completion, for the offline referee, to this .jsonl."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Diversity, completeness and copying statistics."""
+    """Measure the diversity, completeness and copying of a submission's stories."""
     from smalltale.cli.stories import read_stories_from
     from smalltale.metrics.metrics import compute_metrics
     from smalltale.submission import read_submission

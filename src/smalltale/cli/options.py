@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-Recipe = Annotated[str, typer.Option("--recipe", help="A recipe's name or path.")]
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name or path.")]
+RecipeOption = Annotated[str, Option("--recipe", help="A recipe's name or path.")]
+RecipeArgument = Annotated[str, Argument(help="A recipe's name or path.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="section.key=value over the recipe; may be repeated.")
+    list[str] | None, Option("--set", help="Override a recipe key with section.key=value; may be repeated.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-SubmissionFile = Annotated[Path, typer.Argument(help="The submission: .csv, .jsonl or .parquet.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object on standard output.")]
+DeviceName = Annotated[str, Option("--device", help="auto, cpu, cuda or mps.")]
+SubmissionFile = Annotated[Path, Argument(help="The submission: .csv, .jsonl or .parquet.")]

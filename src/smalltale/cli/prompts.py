@@ -6,39 +6,33 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from smalltale.cli.output import print_line
+from typer import Argument, Option
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `prompts make` and `prompts check`."""
-    prompts = typer.Typer(
-        help="Make and check sets of prompts (beginnings of stories).", no_args_is_help=True
-    )
+    prompts = typer.Typer(help="Make and check prompt sets (beginnings of stories).", no_args_is_help=True)
     app.add_typer(prompts, name="prompts")
     prompts.command("make")(make)
     prompts.command("check")(check)
 
 
 def make(
-    stories: Annotated[Path, typer.Argument(help="Held-out stories: a text file or a corpus folder.")],
-    out: Annotated[Path, typer.Option(help="The prompt file to write (.jsonl).")],
-    count: Annotated[int, typer.Option(min=1, help="Number of prompts.")] = 44,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    stories: Annotated[Path, Argument(help="Held-out stories: a text file or a corpus folder.")],
+    out: Annotated[Path, Option(help="The prompt file to write (.jsonl).")],
+    count: Annotated[int, Option(min=1, help="Number of prompts.")] = 44,
+    seed: Annotated[int, Option(help="Random seed.")] = 0,
 ) -> None:
     """Cut beginnings of held-out stories, half of them at a sentence end, half inside a sentence."""
     from smalltale.cli.stories import read_stories_from
     from smalltale.prompts import make_prompts, write_prompts
 
     write_prompts(out, make_prompts(list(read_stories_from(stories, "val")), count, seed))
-    print_line(f"{out}: {count} prompts")
+    typer.echo(f"{out}: {count} prompts")
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="A prompt file.")],
-    against: Annotated[
-        Path, typer.Option(help="Training stories (text file or corpus folder) that must not contain them.")
-    ],
+    file: Annotated[Path, Argument(help="A prompt file.")],
+    against: Annotated[Path, Option(help="Training stories: a text file or a corpus folder.")],
 ) -> None:
     """List the prompts that a training text contains; exit code 2 if there are any."""
     from smalltale.cli.stories import read_stories_from
@@ -47,9 +41,9 @@ def check(
     prompts = read_prompts(file)
     leaks = find_leaked_prompts(prompts, read_stories_from(against))
     for leak in leaks:
-        print_line(
+        typer.echo(
             f"prompt {leak.prompt + 1}: {leak.words} of its words are in story {leak.story + 1}: {leak.span!r}"
         )
-    print_line(f"{file}: {len(leaks)} of {len(prompts)} prompts leaked")
+    typer.echo(f"{file}: {len(leaks)} of {len(prompts)} prompts leaked")
     if leaks:
         raise typer.Exit(2)

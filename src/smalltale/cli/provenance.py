@@ -8,25 +8,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from smalltale.cli.options import AsJson, DeviceName
-from smalltale.cli.output import print_line
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `provenance`, and its old name `plausible`."""
     app.command("provenance")(provenance)
     app.command("plausible", hidden=True)(provenance)
 
 
 def provenance(
-    checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint folder of smalltale or of Hugging Face transformers.")
-    ],
-    stories: Annotated[Path, typer.Option(help="The submission: .csv, .jsonl or .parquet.")],
+    checkpoint: Annotated[str, Argument(help="A checkpoint folder of smalltale or Hugging Face.")],
+    stories: Annotated[Path, Option(help="The submission: .csv, .jsonl or .parquet.")],
     sampling: Annotated[
         str | None,
-        typer.Option(help="The declared sampling settings; by default those of submission.json next to it."),
+        Option(help="The declared sampling settings (default: those in submission.json)."),
     ] = None,
     device: DeviceName = "auto",
     as_json: AsJson = False,
@@ -52,13 +49,13 @@ def provenance(
         typer.echo(json.dumps(asdict(report)))
     else:
         verdict = f"{report.verdict}: {report.stories} stories of {report.prompts} prompts"
-        print_line("; ".join([verdict, *report.reasons]))
-        print_line(
+        typer.echo("; ".join([verdict, *report.reasons]))
+        typer.echo(
             f"log-probability {report.log_probability:.3f} nats per token, the model's own stories "
             f"{report.own_log_probability:.3f} (z = {report.z:.1f}; less likely in {report.less_likely:.0%} of pairs); "
             f"tokens excluded by the settings {report.impossible:.2%}, own stories {report.own_impossible:.2%}"
         )
         if report.regenerated is not None:
-            print_line(f"reproduced exactly with the declared seed: {report.regenerated} of {report.stories}")
+            typer.echo(f"reproduced exactly with the declared seed: {report.regenerated} of {report.stories}")
     if report.verdict == "implausible":
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, Option
 
 from smalltale.cli.options import AsJson
 
@@ -26,57 +27,51 @@ MIN_CELL_WIDTH = 5
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `runs`."""
+    app.command("runs")(runs)
 
-    @app.command("runs")
-    def runs_command(
-        folders: Annotated[
-            list[Path] | None,
-            typer.Argument(help="Runs, or folders that contain runs; by default the current folder."),
-        ] = None,
-        compare: Annotated[
-            bool, typer.Option("--compare", help="Show the settings that differ between the runs.")
-        ] = False,
-        plot: Annotated[
-            Path | None, typer.Option(help="Write the curves to this .png, .svg or .pdf.")
-        ] = None,
-        html: Annotated[
-            Path | None, typer.Option(help="Write table, settings and curves as a self-contained page.")
-        ] = None,
-        as_json: AsJson = False,
-    ) -> None:
-        """List training runs, newest first; compare their settings; plot loss and bits per byte."""
-        from smalltale.experiments.compare import differing_settings
-        from smalltale.experiments.runs import find_runs
 
-        runs = find_runs(folders or [Path()])
-        console = Console() if Console().is_terminal else Console(width=PIPE_WIDTH)
-        notes: list[str] = []
-        if plot is not None or html is not None:
-            from smalltale.experiments.plots import list_omissions
+def runs(
+    folders: Annotated[
+        list[Path] | None,
+        Argument(help="Runs, or folders that contain runs; by default the current folder."),
+    ] = None,
+    compare: Annotated[bool, Option("--compare", help="Show settings that differ between the runs.")] = False,
+    plot: Annotated[Path | None, Option(help="Write the curves to this .png, .svg or .pdf.")] = None,
+    html: Annotated[Path | None, Option(help="Write table, settings and curves as one page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List training runs, newest first; compare their settings; plot loss and bits per byte."""
+    from smalltale.experiments.compare import differing_settings
+    from smalltale.experiments.runs import find_runs
 
-            notes = list_omissions(runs)
-        if plot is not None:
-            from smalltale.experiments.plots import write_figure
+    runs = find_runs(folders or [Path()])
+    console = Console() if Console().is_terminal else Console(width=PIPE_WIDTH)
+    notes: list[str] = []
+    if plot is not None or html is not None:
+        from smalltale.experiments.plots import list_omissions
 
-            write_figure(runs, plot)
-        if html is not None:
-            from smalltale.experiments.report_page import write_page
+        notes = list_omissions(runs)
+    if plot is not None:
+        from smalltale.experiments.plots import write_figure
 
-            write_page(runs, html)
-        if as_json:
-            table = {
-                "runs": [run.as_dict() for run in runs],
-                "differing": differing_settings(runs),
-                "notes": notes,
-            }
-            typer.echo(json.dumps(table, ensure_ascii=False))
-            return
-        show_runs(runs, console)
-        if compare:
-            show_differing(runs, console)
-        for line in notes + [f"written: {path}" for path in (plot, html) if path is not None]:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        write_figure(runs, plot)
+    if html is not None:
+        from smalltale.experiments.report_page import write_page
+
+        write_page(runs, html)
+    if as_json:
+        table = {
+            "runs": [run.as_dict() for run in runs],
+            "differing": differing_settings(runs),
+            "notes": notes,
+        }
+        typer.echo(json.dumps(table, ensure_ascii=False))
+        return
+    show_runs(runs, console)
+    if compare:
+        show_differing(runs, console)
+    for line in notes + [f"written: {path}" for path in (plot, html) if path is not None]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_runs(runs: Sequence[TrainingRun], console: Console) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -14,18 +15,13 @@ if TYPE_CHECKING:
 
 DatabaseOption = Annotated[
     str,
-    typer.Option(
-        "--database", help="sqlite:///FILE or postgresql://USER@HOST/NAME.", envvar="SMALLTALE_DATABASE"
-    ),
+    Option("--database", help="sqlite:///FILE or postgresql://USER@HOST/NAME.", envvar="SMALLTALE_DATABASE"),
 ]
-LogJson = Annotated[
-    bool, typer.Option("--log-json", help="Log one JSON object per line: requests, jobs and errors.")
-]
+LogJson = Annotated[bool, Option("--log-json", help="Log requests, jobs and errors as JSON lines.")]
 DEFAULT = "sqlite:///hackathon.db"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `serve` and `worker`."""
     app.command("serve")(serve)
     app.command("worker")(worker)
 
@@ -44,22 +40,16 @@ def open_database(url: str) -> Database:
 
 
 def serve(
-    rules: Annotated[Path | None, typer.Option(help="The edition's TOML file.")] = None,
+    rules: Annotated[Path | None, Option(help="The edition's TOML file.")] = None,
     database_url: DatabaseOption = DEFAULT,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="Create a sample edition with a scripted judge.")
-    ] = False,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8000,
+    demo: Annotated[bool, Option("--demo", help="Create a sample edition with a scripted judge.")] = False,
+    host: Annotated[str, Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="The port to listen on.")] = 8000,
     public_url: Annotated[
         str,
-        typer.Option(
-            help="The public address; with https, cookies are secure.", envvar="SMALLTALE_PUBLIC_URL"
-        ),
+        Option(help="The public address; with https, cookies are secure.", envvar="SMALLTALE_PUBLIC_URL"),
     ] = "",
-    workers: Annotated[
-        int, typer.Option(help="Judging threads in this process; 0 if `smalltale worker` runs separately.")
-    ] = 1,
+    workers: Annotated[int, Option(help="Judging threads; 0 if `smalltale worker` runs separately.")] = 1,
     log_json: LogJson = False,
 ) -> None:
     """Run the hackathon's server."""
@@ -157,7 +147,7 @@ def print_first_invitation(database: Database, url: str) -> None:
 
 def worker(
     database_url: DatabaseOption = DEFAULT,
-    until_idle: Annotated[bool, typer.Option("--until-idle", help="Exit when the queue is empty.")] = False,
+    until_idle: Annotated[bool, Option("--until-idle", help="Exit when the queue is empty.")] = False,
     log_json: LogJson = False,
 ) -> None:
     """Judge the submissions in the queue; any number of workers may run, on any machine that reaches the database."""

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from smalltale.cli.options import AsJson, SubmissionFile
-from smalltale.cli.output import print_line
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `submission check` and `submission export`."""
     submission = typer.Typer(help="Check a submission, or export it for a spreadsheet.", no_args_is_help=True)
     app.add_typer(submission, name="submission")
     submission.command("check")(check)
@@ -22,8 +21,8 @@ def add_to(app: typer.Typer) -> None:
 
 def check(
     file: SubmissionFile,
-    prompts: Annotated[Path, typer.Option(help="The prompt file.")],
-    rules: Annotated[Path | None, typer.Option(help="An edition's rules (TOML).")] = None,
+    prompts: Annotated[Path, Option(help="The prompt file.")],
+    rules: Annotated[Path | None, Option(help="An edition's rules (TOML).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List every problem of a submission; exit code 2 if it would be refused."""
@@ -35,29 +34,21 @@ def check(
     result = check_submission_files(file, prompts, edition_rules)
     errors, warnings = [str(error) for error in result.errors], [str(warning) for warning in result.warnings]
     if as_json:
-        summary = {
-            "accepted": result.accepted,
-            "rows": len(result.rows),
-            "errors": errors,
-            "warnings": warnings,
-        }
-        typer.echo(json.dumps(summary, ensure_ascii=False))
+        summary = {"accepted": result.accepted, "rows": len(result.rows)}
+        typer.echo(json.dumps({**summary, "errors": errors, "warnings": warnings}, ensure_ascii=False))
     else:
         for line in [f"error: {error}" for error in errors] + [f"warning: {warning}" for warning in warnings]:
-            print_line(line)
+            typer.echo(line)
         state = "accepted" if result.accepted else f"refused, {len(errors)} errors"
-        print_line(f"{file}: {state}, {len(result.rows)} rows")
+        typer.echo(f"{file}: {state}, {len(result.rows)} rows")
     if not result.accepted:
         raise typer.Exit(2)
 
 
-def export(
-    file: SubmissionFile,
-    out: Annotated[Path, typer.Option(help="The CSV to write.")],
-) -> None:
+def export(file: SubmissionFile, out: Annotated[Path, Option(help="The CSV to write.")]) -> None:
     """Write a copy to read in a spreadsheet: cells that would be formulas begin with an apostrophe."""
     from smalltale.submission import export_for_spreadsheet, read_submission
 
     rows = read_submission(file)
     export_for_spreadsheet(out, rows)
-    print_line(f"{out}: {len(rows)} rows for reading; submit {file}")
+    typer.echo(f"{out}: {len(rows)} rows for reading; submit {file}")

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from smalltale.cli.output import print_line
+from typer import Argument, Option
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `login` and `submit`."""
     app.command("login")(login)
     app.command("submit")(submit)
 
 
-def login(url: Annotated[str, typer.Argument(help="The hackathon's address.")]) -> None:
+def login(url: Annotated[str, Argument(help="The hackathon's address.")]) -> None:
     """Save an API token of your account page for `smalltale submit`."""
     from smalltale.errors import SmalltaleError
     from smalltale.server.client import call_api, save_token, token_file
@@ -26,39 +24,28 @@ def login(url: Annotated[str, typer.Argument(help="The hackathon's address.")]) 
         raise SmalltaleError("a token begins with smalltale_; create one on your account page")
     call_api(url, "/editions")
     save_token(url, token)
-    print_line(f"saved in {token_file()}")
+    typer.echo(f"saved in {token_file()}")
 
 
 def submit(
-    to: Annotated[str, typer.Option(help="The hackathon's address.")],
+    to: Annotated[str, Option(help="The hackathon's address.")],
     file: Annotated[
         Path | None,
-        typer.Argument(
-            help="The submission (.csv, .parquet or .jsonl), with its submission.json next to it."
-        ),
+        Argument(help="The submission (.csv, .parquet or .jsonl), with its submission.json next to it."),
     ] = None,
-    edition: Annotated[
-        str | None, typer.Option(help="The edition's short name; the latest by default.")
-    ] = None,
-    final: Annotated[bool, typer.Option("--final", help="Submit for the final, on its prompts.")] = False,
+    edition: Annotated[str | None, Option(help="The edition's short name; the latest by default.")] = None,
+    final: Annotated[bool, Option("--final", help="Submit for the final, on its prompts.")] = False,
     check_only: Annotated[
         bool,
-        typer.Option("--check", help="Only check it. Nothing is saved; your daily submission is not used."),
+        Option("--check", help="Only check it. Nothing is saved; your daily submission is not used."),
     ] = False,
-    weight_class: Annotated[
-        str | None, typer.Option("--class", help="Override the weight class in submission.json.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Override the training data in submission.json.")] = None,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Declare that the model was trained from scratch.")
-    ] = False,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="The checkpoint folder to be verified, with --final or --submission."),
-    ] = None,
+    weight_class: Annotated[str | None, Option("--class", help="Override the declared weight class.")] = None,
+    data: Annotated[str | None, Option(help="Override the declared training data.")] = None,
+    from_scratch: Annotated[bool, Option("--from-scratch", help="Declare training from scratch.")] = False,
+    model: Annotated[Path | None, Option(help="The checkpoint, for --final or --submission.")] = None,
     number: Annotated[
         int | None,
-        typer.Option("--submission", "--hand-in", help="Send --model for this earlier submission."),
+        Option("--submission", "--hand-in", help="Send --model for this earlier submission."),
     ] = None,
 ) -> None:
     """Submit a file, send the model of a submission, or both."""
@@ -89,7 +76,7 @@ def submit(
     if from_scratch:
         fields["from_scratch"] = "true"
     accepted = call_api(to, f"/editions/{edition}/hand-ins/{kind}", token=token, form=(fields, file))
-    print_line(
+    typer.echo(
         f"accepted as submission {accepted['id']}, number {accepted['place_in_queue']} in the queue: "
         f"{submission_url(to, accepted['id'])}"
     )
@@ -104,11 +91,11 @@ def check_remotely(to: str, edition: str, kind: str, file: Path, token: str) -> 
 
     result = call_api(to, f"/editions/{edition}/check/{kind}", token=token, form=({}, file))
     for line in (*result["errors"], *(f"warning: {warning}" for warning in result["warnings"])):
-        print_line(line)
+        typer.echo(line)
     if not result["accepted"]:
         count = len(result["errors"])
         raise SmalltaleError(f"{file} would be refused: {count} problems; fix them and check again")
-    print_line(f"{file} would be accepted. Nothing was saved; your daily submission is not used.")
+    typer.echo(f"{file} would be accepted. Nothing was saved; your daily submission is not used.")
 
 
 def upload_model(to: str, number: int | None, model: Path | None, token: str) -> None:
@@ -118,7 +105,7 @@ def upload_model(to: str, number: int | None, model: Path | None, token: str) ->
     assert number is not None
     assert model is not None
     send_model(to, number, model, token)
-    print_line(f"sent; the result will be shown on {submission_url(to, number)}")
+    typer.echo(f"sent; the result will be shown on {submission_url(to, number)}")
 
 
 def submission_url(to: str, number: int) -> str:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument, Option
 
-from smalltale.cli.options import Overrides, Recipe
-from smalltale.cli.output import print_line
+from smalltale.cli.options import Overrides, RecipeOption
 
 if TYPE_CHECKING:
     from smalltale.tokens.vocabulary_sweep import VocabularySweep
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `tokens` and its commands."""
     tokens = typer.Typer(
         help="Train or convert a tokenizer, choose its vocabulary size, encode a corpus.",
         no_args_is_help=True,
@@ -31,9 +30,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
-    out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
-    recipe: Recipe = "demo",
+    corpus: Annotated[Path, Argument(help="A corpus folder.")],
+    out: Annotated[Path, Option(help="The tokenizer folder to write.")],
+    recipe: RecipeOption = "demo",
     set_: Overrides = None,
 ) -> None:
     """Train a tokenizer on a corpus: byte-level BPE, Unigram or WordPiece."""
@@ -41,21 +40,15 @@ def train(
     from smalltale.tokens.tokenizer import TokenizerConfig
 
     loaded = load_recipe(recipe, set_ or [])
-    vocabulary = train_corpus_tokenizer(
-        corpus, out, loaded.section("tokenizer", TokenizerConfig), loaded.as_dict()
-    )
-    print_line(f"{out}: {vocabulary:,} tokens")
+    config = loaded.section("tokenizer", TokenizerConfig)
+    vocabulary = train_corpus_tokenizer(corpus, out, config, loaded.as_dict())
+    typer.echo(f"{out}: {vocabulary:,} tokens")
 
 
 def convert(
-    source: Annotated[
-        str,
-        typer.Argument(help="A folder, tokenizer.json, SentencePiece .model, tiktoken name or Hub id."),
-    ],
-    out: Annotated[Path, typer.Option(help="The tokenizer folder to write.")],
-    end_token: Annotated[
-        str | None, typer.Option(help="The end-of-story token; added if the tokenizer lacks it.")
-    ] = None,
+    source: Annotated[str, Argument(help="A folder, tokenizer.json, .model file, tiktoken name or Hub id.")],
+    out: Annotated[Path, Option(help="The tokenizer folder to write.")],
+    end_token: Annotated[str | None, Option(help="The end-of-story token; added if it is missing.")] = None,
 ) -> None:
     """Convert a pretrained tokenizer to a tokenizer folder."""
     from smalltale.files import atomic_folder, provenance_record
@@ -67,22 +60,20 @@ def convert(
         counts = {"vocabulary": tokenizer.vocabulary_size}
         seconds = time.monotonic() - began
         tokenizer.save(folder, provenance_record(inputs={"source": source}, counts=counts, seconds=seconds))
-    print_line(f"{out}: {describe_tokenizer(tokenizer)}")
+    typer.echo(f"{out}: {describe_tokenizer(tokenizer)}")
 
 
 def encode(
-    corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
-    tokenizer: Annotated[Path, typer.Option(help="A tokenizer folder.")],
-    out: Annotated[Path, typer.Option(help="The token folder to write.")],
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Number of threads; all cores by default.")
-    ] = None,
+    corpus: Annotated[Path, Argument(help="A corpus folder.")],
+    tokenizer: Annotated[Path, Option(help="A tokenizer folder.")],
+    out: Annotated[Path, Option(help="The token folder to write.")],
+    threads: Annotated[int | None, Option(min=1, help="Number of threads; all cores by default.")] = None,
 ) -> None:
     """Encode a corpus as token files; a stopped run continues."""
     from smalltale.tokens.encode import encode_corpus
 
     summary = encode_corpus(corpus, tokenizer, out, threads=threads)
-    print_line(
+    typer.echo(
         f"{out}: {summary.tokens:,} tokens of {summary.stories:,} stories, "
         f"{summary.bytes / max(1, summary.tokens - summary.stories):.2f} bytes per token, "
         f"{summary.seconds:.1f} s ({summary.bytes / 1e6 / summary.seconds:.0f} MB/s)"
@@ -90,14 +81,12 @@ def encode(
 
 
 def sweep_command(
-    corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
-    out: Annotated[Path, typer.Option(help="The folder for sweep.json and sweep.png.")],
+    corpus: Annotated[Path, Argument(help="A corpus folder.")],
+    out: Annotated[Path, Option(help="The folder for sweep.json and sweep.png.")],
     sizes: Annotated[
-        str, typer.Option(help="Vocabulary sizes to train, separated by commas.")
+        str, Option(help="Vocabulary sizes, separated by commas.")
     ] = "1024,2048,4096,8192,16384,32768",
-    recipe: Annotated[
-        str, typer.Option(help="The recipe (name or path) whose [model] gives the shape.")
-    ] = "demo",
+    recipe: Annotated[str, Option(help="A recipe's name or path; gives the model shape.")] = "demo",
     set_: Overrides = None,
 ) -> None:
     """Compare the cost and the compression of vocabulary sizes in each weight class."""
@@ -112,9 +101,7 @@ def sweep_command(
     try:
         vocabulary_sizes = sorted({int(size) for size in sizes.split(",")})
     except ValueError as error:
-        raise RecipeError(
-            f"--sizes {sizes!r} is not a list of integers; write for example 1024,4096"
-        ) from error
+        raise RecipeError(f"--sizes {sizes!r} is not a list of integers; write, say, 1024,4096") from error
     result = sweep_vocabularies(
         corpus,
         vocabulary_sizes,
@@ -124,21 +111,15 @@ def sweep_command(
         loaded.as_dict(),
     )
     show_sweep(result)
-    print_line(f"{out}: sweep.json, sweep.png")
+    typer.echo(f"{out}: sweep.json, sweep.png")
 
 
 def show_sweep(result: VocabularySweep) -> None:
     """Print a table per weight class."""
     for name in dict.fromkeys(row.weight_class for row in result.rows):
         table = Table(title=f"{name}: recommended {result.recommended[name]:,}")
-        for heading in (
-            "vocabulary",
-            "bytes/token",
-            "shape",
-            "embedding share",
-            "MFLOPs/byte",
-            "bytes/context",
-        ):
+        headings = ("vocabulary", "bytes/token", "shape", "embedding share", "MFLOPs/byte", "bytes/context")
+        for heading in headings:
             table.add_column(heading, justify="right")
         for row in result.rows:
             if row.weight_class == name:

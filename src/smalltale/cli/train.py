@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from typer import Argument, Option
 
 from smalltale.cli.options import AsJson, DeviceName, Overrides, RecipeArgument
-from smalltale.cli.output import print_line
 
 if TYPE_CHECKING:
     from smalltale.config import Recipe
@@ -22,21 +21,18 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `train` and `evaluate`."""
     app.command("train")(train_command)
     app.command("evaluate")(evaluate_command)
 
 
 def train_command(
-    tokens: Annotated[Path, typer.Option(help="A token folder of `smalltale tokens encode`.")],
-    tokenizer: Annotated[Path, typer.Option(help="The tokenizer folder that encoded the tokens.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint folder; a stopped run in it continues.")],
+    tokens: Annotated[Path, Option(help="A token folder of `smalltale tokens encode`.")],
+    tokenizer: Annotated[Path, Option(help="The tokenizer folder that encoded the tokens.")],
+    out: Annotated[Path, Option(help="The checkpoint folder; a stopped run in it continues.")],
     recipe: RecipeArgument = "demo",
-    minutes: Annotated[
-        float | None, typer.Option(help="Time budget; sets the length of the schedule.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Step budget instead of minutes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    minutes: Annotated[float | None, Option(help="Time budget; sets the length of the schedule.")] = None,
+    steps: Annotated[int | None, Option(help="Step budget instead of minutes.")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu, cuda or mps.")] = None,
     set_: Overrides = None,
 ) -> None:
     """Train a model from scratch, or continue a stopped run."""
@@ -46,21 +42,16 @@ def train_command(
     summary = train_recipe(loaded, tokens, tokenizer, out)
     if not summary.is_main:
         return
-    bits_per_byte = (
-        f", {summary.bits_per_byte:.4f} bits per byte" if summary.bits_per_byte is not None else ""
-    )
-    console = Console()
-    console.print(
+    validation = "" if summary.bits_per_byte is None else f", {summary.bits_per_byte:.4f} bits per byte"
+    typer.echo(
         f"{out}: {summary.steps:,} steps, {summary.tokens:,} tokens in {summary.seconds / 60:.1f} minutes "
-        f"({summary.tokens_per_second:,.0f} tokens/s), loss {summary.final_loss:.3f}{bits_per_byte}",
-        highlight=False,
-        soft_wrap=not console.is_terminal,
+        f"({summary.tokens_per_second:,.0f} tokens/s), loss {summary.final_loss:.3f}{validation}"
     )
 
 
 def evaluate_command(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder.")],
-    text: Annotated[Path, typer.Option(help="Stories separated by <|endoftext|>.")],
+    checkpoint: Annotated[Path, Argument(help="A checkpoint folder.")],
+    text: Annotated[Path, Option(help="Stories separated by <|endoftext|>.")],
     as_json: AsJson = False,
     device: DeviceName = "auto",
 ) -> None:
@@ -83,10 +74,9 @@ def evaluate_command(
         figures = {name: getattr(result, name) for name in ("bits_per_byte", "stories", "tokens", "bytes")}
         typer.echo(json.dumps(figures))
     else:
-        stories_noun = "story" if result.stories == 1 else "stories"
-        print_line(
-            f"{result.bits_per_byte:.4f} bits per byte on {result.stories:,} {stories_noun} ({result.bytes:,} bytes)"
-        )
+        noun = "story" if result.stories == 1 else "stories"
+        size = f"{result.stories:,} {noun} ({result.bytes:,} bytes)"
+        typer.echo(f"{result.bits_per_byte:.4f} bits per byte on {size}")
 
 
 def budget_overrides(minutes: float | None, steps: int | None, device: str | None) -> list[str]:
@@ -100,7 +90,7 @@ def budget_overrides(minutes: float | None, steps: int | None, device: str | Non
 
 
 def train_recipe(
-    recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, watch: EvaluationCallback | None = None
+    recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, on_evaluation: EvaluationCallback | None = None
 ) -> TrainingSummary:
     """Count the recipe's model, refuse it if it is over its class's limit, then train it."""
     from smalltale.counting.budget import refuse_over_budget
@@ -121,7 +111,14 @@ def train_recipe(
         "pad_token_id": loaded.pad_id,
     }
     return train(
-        config, shape, tokens, loaded, out, recipe=recipe.as_dict(), record=record, on_evaluation=watch
+        config,
+        shape,
+        tokens,
+        loaded,
+        out,
+        recipe=recipe.as_dict(),
+        record=record,
+        on_evaluation=on_evaluation,
     )
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Option
 
 from smalltale.cli.options import Overrides, RecipeArgument
-from smalltale.cli.output import print_line
 
 if TYPE_CHECKING:
     import optuna
@@ -24,38 +24,32 @@ SHOWN_TRIALS = 10
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register `tune`."""
+    app.command("tune")(tune)
 
-    @app.command("tune")
-    def tune_command(
-        recipe: RecipeArgument,
-        tokens: Annotated[Path, typer.Option(help="A token folder of `smalltale tokens encode`.")],
-        tokenizer: Annotated[Path, typer.Option(help="The tokenizer folder that encoded the tokens.")],
-        out: Annotated[Path, typer.Option(help="The folder for this machine's trials and best.toml.")],
-        searched: Annotated[
-            list[str], typer.Option("--search", help="section.key=log:LOW:HIGH, float:…, int:… or choice:A,B")
-        ],
-        trials: Annotated[
-            int, typer.Option(min=1, help="Stop when the study, over all machines, has this many trials.")
-        ] = 20,
-        study: Annotated[
-            str | None, typer.Option(help="Storage: sqlite:///FILE, postgresql://… or a journal file's path.")
-        ] = None,
-        name: Annotated[str, typer.Option(help="The study's name in its storage.")] = "smalltale",
-        set_: Overrides = None,
-    ) -> None:
-        """Search for the best values of recipe keys; can be stopped and started again at any time."""
-        from smalltale.experiments.tune import open_study, parse_range, run_trials
-        from smalltale.files import translate_os_errors
 
-        ranges = [parse_range(text) for text in searched]
-        check_ranges(recipe, set_ or [], ranges)
-        check_inputs(recipe, set_ or [], tokens, tokenizer)
-        with translate_os_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-        opened_study = open_study(name, study or str(out / "study.journal"))
-        run_trials(opened_study, ranges, trials, trial_runner(recipe, set_ or [], tokens, tokenizer, out))
-        show_best(opened_study, ranges, out)
+def tune(
+    recipe: RecipeArgument,
+    tokens: Annotated[Path, Option(help="A token folder of `smalltale tokens encode`.")],
+    tokenizer: Annotated[Path, Option(help="The tokenizer folder that encoded the tokens.")],
+    out: Annotated[Path, Option(help="The folder for this machine's trials and best.toml.")],
+    searched: Annotated[list[str], Option("--search", help="KEY=log:LOW:HIGH, float:…, int:… or choice:A,B")],
+    trials: Annotated[int, Option(min=1, help="Trials of the study, over all machines.")] = 20,
+    study: Annotated[str | None, Option(help="sqlite:///FILE, postgresql://… or a journal's path.")] = None,
+    name: Annotated[str, Option(help="The study's name in its storage.")] = "smalltale",
+    set_: Overrides = None,
+) -> None:
+    """Search for the best values of recipe keys; can be stopped and started again at any time."""
+    from smalltale.experiments.tune import open_study, parse_range, run_trials
+    from smalltale.files import translate_os_errors
+
+    ranges = [parse_range(text) for text in searched]
+    check_ranges(recipe, set_ or [], ranges)
+    check_inputs(recipe, set_ or [], tokens, tokenizer)
+    with translate_os_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    opened_study = open_study(name, study or str(out / "study.journal"))
+    run_trials(opened_study, ranges, trials, trial_runner(recipe, set_ or [], tokens, tokenizer, out))
+    show_best(opened_study, ranges, out)
 
 
 def check_ranges(recipe: str, overrides: Sequence[str], ranges: Sequence[SearchRange]) -> None:
@@ -98,10 +92,10 @@ def trial_runner(
     from smalltale.cli.train import train_recipe
     from smalltale.config import load_recipe
 
-    def run(number: int, trial_overrides: Sequence[str], watch: EvaluationCallback) -> float | None:
+    def run(number: int, trial_overrides: Sequence[str], on_evaluation: EvaluationCallback) -> float | None:
         loaded = load_recipe(recipe, [*overrides, *trial_overrides])
-        summary = train_recipe(loaded, tokens, tokenizer, out / f"trial-{number:05d}", watch)
-        return summary.bits_per_byte
+        folder = out / f"trial-{number:05d}"
+        return train_recipe(loaded, tokens, tokenizer, folder, on_evaluation).bits_per_byte
 
     return run
 
@@ -130,7 +124,7 @@ def show_best(study: optuna.Study, ranges: Sequence[SearchRange], out: Path) -> 
     lines += [f"{key} = {in_toml(value)}" for key, value in best.params.items()]
     with atomic_file(out / "best.toml") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print_line(
+    typer.echo(
         f"{out / 'best.toml'}: the best of {len(finished)} finished trials; "
         f"{len(study.trials) - len(finished)} pruned or unfinished"
     )
