@@ -27,19 +27,9 @@ SCRIPT_WARNING = "the judge scripted-a is a script for demonstrations; it does n
 def write_edition(folder: Path, *, final: list[str] | None = None) -> Path:
     """Write an edition's files. Returns the path of its TOML file."""
     subjects = (
-        "a cat",
-        "the old king",
-        "two brave brothers",
-        "my grandmother",
-        "one rainy day",
-        "a tiny dragon",
-        "the clock",
-        "under the bed",
-        "far away",
-        "a red balloon",
-        "five ducks",
-        "the last leaf",
-    )
+        "a cat|the old king|two brave brothers|my grandmother|one rainy day|a tiny dragon|the clock|"
+        "under the bed|far away|a red balloon|five ducks|the last leaf"
+    ).split("|")
     daily = [f"Once there was {subject}, and then" for subject in subjects]
     final = final or [f"No one knew why {subject} sang so loudly" for subject in subjects]
     for kind, prompts in (("daily", daily), ("final", final)):
@@ -90,14 +80,14 @@ def test_prompts_that_leak_from_one_set_to_another_are_reported(tmp_path: Path) 
         + [f"Line number {i} of it" for i in range(9)],
     )
     errors = [issue.text for issue in check_edition(read_edition(path), NOW) if issue.error]
-    assert errors == ["final prompt 1 leaks: it is daily prompt 1, or nearly; write another"]
+    assert errors == ["final prompt 1 leaks: it is nearly or exactly daily prompt 1; write another"]
 
 
-def test_prompts_in_a_text_that_people_train_on_are_reported(tmp_path: Path) -> None:
+def test_prompts_in_a_training_text_are_reported(tmp_path: Path) -> None:
     draft = read_edition(write_edition(tmp_path))
     issues = check_edition(draft, NOW, ["… and No one knew why the clock sang so loudly, said Tom."])
     assert [(issue.error, issue.text) for issue in issues] == [
-        (True, "final prompt 7 is word for word in a text that people train on"),
+        (True, "final prompt 7 is in a training text word for word; write another"),
         (False, SCRIPT_WARNING),
     ]
 

@@ -25,10 +25,7 @@ from smalltale.server.errors import RequestProblem
 from smalltale.server.judging.queue import LEASE_SECONDS, LeaseLost, lease_job
 from smalltale.server.leaderboard.leaderboard import build_leaderboards
 from smalltale.server.verification import model_uploads, verification
-from smalltale.server.verification.model_checks import (
-    VerificationResult,
-    verify_model,
-)
+from smalltale.server.verification.model_checks import VerificationResult, verify_model
 from smalltale.server.verification.model_uploads import UploadedFile
 from smalltale.server.verification.verification import (
     receive_model,

@@ -259,9 +259,7 @@ def count_judgements(hackathon: Hackathon) -> int:
 
 
 @pytest.mark.all
-def test_kill_9_at_random_moments_loses_no_judgement_and_counts_none_twice(
-    hackathon: Hackathon,
-) -> None:
+def test_kill_9_at_random_moments_loses_no_judgement_and_counts_none_twice(hackathon: Hackathon) -> None:
     rng = random.Random(3)
     rows = [hackathon.submit(hackathon.add_team(f"team{n}")) for n in range(12)]
     for _ in range(50):
