@@ -22,7 +22,7 @@ from smalltale.cli import build_app
 from smalltale.counting.count import count_parameters
 from smalltale.errors import FileProblem, RecipeError, SmalltaleError
 from smalltale.frameworks.exporting import TEMPLATES, export, plan_for_small_class
-from smalltale.frameworks.framework import MODULES, ExportPlan, all_frameworks, get_framework
+from smalltale.frameworks.framework import FRAMEWORK_NAMES, ExportPlan, all_frameworks, get_framework
 from smalltale.model.gpt import GPT, GPTConfig
 from smalltale.tokens.token_folder import read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
@@ -30,15 +30,15 @@ from smalltale.tokens.tokenizer import Tokenizer
 from .conftest import Prepared
 
 
-def exported(name: str, prepared: Prepared, out: Path) -> Path:
+def export_tokens(name: str, prepared: Prepared, out: Path) -> Path:
     return export(get_framework(name), prepared.tokens, prepared.tokenizer, out, prepared.plan)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FRAMEWORK_NAMES)
 def test_every_framework_gets_a_readme_a_tokenizer_and_files_without_unfilled_variables(
     name: str, prepared: Prepared, tmp_path: Path
 ) -> None:
-    out = exported(name, prepared, tmp_path / "out")
+    out = export_tokens(name, prepared, tmp_path / "out")
     assert json.loads((out / "meta.json").read_text())["framework"] == name
     assert Tokenizer.load(out).hash == Tokenizer.load(prepared.tokenizer).hash
     assert "smalltale" in (out / "README.md").read_text()
@@ -52,7 +52,7 @@ def test_every_framework_gets_a_readme_a_tokenizer_and_files_without_unfilled_va
 
 
 def test_nanogpt_reads_the_same_ids_and_its_vocabulary(prepared: Prepared, tmp_path: Path) -> None:
-    out = exported("nanogpt", prepared, tmp_path / "out")
+    out = export_tokens("nanogpt", prepared, tmp_path / "out")
     tokens = read_tokens(prepared.tokens)
     assert np.array_equal(np.memmap(out / "train.bin", dtype=np.uint16, mode="r"), tokens.train)
     table = pickle.loads((out / "meta.pkl").read_bytes())
@@ -64,7 +64,7 @@ def test_nanogpt_reads_the_same_ids_and_its_vocabulary(prepared: Prepared, tmp_p
 
 
 def test_the_trainer_reads_packed_rows(prepared: Prepared, tmp_path: Path) -> None:
-    out = exported("trainer", prepared, tmp_path / "out")
+    out = export_tokens("trainer", prepared, tmp_path / "out")
     rows = pq.read_table(out / "train.parquet")["input_ids"].to_pylist()
     tokens = read_tokens(prepared.tokens)
     assert {len(row) for row in rows} == {prepared.plan.context}
@@ -74,7 +74,7 @@ def test_the_trainer_reads_packed_rows(prepared: Prepared, tmp_path: Path) -> No
 
 
 def test_litdata_chunks_have_the_ids_after_their_header(prepared: Prepared, tmp_path: Path) -> None:
-    out = exported("litgpt", prepared, tmp_path / "out")
+    out = export_tokens("litgpt", prepared, tmp_path / "out")
     index = json.loads((out / "data" / "train" / "index.json").read_text())
     tokens = read_tokens(prepared.tokens)
     assert [chunk["dim"] for chunk in index["chunks"]] == [len(tokens.train)]
@@ -85,7 +85,7 @@ def test_litdata_chunks_have_the_ids_after_their_header(prepared: Prepared, tmp_
 
 
 def test_mds_samples_are_found_by_their_offsets(prepared: Prepared, tmp_path: Path) -> None:
-    out = exported("composer", prepared, tmp_path / "out")
+    out = export_tokens("composer", prepared, tmp_path / "out")
     index = json.loads((out / "mds" / "train" / "index.json").read_text())
     (shard,) = index["shards"]
     raw = (out / "mds" / "train" / shard["raw_data"]["basename"]).read_bytes()
@@ -101,7 +101,7 @@ def test_mds_samples_are_found_by_their_offsets(prepared: Prepared, tmp_path: Pa
 def test_llama2c_shards_begin_with_a_start_token_and_the_first_is_held_out(
     prepared: Prepared, tmp_path: Path
 ) -> None:
-    out = exported("llama2c", prepared, tmp_path / "out")
+    out = export_tokens("llama2c", prepared, tmp_path / "out")
     tokens = read_tokens(prepared.tokens)
     held_out, train = sorted((out / "data" / f"tok{prepared.plan.vocabulary}").glob("*.bin"))
     assert np.fromfile(held_out, "<u2").tolist() == [tokens.meta["end_id"], *tokens.val[:-1].tolist()]
@@ -123,12 +123,12 @@ def test_the_plan_fills_the_small_class_and_stays_inside(vocabulary: int) -> Non
 
 
 def test_an_export_is_never_overwritten(prepared: Prepared, tmp_path: Path) -> None:
-    out = exported("nanogpt", prepared, tmp_path / "out")
+    out = export_tokens("nanogpt", prepared, tmp_path / "out")
     with pytest.raises(FileProblem, match="choose a new folder"):
-        exported("nanogpt", prepared, out)
+        export_tokens("nanogpt", prepared, out)
 
 
-def test_a_tokenizer_that_did_not_make_the_tokens_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_tokenizer_that_did_not_encode_the_tokens_is_refused(prepared: Prepared, tmp_path: Path) -> None:
     from smalltale.tokens.tokenizer import TokenizerConfig, train_tokenizer
 
     (tmp_path / "other").mkdir()
@@ -144,14 +144,14 @@ def test_an_unknown_framework_and_an_impossible_shape_list_the_choices() -> None
         ExportPlan(vocabulary=300, layers=1, width=30, heads=4)
 
 
-def test_every_framework_names_what_it_trains_with() -> None:
+def test_every_framework_has_training_commands_and_a_checkpoint() -> None:
     for framework in all_frameworks():
         assert framework.train, framework.name
         assert framework.checkpoint, framework.name
 
 
 def test_the_streams_of_the_shared_scripts_are_the_tokens(prepared: Prepared, tmp_path: Path) -> None:
-    out = exported("accelerate", prepared, tmp_path / "out")
+    out = export_tokens("accelerate", prepared, tmp_path / "out")
     meta = json.loads((out / "meta.json").read_text())
     tokens = read_tokens(prepared.tokens)
     assert np.array_equal(np.memmap(out / "val.bin", dtype=meta["dtype"], mode="r"), tokens.val)
@@ -160,7 +160,7 @@ def test_the_streams_of_the_shared_scripts_are_the_tokens(prepared: Prepared, tm
 def test_axolotl_reads_each_story_as_a_line_that_encodes_to_its_ids(
     prepared: Prepared, tmp_path: Path
 ) -> None:
-    out = exported("axolotl", prepared, tmp_path / "out")
+    out = export_tokens("axolotl", prepared, tmp_path / "out")
     from transformers import PreTrainedTokenizerFast
 
     # The class that axolotl.yaml names.
@@ -174,14 +174,14 @@ def test_axolotl_reads_each_story_as_a_line_that_encodes_to_its_ids(
     ]
 
 
-def test_foundry_reads_the_shards_of_composer_through_a_llama(prepared: Prepared, tmp_path: Path) -> None:
-    out = exported("llmfoundry", prepared, tmp_path / "out")
+def test_llmfoundry_trains_a_llama_on_the_shards_of_composer(prepared: Prepared, tmp_path: Path) -> None:
+    out = export_tokens("llmfoundry", prepared, tmp_path / "out")
     settings = yaml.safe_load((out / "train.yaml").read_text())
     assert settings["model"]["name"] == "hf_causal_lm"
     assert not settings["model"]["pretrained"]
     loader = settings["train_loader"]["dataset"]
     ours = (out / loader["local"] / loader["split"] / "shard.00000.mds").read_bytes()
-    composers = exported("composer", prepared, tmp_path / "other") / "mds" / "train" / "shard.00000.mds"
+    composers = export_tokens("composer", prepared, tmp_path / "other") / "mds" / "train" / "shard.00000.mds"
     assert ours == composers.read_bytes()
 
 

@@ -22,7 +22,7 @@ from smalltale.frameworks.install import (
 )
 
 TINY = replace(get_framework("fastai"), name="tiny", package="tiny-trainer")
-LIST = "# A framework that requires a package that does not exist.\ntorch==9.9\nsmall-part==2.0\ntiny-trainer==1.0\n"
+CONSTRAINTS = "# A framework that requires a package that does not exist.\ntorch==9.9\nsmall-part==2.0\ntiny-trainer==1.0\n"
 
 
 def build_wheel(folder: Path, name: str, version: str, *requirements: str) -> None:
@@ -41,17 +41,17 @@ def build_wheel(folder: Path, name: str, version: str, *requirements: str) -> No
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Framework:
     """A framework with constraints and wheels made by the test."""
-    wheels, lists = tmp_path / "wheels", tmp_path / "lists"
+    wheels, constraints = tmp_path / "wheels", tmp_path / "constraints"
     wheels.mkdir()
-    lists.mkdir()
+    constraints.mkdir()
     # torch requires a pinned package and one that is not pinned: it may install both.
-    build_wheel(wheels, "torch", "9.9", "small-part", "of-the-card")
-    build_wheel(wheels, "of-the-card", "1.0")
+    build_wheel(wheels, "torch", "9.9", "small-part", "gpu-library")
+    build_wheel(wheels, "gpu-library", "1.0")
     for version in ("2.0", "3.0"):
         build_wheel(wheels, "small-part", version)
     build_wheel(wheels, "tiny-trainer", "1.0", "torch", "does-not-exist")
-    (lists / "tiny.txt").write_text(LIST)
-    monkeypatch.setattr(installing, "CONSTRAINTS", lists)
+    (constraints / "tiny.txt").write_text(CONSTRAINTS)
+    monkeypatch.setattr(installing, "CONSTRAINTS", constraints)
     monkeypatch.setenv("SMALLTALE_FRAMEWORKS", str(tmp_path / "made"))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -59,7 +59,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Framework:
     return TINY
 
 
-def test_an_environment_has_the_pinned_packages_and_what_torch_requires_and_no_more(
+def test_an_environment_has_only_the_pinned_packages_and_the_requirements_of_torch(
     tiny: Framework, tmp_path: Path
 ) -> None:
     with pytest.raises(SmalltaleError, match="smalltale frameworks install tiny"):
@@ -71,8 +71,8 @@ def test_an_environment_has_the_pinned_packages_and_what_torch_requires_and_no_m
     command = [environment.python, "-m", "pip", "list", "--format=freeze"]
     packages = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     packages = [package for package in packages if not package.startswith(("pip==", "setuptools=="))]
-    assert sorted(packages) == ["of-the-card==1.0", "small-part==2.0", "tiny-trainer==1.0", "torch==9.9"]
-    (tmp_path / "lists" / "tiny.txt").write_text(LIST + "# changed\n")
+    assert sorted(packages) == ["gpu-library==1.0", "small-part==2.0", "tiny-trainer==1.0", "torch==9.9"]
+    (tmp_path / "constraints" / "tiny.txt").write_text(CONSTRAINTS + "# changed\n")
     outdated = find_environment(tiny)
     assert outdated is not None
     assert not outdated.current
@@ -81,14 +81,16 @@ def test_an_environment_has_the_pinned_packages_and_what_torch_requires_and_no_m
 def test_a_version_that_does_not_exist_is_named_and_nothing_counts_as_installed(
     tiny: Framework, tmp_path: Path
 ) -> None:
-    (tmp_path / "lists" / "tiny.txt").write_text(LIST.replace("tiny-trainer==1.0", "tiny-trainer==7.0"))
+    (tmp_path / "constraints" / "tiny.txt").write_text(
+        CONSTRAINTS.replace("tiny-trainer==1.0", "tiny-trainer==7.0")
+    )
     with pytest.raises(SmalltaleError, match=r"tiny-trainer==7\.0") as error:
         install(tiny)
     assert "install.log" in str(error.value)
     assert find_environment(tiny) is None
 
 
-def test_a_process_of_a_framework_sees_nothing_of_ours(
+def test_a_framework_process_sees_none_of_our_packages(
     tiny: Framework, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/ours")
@@ -101,7 +103,9 @@ def test_a_process_of_a_framework_sees_nothing_of_ours(
     assert not {"PYTHONPATH", "VIRTUAL_ENV"} & variables.keys()
 
 
-def test_a_missing_checkout_is_requested_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_checkout_is_reported_with_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nanogpt = get_framework("nanogpt")
     monkeypatch.delenv("NANOGPT", raising=False)
     with pytest.raises(SmalltaleError, match=r"NANOGPT is not set; git clone \S+nanoGPT FOLDER"):
@@ -115,7 +119,7 @@ def test_a_missing_checkout_is_requested_by_name(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("framework", all_frameworks(), ids=lambda framework: framework.name)
-def test_every_list_names_one_exact_version_per_package_and_its_framework(framework: Framework) -> None:
+def test_constraints_have_one_exact_version_per_package_and_name_the_framework(framework: Framework) -> None:
     path = installing.constraints_path(framework)
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     versions = read_pins(path)

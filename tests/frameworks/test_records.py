@@ -14,15 +14,15 @@ from smalltale.errors import SmalltaleError
 from smalltale.files import write_json
 from smalltale.frameworks import install as installing
 from smalltale.frameworks import proving, records
-from smalltale.frameworks.framework import MODULES, all_frameworks, get_framework
+from smalltale.frameworks.framework import FRAMEWORK_NAMES, all_frameworks, get_framework
 from smalltale.frameworks.proving import RUN
 from smalltale.frameworks.records import Proof, figures_table, is_stale, read_record, source_hashes
 
-ROW = get_framework("composer")
+COMPOSER = get_framework("composer")
 
 
 def proof(**changes: object) -> Proof:
-    module, constraints = source_hashes(ROW)
+    module, constraints = source_hashes(COMPOSER)
     current = Proof(
         name="composer",
         passed=True,
@@ -57,11 +57,13 @@ def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("constraints/trainer.txt", False),
     ],
 )
-def test_a_record_is_stale_when_its_recipe_or_list_has_changed(path: str, stale: bool, copies: Path) -> None:
+def test_a_record_is_stale_when_its_recipe_or_constraints_changed(
+    path: str, stale: bool, copies: Path
+) -> None:
     record = proof()
-    assert not is_stale(ROW, record)
+    assert not is_stale(COMPOSER, record)
     (copies / path).write_text((copies / path).read_text() + "# changed\n")
-    assert is_stale(ROW, record) == stale
+    assert is_stale(COMPOSER, record) == stale
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in records.RECORDS.glob("*.json")))
@@ -92,21 +94,21 @@ def test_the_table_shows_stale_failed_and_missing_rows_and_exits_with_0(
     result = CliRunner().invoke(build_app(), ["frameworks"])
     assert result.exit_code == 0
     lines = {line.split()[1]: line for line in result.output.splitlines() if line.startswith("│")}
-    assert set(lines) == set(MODULES)
+    assert set(lines) == set(FRAMEWORK_NAMES)
     assert "2026-11-26, stale" in lines["composer"]
     assert "FAILED 2026-11-26" in lines["trainer"]
     assert "never" in lines["nanogpt"]
 
 
-def test_a_row_without_its_checkout_is_left_out_of_all_and_reported_when_named(
+def test_a_framework_without_its_checkout_is_skipped_by_default_and_an_error_when_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NANOGPT", "LLAMA2C"):
         monkeypatch.delenv(name, raising=False)
     proven: list[str] = []
 
-    def record_names(rows: list[object], *args: object, **kwargs: object) -> list[Proof]:
-        proven.extend(framework.name for framework in rows)  # type: ignore[attr-defined]
+    def record_names(frameworks: list[object], *args: object, **kwargs: object) -> list[Proof]:
+        proven.extend(framework.name for framework in frameworks)  # type: ignore[attr-defined]
         return []
 
     monkeypatch.setattr(proving, "prove_all", record_names)

@@ -19,21 +19,21 @@ from smalltale.frameworks.run import median_tokens_per_second, read_export_frame
 
 from .conftest import Prepared
 
-LINES = {
+STEP_LINES = {
     "nanogpt": "iter {step}: loss {loss:.4f}, time {milliseconds:.2f}ms, mfu -100.00%",
     "llama2c": "{step} | loss {loss:.4f} | lr 1.000000e-04 | {milliseconds:.2f}ms | mfu 0.10%",
     "litgpt": "Epoch 1 | iter {step} step {step} | loss train: {loss:.3f}, val: n/a | iter time: {milliseconds:.2f} ms (step)",
 }
 
 
-@pytest.mark.parametrize("name", LINES)
-def test_losses_and_speed_are_read_from_its_output(name: str, prepared: Prepared, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", STEP_LINES)
+def test_losses_and_speed_are_read_from_printed_lines(name: str, prepared: Prepared, tmp_path: Path) -> None:
     out = export(get_framework(name), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan)
     printed = ["number of parameters: 1.06M"]
     for step in range(40):
         # The first window is slow, as in real runs.
         values = {"step": step, "loss": 7 - step / 10, "milliseconds": 900.0 if step < 10 else 50.0}
-        printed.append(LINES[name].format(**values))
+        printed.append(STEP_LINES[name].format(**values))
     run = read_run(get_framework(name), out, "\n".join(printed))
     assert run.losses == pytest.approx([7 - step / 10 for step in range(40)])
     assert run.tokens_per_second == pytest.approx(4 * 32 / 0.05)
@@ -44,7 +44,7 @@ def test_a_speed_is_the_median_of_windows_and_needs_one() -> None:
     assert median_tokens_per_second([1.0] * 19, 100) is None
 
 
-def test_a_run_without_figures_is_reported(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_run_without_recorded_losses_is_reported(prepared: Prepared, tmp_path: Path) -> None:
     out = export(
         get_framework("trainer"), prepared.tokens, prepared.tokenizer, tmp_path / "out", prepared.plan
     )
@@ -88,7 +88,7 @@ def test_a_recipe_runs_with_its_environment_first_and_a_failing_line_ends_it(
     assert not (out / "never").exists()
 
 
-def test_a_framework_that_is_not_installed_says_what_to_run(
+def test_a_framework_that_is_not_installed_is_reported_with_the_install_command(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMALLTALE_FRAMEWORKS", str(tmp_path / "made"))

@@ -1,1 +1,1 @@
-"""Outside frameworks: one module for each; prepared tokens go out in its format, its checkpoint comes back."""
+"""Other training frameworks: each has a module that exports tokens in its format and imports its checkpoint."""

@@ -1,20 +1,14 @@
-"""Accelerate: a plain training loop and its launch configuration; imports the model folder."""
+"""Accelerate: exports a plain training loop and its launch configuration; imports the model folder."""
 
 from __future__ import annotations
 
-from smalltale.frameworks.framework import ExportRequest, Framework
-from smalltale.frameworks.huggingface import make_llama_reader, write_llama_export
-
-
-def export(request: ExportRequest) -> None:
-    """Write the shared streams and this framework's scripts."""
-    write_llama_export(FRAMEWORK, request, ("train.py", "run.toml", "accelerate.yaml"))
-
+from smalltale.frameworks.framework import Framework
+from smalltale.frameworks.huggingface import make_llama_exporter, make_llama_reader
 
 FRAMEWORK = Framework(
     name="accelerate",
     title="Accelerate",
-    export=export,
+    export=make_llama_exporter("accelerate", "train.py", "run.toml", "accelerate.yaml"),
     read=make_llama_reader("accelerate"),
     train=("accelerate launch --config_file accelerate.yaml train.py",),
     checkpoint="model",

@@ -1,20 +1,14 @@
-"""fastai: a Learner over DataLoaders of rows; imports what `learn.save` wrote."""
+"""fastai: exports a script with a Learner over DataLoaders of rows; imports the file of `learn.save`."""
 
 from __future__ import annotations
 
-from smalltale.frameworks.framework import ExportRequest, Framework
-from smalltale.frameworks.huggingface import make_llama_reader, write_llama_export
-
-
-def export(request: ExportRequest) -> None:
-    """Write the shared streams and this framework's scripts."""
-    write_llama_export(FRAMEWORK, request, ("train.py", "fastai_rows.py", "run.toml"))
-
+from smalltale.frameworks.framework import Framework
+from smalltale.frameworks.huggingface import make_llama_exporter, make_llama_reader
 
 FRAMEWORK = Framework(
     name="fastai",
     title="fastai",
-    export=export,
+    export=make_llama_exporter("fastai", "train.py", "fastai_rows.py", "run.toml"),
     read=make_llama_reader("fastai", ("model",)),
     train=("python train.py",),
     checkpoint="models/stories.pth",

@@ -18,22 +18,11 @@ from torch import Tensor
 from smalltale.errors import RecipeError, SmalltaleError
 from smalltale.tokens.token_folder import TokenFolder
 
-MODULES = {
-    "nanogpt": "nanogpt",
-    "trainer": "trainer",
-    "accelerate": "accelerate",
-    "lightning": "lightning",
-    "fastai": "fastai",
-    "litgpt": "litgpt",
-    "axolotl": "axolotl",
-    "composer": "composer",
-    "llmfoundry": "llmfoundry",
-    "fastxtend": "fastxtend",
-    "blurr": "blurr",
-    "mlx": "mlx",
-    "llama2c": "llama2c",
-}
-"""Framework name to module name: the eleven of the rules, then two more."""
+FRAMEWORK_NAMES = (
+    "nanogpt", "trainer", "accelerate", "lightning", "fastai", "litgpt", "axolotl",
+    "composer", "llmfoundry", "fastxtend", "blurr", "mlx", "llama2c",
+)  # fmt: skip
+"""The eleven of the rules, then two more; each is the name of a module of this package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +44,7 @@ class ExportPlan:
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} = {getattr(self, name)} must be at least 1")
         if self.width % self.heads or (self.width // self.heads) % 2:
-            raise RecipeError(
-                f"a width of {self.width} does not divide into {self.heads} heads of an even width"
-            )
+            raise RecipeError(f"width {self.width} does not divide into {self.heads} heads of an even width")
 
     @property
     def hidden(self) -> int:
@@ -92,16 +79,16 @@ class ImportedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Framework:
-    """One supported framework."""
+    """How to export to, train with and import from one framework."""
 
     name: str
     title: str
     export: Callable[[ExportRequest], None]
-    """Writes data, recipe and scripts into an empty folder."""
+    """Writes data, recipe and scripts into the empty folder `out`."""
     read: Callable[[Path, bool], ImportedModel] | None
     """(checkpoint, trust pickles) -> model. None if checkpoints cannot be imported."""
     train: tuple[str, ...]
-    """Shell lines, run in the export folder, that train and write the checkpoint; `python` is that of the environment."""
+    """Shell lines that train and write the checkpoint; they run in the export folder with the environment's `python`."""
     checkpoint: str
     """Path of the checkpoint, relative to the export folder."""
     package: str | None
@@ -120,10 +107,10 @@ class Framework:
 
 def get_framework(name: str) -> Framework:
     """Look up a framework by name. Raises SmalltaleError."""
-    if name not in MODULES:
-        raise SmalltaleError(f"unknown framework {name!r}; choose one of: {', '.join(MODULES)}")
-    return cast(Framework, import_module(f"smalltale.frameworks.{MODULES[name]}").FRAMEWORK)
+    if name not in FRAMEWORK_NAMES:
+        raise SmalltaleError(f"unknown framework {name!r}; choose one of: {', '.join(FRAMEWORK_NAMES)}")
+    return cast(Framework, import_module(f"smalltale.frameworks.{name}").FRAMEWORK)
 
 
 def all_frameworks() -> list[Framework]:
-    return [get_framework(name) for name in MODULES]
+    return [get_framework(name) for name in FRAMEWORK_NAMES]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from smalltale.files import write_json
 from smalltale.frameworks.exporting import render_template, write_streams
-from smalltale.frameworks.framework import ExportRequest, Framework, ImportedModel
+from smalltale.frameworks.framework import ExportRequest, Framework, ImportedModel, get_framework
 from smalltale.frameworks.llama import import_llama, llama_config
 from smalltale.frameworks.reading import hugging_face_config, load_weights
 
@@ -21,6 +21,15 @@ def write_llama_export(framework: Framework, request: ExportRequest, files: Sequ
     write_json(request.out / "config.json", llama_config(request.plan, request.tokens))
     for name in ("stories.py", *files):
         render_template(framework, name, request.out, request.plan)
+
+
+def make_llama_exporter(name: str, *files: str) -> Callable[[ExportRequest], None]:
+    """Make `Framework.export` for framework `name`: the Llama export with the framework's own `files`."""
+
+    def export(request: ExportRequest) -> None:
+        write_llama_export(get_framework(name), request, files)
+
+    return export
 
 
 def make_llama_reader(name: str, inside: tuple[str, ...] = ()) -> Callable[[Path, bool], ImportedModel]:

@@ -50,7 +50,7 @@ def split_into_shards(stream: NDArray[Any], offsets: NDArray[np.uint64]) -> list
 
 FRAMEWORK = Framework(
     name="llama2c",
-    title="llama2.c (out only)",
+    title="llama2.c (export only)",
     export=export,
     read=None,
     train=(

@@ -1,4 +1,4 @@
-"""MLX, for Apple Silicon: a training script on the same streams; imports its safetensors, which have Hugging Face's names."""
+"""MLX, for Apple Silicon: exports streams and a training script; imports its safetensors (Hugging Face weight names)."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": os.environ.get("OMP_
 """For all runs, ours included: threads that spin while waiting starve each other on shared cores."""
 EAGER = {"TORCHDYNAMO_DISABLE": "1"}
 """For the frameworks' runs: compiling takes longer on a CPU than the few steps it would speed up."""
-OUT = "export, train"
-OUT_AND_BACK = f"{OUT}, import, count, evaluate, generate, check"
+EXPORT_ONLY = "export, train"
+ROUND_TRIP = f"{EXPORT_ONLY}, import, count, evaluate, generate, check"
 
 
 def prepare_data(work: Path, source: str) -> None:
@@ -113,7 +113,7 @@ def prove(framework: Framework, work: Path, own_speed: float, *, fresh: bool = F
         if fresh or environment is None or not environment.current:
             environment = install(framework)
         prove_round_trip(framework, work, figures)
-        passed, message = True, OUT_AND_BACK if framework.read else OUT
+        passed, message = True, ROUND_TRIP if framework.read else EXPORT_ONLY
     except SmalltaleError as error:
         passed, message = False, str(error)
     module_hash, constraints_hash = source_hashes(framework)
@@ -135,7 +135,7 @@ def prove(framework: Framework, work: Path, own_speed: float, *, fresh: bool = F
 
 def prove_round_trip(framework: Framework, work: Path, figures: dict[str, Any]) -> None:
     """Export, train, import, count, evaluate, generate and check; adds to `figures`. Raises SmalltaleError at the first failure."""
-    exported, imported = work / "rows" / framework.name, work / "back" / framework.name
+    exported, imported = work / "exports" / framework.name, work / "imports" / framework.name
     for folder in (exported, imported):
         remove(folder)
     shape = [word for key, value in {**SHAPE, **RUN}.items() for word in (f"--{key}", str(value))]

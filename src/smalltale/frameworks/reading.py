@@ -21,11 +21,7 @@ from smalltale.files import read_json, translate_os_errors
 
 MAX_PARENTS = 4
 """A checkpoint is at most this many folder levels below its export folder."""
-MARKER_KEYS = (
-    ("pytorch-lightning_version", "lightning"),
-    ("model_args", "nanogpt"),
-    ("state", "composer"),
-)
+MARKER_KEYS = (("pytorch-lightning_version", "lightning"), ("model_args", "nanogpt"), ("state", "composer"))
 """Top-level checkpoint keys that only one framework writes."""
 
 

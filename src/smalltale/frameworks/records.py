@@ -14,7 +14,7 @@ from typing import Any
 
 from smalltale.files import read_json, write_json
 from smalltale.frameworks.exporting import TEMPLATES
-from smalltale.frameworks.framework import MODULES, Framework
+from smalltale.frameworks.framework import Framework
 from smalltale.frameworks.install import constraints_path
 
 RECORDS = Path(__file__).parent / "records"
@@ -41,7 +41,7 @@ class Proof:
 
 def source_hashes(framework: Framework) -> tuple[str, str]:
     """SHA-256 of the framework's module, recipe files and shared scripts, and SHA-256 of its constraints."""
-    module = Path(__file__).parent / f"{MODULES[framework.name]}.py"
+    module = Path(__file__).parent / f"{framework.name}.py"
     recipes = sorted(path for path in (TEMPLATES / framework.name).iterdir() if path.is_file())
     shared = sorted((TEMPLATES / "shared").glob("*.py"))
     module_hash = sha256(b"".join(path.read_bytes() for path in [module, *recipes, *shared])).hexdigest()

@@ -1,4 +1,4 @@
-"""Hugging Face Trainer: Parquet with packed rows, TrainingArguments as YAML, a script; imports the model folder."""
+"""Hugging Face Trainer: exports packed rows as Parquet, TrainingArguments as YAML, a script; imports the model folder."""
 
 from __future__ import annotations
 
