@@ -21,10 +21,8 @@ def budget_notes(rows: Sequence[CountRow], counted: int) -> list[str]:
     rules = Rules()
     weight_class = rules.class_for(counted)
     if weight_class is not None:
-        left = weight_class.max_parameters - counted
-        return [
-            f"fits class {weight_class.name} ({weight_class.max_parameters:,}): {left:,} parameters are left"
-        ]
+        limit = weight_class.max_parameters
+        return [f"fits class {weight_class.name} ({limit:,}): {limit - counted:,} parameters are left"]
     largest = max(rules.weight_classes, key=lambda weight_class: weight_class.max_parameters)
     return [
         f"fits no class: {counted - largest.max_parameters:,} over {largest.name} ({largest.max_parameters:,}); "

@@ -1,9 +1,9 @@
 """Counted parameters: every distinct trained weight, times the distinct times it takes part in one forward computation.
 
 Input: a module, and inputs if these cannot be derived from it. Output: a CountReport that explains every number.
-Steps: trace forward passes, count the uses of each element in each of them, settle the uses, report. Each step takes and
-returns a frozen value.
-Note: `proven` is false if a use may be untraced or unexplained; the larger count is reported then.
+Four steps, each from one frozen value to the next: trace forward passes (passes.py), count the uses of every weight element
+in each pass (uses.py), decide which count holds where passes differ (settle.py), report.
+Note: if a use may be untraced or unexplained, the report has the larger count and `proven` is false.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from smalltale.counting.passes import TracedPasses, trace_passes
 from smalltale.counting.report import CountReport, CountRow, SettledUses, join_names
 from smalltale.counting.settle import settle_uses
 from smalltale.counting.tracing.use_counts import ZERO, UseCounts
+from smalltale.counting.tracing.weight_regions import ALL, Mask
 from smalltale.counting.uses import count_uses
-from smalltale.counting.weights import ModelWeights, WeightStorage, collect_weights
+from smalltale.counting.weights import ModelWeights, collect_weights
 from smalltale.rules import Rules
 
 
@@ -61,30 +62,27 @@ def build_report(passes: TracedPasses, settled: SettledUses) -> CountReport:
 
 
 def build_rows(weights: ModelWeights, counts: UseCounts) -> list[CountRow]:
-    """A row per weight tensor, in the module's order; elements that an earlier row has are not counted again."""
+    """One row per weight tensor, in the module's order; an element that two tensors share counts in the first row only."""
     return [
-        build_row(storage, names, tensor, own, counts.get(storage.weight, ZERO))
+        build_row(names, tensor, mask, counts.get(storage.weight, ZERO), storage.is_counted(names))
         for storage in weights.storages
-        for names, tensor, own in storage.distinct_tensors()
+        for names, tensor, mask in storage.distinct_tensors()
     ]
 
 
-def build_row(
-    storage: WeightStorage, names: list[str], tensor: Tensor, own: Tensor | None, times: Tensor
-) -> CountRow:
-    """own: mask of the elements that no earlier row has, None for all. times: uses over the storage."""
+def build_row(names: list[str], tensor: Tensor, mask: Mask, times: Tensor, trained: bool) -> CountRow:
+    """The row of a tensor. mask: the elements that no earlier row has counted. times: uses in its storage."""
     if times.dim():
         times = times.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
-    own_times = times if own is None or not times.dim() else times[own]
-    unique = tensor.numel() if own is None else int(own.sum())
-    trained = storage.is_counted(names)
-    at_least_once = own_times.clamp_min(1)
+        times = times if mask is ALL else times[mask]
+    unique = tensor.numel() if mask is ALL else int(mask.sum())
+    at_least_once = times.clamp_min(1)
     counted = int(at_least_once.sum()) if at_least_once.dim() else int(at_least_once) * unique
     return CountRow(
         name=" = ".join(names),
         shape=" × ".join(map(str, tensor.shape)) or "1",
         unique=unique,
-        uses=int(own_times.max()) if own_times.numel() else 0,
+        uses=int(times.max()) if times.numel() else 0,
         counted=counted if trained else 0,
         trained=trained,
     )

@@ -41,6 +41,7 @@ class ModelInputs:
     unit: str = "position"
     """What a length counts: positions of one row, or rows."""
     unit_positions: int = 1
+    """Positions per unit: 1, or the length of a row."""
 
     @property
     def on_meta(self) -> bool:
@@ -50,15 +51,13 @@ class ModelInputs:
     def batched(self, row_length: int) -> ModelInputs:
         """The same model over a batch of rows of `row_length` positions; a length is then a number of rows."""
 
+        def concatenate(*leaves: Any) -> Any:
+            return torch.cat(leaves) if isinstance(leaves[0], Tensor) and leaves[0].dim() else leaves[0]
+
         def batch(rows: int, seed: int, start: int) -> Arguments:
             seeds = [row + rows * seed * (row >= start) for row in range(rows)]
             arguments = [self.arguments(row_length, row_seed, 0) for row_seed in seeds]
-            return tree_map(  # type: ignore[no-any-return]
-                lambda *leaves: (
-                    torch.cat(leaves) if isinstance(leaves[0], Tensor) and leaves[0].dim() else leaves[0]
-                ),
-                *arguments,
-            )
+            return tree_map(concatenate, *arguments)  # type: ignore[no-any-return]
 
         return ModelInputs(self.model, batch, BATCH_ROWS, False, "row", row_length)
 
@@ -72,14 +71,14 @@ def prepare_inputs(model: nn.Module, inputs: Any) -> ModelInputs:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if not tensors:
         raise SmalltaleError("the inputs contain no tensor; pass at least one, for example token ids (1, T)")
-    given_length = next((tensor.shape[1] for tensor in tensors if tensor.dim() >= 2), 1)
+    example_length = next((tensor.shape[1] for tensor in tensors if tensor.dim() >= 2), 1)
 
     def vary(length: int, seed: int, start: int) -> Arguments:
         return map_tensors(  # type: ignore[no-any-return]
-            lambda tensor: vary_tensor(tensor, given_length, length, seed, start), (args, kwargs)
+            lambda tensor: vary_tensor(tensor, example_length, length, seed, start), (args, kwargs)
         )
 
-    return ModelInputs(model, vary, given_length, fixed_length=given_length == 1)
+    return ModelInputs(model, vary, example_length, fixed_length=example_length == 1)
 
 
 def token_inputs(model: nn.Module) -> ModelInputs:
@@ -112,9 +111,9 @@ def token_ids(vocabulary: int, length: int, seed: int, start: int) -> Tensor:
     return ids
 
 
-def vary_tensor(tensor: Tensor, given_length: int, length: int, seed: int, start: int) -> Tensor:
+def vary_tensor(tensor: Tensor, example_length: int, length: int, seed: int, start: int) -> Tensor:
     """The tensor's first row, cut to `length` positions, with other numbers from `start` on unless seed is 0."""
-    if tensor.dim() < 2 or tensor.shape[1] != given_length:
+    if tensor.dim() < 2 or tensor.shape[1] != example_length:
         return tensor.clone()
     row = tensor[:1, :length].clone()
     if seed and length > start:

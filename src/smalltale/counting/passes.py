@@ -58,9 +58,7 @@ def trace_passes(inputs: ModelInputs, weights: ModelWeights) -> TracedPasses:
     batch_inputs, explained = inputs.batched(row_length), []
     batch, error = collect(trace_pass(batch_inputs, weights, BATCH_ROWS, seed) for seed in range(SEEDS))
     if error:
-        explained.append(
-            f"the model rejects a batch of {BATCH_ROWS} rows ({error}); single rows are measured"
-        )
+        explained.append(f"the model rejects a batch of {BATCH_ROWS} rows ({error}); single rows are traced")
     traces = [trace for traces in (*by_length.values(), batch) for trace in traces]
     selections = tuple(dict.fromkeys(location for trace in traces for location in trace.selections))
     # Python may loop over as many elements as data selects.
@@ -82,9 +80,13 @@ def trace_passes(inputs: ModelInputs, weights: ModelWeights) -> TracedPasses:
 def trace_rows(
     inputs: ModelInputs, weights: ModelWeights
 ) -> tuple[dict[int, list[Trace]], ModelWeights, list[str]]:
-    """Traces of a single row at every length that works, for several seeds if short; doubts about the other lengths."""
+    """Traces of a single row by length, and doubts about lengths at which the forward pass fails.
+
+    Short lengths run with several seeds, with more if the model branches on its input, and length 1 with one more for
+    `untraced_sources`. Tensors that a pass reveals as trained are added to the weights.
+    """
     context = max(1, inputs.context)
-    # The random length prevents a loop that runs at all lengths except the measured ones.
+    # A random length, because code could reuse its weights at all lengths but the measured ones.
     random_length = 1 + SHORT_LENGTHS[-1] + secrets.randbelow(max(1, context - SHORT_LENGTHS[-1] - 1))
     lengths = {length for length in (*SHORT_LENGTHS, random_length, context) if length <= context}
     by_length: dict[int, list[Trace]] = {}
@@ -115,7 +117,7 @@ def trace_rows(
 
 
 def collect(traces: Iterable[Trace]) -> tuple[list[Trace], str]:
-    """The traces of passes that run while they are iterated; no traces and the error if one fails."""
+    """Run the passes of a lazy iterable. Returns their traces, or none and the error if a pass fails."""
     try:
         return list(traces), ""
     except FORWARD_ERRORS as error:
@@ -127,7 +129,7 @@ def describe(error: BaseException) -> str:
 
 
 def untraced_sources(by_length: dict[int, list[Trace]]) -> list[str]:
-    """A tensor without a recorded producer that is a new one in every pass has an untraced source."""
+    """Doubts about tensors without a recorded producer that are new in every pass, so that an untraced source makes them."""
     doubts = []
     for traces in by_length.values():
         earlier = {calls.storage_key(tensor) for trace in traces[:-1] for _, tensor, _ in trace.unregistered}
@@ -141,7 +143,7 @@ def untraced_sources(by_length: dict[int, list[Trace]]) -> list[str]:
 
 
 def trace_doubts(traces: list[Trace]) -> list[str]:
-    """What tracing cannot follow, which makes a count unproven."""
+    """Doubts about what tracing cannot follow."""
     doubts = list(dict.fromkeys(problem for trace in traces for problem in trace.problems))
     if not all(trace.output_is_data for trace in traces):
         doubts.append("the output does not depend on the input through traceable operators")

@@ -59,8 +59,8 @@ def explained_weights(
     ]
     explained = set()
     for weight, base in base_lengths.items():
-        met = [sum(data.numel() for data in use.data) for use in short[base].uses]
-        allowed = sum_by_element(short[base], weight, met) / base
+        met_in_short = [sum(data.numel() for data in use.data) for use in short[base].uses]
+        allowed = sum_by_element(short[base], weight, met_in_short) / base
         excess, most = torch.zeros(()), torch.zeros(())
         for segment, met in enumerate(met_by_segment):
             allowed_in_segment = allowed * (bounds[segment + 1] - bounds[segment])

@@ -42,34 +42,31 @@ def settle_uses(inputs: ModelInputs, passes: TracedPasses, uses: Uses, depth: in
 def settle_growth(inputs: ModelInputs, weights: ModelWeights, by_length: dict[int, UseCounts]) -> SettledUses:
     """The uses at the shortest length if further uses of longer ones belong to other positions, else the most."""
     base, most = first_uses(by_length.values()), max_uses(by_length.values())
-    growing = [
-        weight for weight in most if weights.counts(weight) and bool((most[weight] > base[weight]).any())
-    ]
+    growing = [weight for weight in most if weights.counts(weight) and (most[weight] > base[weight]).any()]
     explained = set(growing)
     for length, counts in by_length.items():
         base_lengths = {
             weight: min(shorter for shorter in by_length if weight in by_length[shorter])
             for weight in explained
-            if weight in counts and bool((counts[weight] > base[weight]).any())
+            if weight in counts and (counts[weight] > base[weight]).any()
         }
         if base_lengths and length > 2:
             explained -= set(base_lengths) - explained_weights(inputs, weights, length, base_lengths)
-    notes = Notes()
+    notes, doubts = [], []
     if explained:
         names = weights.join_names(weight for weight in growing if weight in explained)
-        note = (
-            f"{names}: used again in longer inputs only for other {inputs.unit}s (recurrence over time "
-            "or chunks), which is no reuse"
+        notes.append(
+            f"{names}: used again in longer inputs only for other {inputs.unit}s (recurrence over time or chunks), "
+            "which is no reuse"
         )
-        notes += Notes(explained=(note,))
     if unexplained := [weight for weight in growing if weight not in explained]:
-        doubt = (
+        doubts.append(
             f"{weights.join_names(unexplained)}: used up to {max(int(most[weight].max()) for weight in unexplained)} times in "
             f"longer inputs and {max(int(base[weight].max()) for weight in unexplained)} in the shortest, on the same "
             f"{inputs.unit}s; the most uses count"
         )
-        notes += Notes(unproven=(doubt,))
-    return SettledUses({**most, **{weight: base[weight] for weight in explained}}, notes)
+    counts = {**most, **{weight: base[weight] for weight in explained}}
+    return SettledUses(counts, Notes(tuple(notes), tuple(doubts)))
 
 
 def settle_batch(inputs: ModelInputs, passes: TracedPasses, uses: Uses, settled: SettledUses) -> SettledUses:
@@ -79,7 +76,7 @@ def settle_batch(inputs: ModelInputs, passes: TracedPasses, uses: Uses, settled:
     higher = {
         weight: times
         for weight, times in batch.counts.items()
-        if weight not in settled.counts or bool((times > uses.by_rows[1].get(weight, ZERO)).any())
+        if weight not in settled.counts or (times > uses.by_rows[1].get(weight, ZERO)).any()
     }
     settled = settled.raise_to(higher).add_notes(batch.notes)
     traces_by_rows = {1: passes.by_length[passes.row_length], BATCH_ROWS: passes.batch}
@@ -87,13 +84,12 @@ def settle_batch(inputs: ModelInputs, passes: TracedPasses, uses: Uses, settled:
 
 
 def raise_to_filled(passes: TracedPasses, uses: Uses, settled: SettledUses) -> SettledUses:
-    """Raise uses to those with filled selections."""
+    """Raise uses to those of passes in which selections take all elements or none."""
     doubts = [
         f"{passes.weights.name(weight)}: used up to {int(times.max())} times where data decides how many elements a tensor has "
         f"({join_names(passes.selections)}); the most uses count"
         for weight, times in uses.filled.items()
-        if passes.weights.counts(weight)
-        and bool((times > settled.counts.get(weight, times.clamp_max(1))).any())
+        if passes.weights.counts(weight) and (times > settled.counts.get(weight, times.clamp_max(1))).any()
     ]
     return settled.raise_to(uses.filled, doubts)
 

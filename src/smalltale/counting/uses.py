@@ -1,8 +1,9 @@
 """The uses step: counts the uses of every weight in the traced passes.
 
 Input: TracedPasses. Output: Uses, counts by input length, before the settle step compares them.
-At length 1 and batch 1 every activation belongs to the one position, so each different one that a weight meets is a use:
-depths stacked in a batch or along a sequence, heads that share a matrix.
+A use is an operator call in which a weight meets data. In a row of one position all activations belong to that position, so
+each different activation that a weight meets is a use too: iterations of a loop stacked in a batch or along a sequence,
+heads that share a matrix.
 Note: an activation that is the same for every input (learned tokens before the text) belongs to no position.
 """
 
@@ -29,7 +30,7 @@ class Uses:
     filled: UseCounts
     """With filled selections."""
     shared: UseCounts
-    """Uses by operators alone, of weights that meet several activations of one position in one operator."""
+    """The operator calls alone, for weights that meet several activations of one position in one of them."""
     input_dependent: tuple[Weight, ...]
     """Trained weights whose uses differ between inputs of one length."""
     notes: Notes
@@ -38,13 +39,11 @@ class Uses:
 def count_uses(passes: TracedPasses) -> Uses:
     """Count the uses of each weight in all passes."""
     weights = passes.weights
-    by_pass = {
-        length: [count_uses_in(trace) for trace in traces] for length, traces in passes.by_length.items()
-    }
+    by_pass = {length: list(map(count_uses_in, traces)) for length, traces in passes.by_length.items()}
     by_length = {length: max_uses(counts) for length, counts in by_pass.items()}
     differing = set().union(*map(use_counts.differing_weights, by_pass.values()))
     input_dependent = tuple(
-        weight for weight in weights.by_weight if weight in differing and weights.counts(weight)
+        weight for weight in filter(weights.counts, weights.by_weight) if weight in differing
     )
     by_rows = {1: by_length[passes.row_length], BATCH_ROWS: max_uses(map(count_uses_in, passes.batch))}
     shared: UseCounts = {}
@@ -55,7 +54,7 @@ def count_uses(passes: TracedPasses) -> Uses:
         shared = {
             weight: by_operator[weight]
             for weight, times in by_length[1].items()
-            if weights.counts(weight) and bool((times > by_operator[weight]).any())
+            if weights.counts(weight) and (times > by_operator[weight]).any()
         }
     return Uses(
         by_length=by_length,
@@ -73,8 +72,8 @@ def describe_uses(passes: TracedPasses, shared: UseCounts, input_dependent: tupl
     explained, doubts = [], []
     if shared:
         explained.append(
-            f"{weights.join_names(shared)}: meets several different activations of one position in one operator (depths "
-            "stacked in a batch, heads that share a matrix); each is a use"
+            f"{weights.join_names(shared)}: meets several different activations of one position in one operator (loop "
+            "iterations stacked in a batch, heads that share a matrix); each is a use"
         )
         if any(use.activations and use.activations.fingerprints is None for use in traces[0].uses):
             doubts.append("activations are distinguished by shape alone, as the weights have no values")
@@ -88,7 +87,5 @@ def describe_uses(passes: TracedPasses, shared: UseCounts, input_dependent: tupl
             "other data more than once; each product is taken as a use"
         )
     if input_dependent:
-        doubts.append(
-            f"{weights.join_names(input_dependent)}: used more often for some inputs than for others"
-        )
+        doubts.append(f"{weights.join_names(input_dependent)}: some inputs use it more often than others")
     return Notes(tuple(explained), tuple(doubts))

@@ -29,13 +29,12 @@ def verify_claim(
     submission: Path, model: Path, frozen: tuple[str, ...] = (), rules: Path | None = None
 ) -> ClaimCheck:
     """Check a claim under an edition's rules in the sandbox; running out of time or memory is `unproven`."""
-    question = {"submission": str(submission), "model": str(model), "frozen": frozen}
+    request = {"submission": str(submission), "model": str(model), "frozen": frozen}
     if rules is not None:
-        question["rules"] = str(rules)
+        request["rules"] = str(rules)
     try:
-        answer = json.loads(
-            run_limited(["-m", "smalltale.counting.verify", json.dumps(question)]).splitlines()[-1]
-        )
+        output = run_limited(["-m", "smalltale.counting.verify", json.dumps(request)])
+        answer = json.loads(output.splitlines()[-1])
     except (SmalltaleError, json.JSONDecodeError) as error:
         return ClaimCheck(verdict="unproven", reasons=(f"counting {error}",))
     return ClaimCheck(verdict=answer["verdict"], reasons=tuple(answer["reasons"]), counted=answer["counted"])
@@ -55,7 +54,7 @@ def check_claim(
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
         raise FileProblem(
-            f"{folder} has {len(files)} safetensors files; exactly one is needed, and pickles are not opened"
+            f"{folder} has {len(files)} safetensors files; give exactly one (no pickle is opened)"
         )
     try:
         model = build_model(folder)
@@ -78,9 +77,7 @@ def check_claim(
         )
     claimed = claim.get("counted_parameters")
     if isinstance(claimed, int) and claimed < report.counted:
-        reasons.append(
-            f"the submission claims {claimed:,} counted parameters, {report.counted:,} were counted"
-        )
+        reasons.append(f"the submission claims {claimed:,} parameters, {report.counted:,} were counted")
     if reasons:
         return ClaimCheck(verdict="fail", reasons=tuple(reasons), counted=report.counted)
     doubts = tuple(note for note in report.notes if note.startswith("unproven"))
@@ -88,19 +85,18 @@ def check_claim(
 
 
 def main() -> None:
-    """Answer the question in the first argument, a JSON object, with one line of JSON.
+    """Check the claim in the first argument, a JSON object, and print the ClaimCheck as one line of JSON.
 
-    The server calls this in its own sandbox: it may not import this package, and one sandbox is enough.
+    The server runs this module in its own sandbox: it may not import this package, and one sandbox is enough.
     """
-    question = json.loads(sys.argv[1])
+    request = json.loads(sys.argv[1])
+    submission, model = Path(request["submission"]), Path(request["model"])
+    rules = Path(request["rules"]) if "rules" in request else None
     try:
-        rules = Path(question["rules"]) if "rules" in question else None
-        answer = check_claim(
-            Path(question["submission"]), Path(question["model"]), frozenset(question["frozen"]), rules
-        )
+        check = check_claim(submission, model, frozenset(request["frozen"]), rules)
     except SmalltaleError as error:
-        answer = ClaimCheck(verdict="fail", reasons=(str(error),))
-    sys.stdout.write(json.dumps(asdict(answer)) + "\n")
+        check = ClaimCheck(verdict="fail", reasons=(str(error),))
+    sys.stdout.write(json.dumps(asdict(check)) + "\n")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class ModelWeights:
         return {storage_key(storage.tensors[0][1]): storage.weight for storage in self.storages}
 
     def counts(self, weight: Weight) -> bool:
-        """Whether a trained tensor is in the storage."""
+        """Whether the storage has a trained tensor, so that its uses count."""
         return weight in self.by_weight and bool(self.by_weight[weight].counted_names)
 
     def name(self, weight: Weight) -> str:
@@ -83,10 +83,8 @@ class ModelWeights:
 
     def unregistered(self, traces: Iterable[Trace]) -> list[UnregisteredTensor]:
         """Tensors that take part in a pass and are neither parameters nor buffers nor trained."""
-        unregistered = {
-            storage_key(tensor.tensor): tensor for trace in traces for tensor in trace.unregistered
-        }
-        return [tensor for key, tensor in unregistered.items() if key not in self.by_key]
+        entry_by_key = {storage_key(entry.tensor): entry for trace in traces for entry in trace.unregistered}
+        return [entry for key, entry in entry_by_key.items() if key not in self.by_key]
 
     def with_unregistered(self, trace: Trace) -> ModelWeights:
         """Adds trained tensors that no parameter names, such as tensors with requires_grad in a plain list."""
@@ -101,10 +99,8 @@ class ModelWeights:
 def find_copies(
     weights: ModelWeights, used: Container[Weight], traces: Iterable[Trace]
 ) -> list[tuple[str, str]]:
-    """Uncounted tensors that take part and have the same numbers as a counted one, each with its name."""
-    uncounted = [
-        (f"the tensor at {location}", tensor) for _, tensor, location in weights.unregistered(traces)
-    ]
+    """Pairs of names: an uncounted tensor that takes part, and the counted tensor whose numbers it has."""
+    uncounted = [(f"the tensor at {entry.location}", entry.tensor) for entry in weights.unregistered(traces)]
     counted: list[tuple[str, Tensor]] = []
     for storage in weights.storages:
         for names, tensor, _ in storage.distinct_tensors():

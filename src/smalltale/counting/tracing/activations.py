@@ -2,7 +2,7 @@
 
 Input: an operator's arguments, and which of them are data. Output: Activations.
 A weight that meets k different activations of one position in one product is used k times, as if there were k products:
-two depths stacked in a batch, or one matrix for all heads. An activation repeated unchanged (keys of GQA before their
+two iterations of a loop stacked in a batch, or one matrix for all heads. An activation repeated unchanged (keys of GQA before their
 projection, one token sent to two experts) counts once.
 Note: on the meta device there are no values, so each activation counts as different.
 """
@@ -129,6 +129,5 @@ def lookup_activations(name: str, args: tuple[Any, ...]) -> Activations | None:
     if not isinstance(indices, Tensor) or indices.dtype == torch.bool:
         return None
     shape_ids = torch.arange(1, 1 + indices.numel(), dtype=torch.float64)[None]
-    return Activations(
-        shape_ids, None if indices.is_meta else 1 + indices.detach().cpu().reshape(1, -1).double()
-    )
+    fingerprints = None if indices.is_meta else 1 + indices.detach().cpu().reshape(1, -1).double()
+    return Activations(shape_ids, fingerprints)

@@ -52,11 +52,13 @@ def backward_rule(
         argument = 2 if name == "_weight_norm_interface" else 1
         dim = kwargs.get("dim", args[argument] if len(args) > argument else 0)
         return axis_rule(dim, shapes, all_but_dim=name == "_weight_norm_interface")
-    if (
-        torch.Tag.pointwise in func.tags
-        or name in COPIES
-        or name.rstrip("_") in {"where", "masked_fill", "add", "mul"}
-    ):
+    is_pointwise = torch.Tag.pointwise in func.tags or name.rstrip("_") in {
+        "where",
+        "masked_fill",
+        "add",
+        "mul",
+    }
+    if is_pointwise or name in COPIES:
         return lambda mask: [reduce_to_shape(mask, shape) for shape in shapes]
     return lambda mask: [ALL for _ in shapes]
 
@@ -73,9 +75,7 @@ def reduce_to_shape(mask: Mask, shape: tuple[int, ...]) -> Mask:
     return mask
 
 
-def join_rule(
-    args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Tensor], stacked: bool
-) -> BackwardRule:
+def join_rule(args: Any, kwargs: Any, operands: list[Tensor], stacked: bool) -> BackwardRule:
     """cat or stack: each operand takes its own part of the mask."""
     parts: list[Tensor] = list(args[0])
     dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)

@@ -1,7 +1,7 @@
 """The history of data through one forward pass: which products it passed, and which weights it still carries.
 
-Input: operators over data, as the tracer sees them. Output: for each weight use, whether its result ends in the output, and
-how often the result was multiplied with other data as if it were a weight.
+Input: operators over data, as the tracer sees them. Output: for each weight use, whether its result ends in the output (then
+it may be a decoder), and how often its result was multiplied with other data as if it were a weight.
 A history belongs to a storage, so all views of it share one. Sets of weight uses are integers with a bit per use.
 """
 

@@ -206,9 +206,7 @@ class UseTracer(TorchDispatchMode):
         if (call.has_data or call.operands) and not traceable:
             self.add_problem(f"custom kernel {call.func.name()}", "its uses of weights cannot be traced")
         if any(self.checksums.has_changed(tensor) for tensor in call.tensors):
-            self.add_problem(
-                "a tensor is read", "an untraced source has written it (a thread, a foreign kernel)"
-            )
+            self.add_problem("a tensor is read", "an untraced source has written it (thread, foreign kernel)")
         for tensor in call.written:
             if isinstance(self.sources.get(storage_key(tensor)), Weight):
                 self.backup.save(tensor)

@@ -8,7 +8,6 @@ pair. Any other look-up and product of one weight are two uses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,9 +18,8 @@ from smalltale.counting.tracing.weight_regions import ALL, Mask, Operand, Weight
 
 UseCounts = dict[Weight, Tensor]
 """Uses by weight, int32: () if equal for all elements, else one number per element. A missing weight is not used."""
-Key = TypeVar("Key", Weight, tuple[Weight, str])
 Part = tuple[list[tuple[Weight, Mask]], int]
-"""Weights with the mask of the elements used, and how often these are used."""
+"""A part of a WeightUse: weights with the mask of the elements used, and how often these are used."""
 ZERO = torch.zeros((), dtype=torch.int32)
 
 
@@ -52,7 +50,7 @@ def count_activations(trace: Trace, traces: list[Trace]) -> UseCounts:
 
 
 def count_activations_by_shape(trace: Trace) -> UseCounts:
-    """The same if all activations are different, which their shapes decide."""
+    """An upper bound of that from shapes alone: activations are different unless a stride of 0 repeats them."""
     return sum_parts(
         part
         for use in trace.uses
@@ -69,30 +67,24 @@ def sum_parts(parts: Iterable[Part]) -> UseCounts:
     counts: UseCounts = {}
     for weights, times in parts:
         for weight, mask in weights:
-            add_uses(counts, weight, mask, weight.elements, times)
+            add_uses(counts, weight, mask, times)
     return counts
 
 
 def sum_with_pairs(trace: Trace, parts_by_use: list[list[Part]]) -> UseCounts:
     """The sum of the parts, with an embedding and its decoder as one use."""
     decoders = decoder_uses(trace)
-    counters: dict[tuple[Weight, str], Tensor] = {}
+    embedding_counts, decoder_counts, other_counts = UseCounts(), UseCounts(), UseCounts()
     for use, parts in zip(trace.uses, parts_by_use, strict=True):
+        counts = embedding_counts if use.kind == "lookup" and use.from_ids else other_counts
         for weights, times in parts:
             for weight, mask in weights:
-                role = "plain"
-                if use.kind == "lookup" and use.from_ids:
-                    role = "embedding"
-                elif (use, weight) in decoders:
-                    role = "decoder"
-                add_uses(counters, (weight, role), mask, weight.elements, times)
-    counts: UseCounts = {}
-    for weight in {weight for weight, _ in counters}:
-        embedding, decoder, plain = (
-            counters.get((weight, role), ZERO) for role in ("embedding", "decoder", "plain")
-        )
-        counts[weight] = embedding + decoder + plain - ((embedding > 0) & (decoder > 0)).int()
-    return counts
+                add_uses(decoder_counts if (use, weight) in decoders else counts, weight, mask, times)
+    for weight in embedding_counts.keys() | decoder_counts.keys():
+        embedding, decoder = embedding_counts.get(weight, ZERO), decoder_counts.get(weight, ZERO)
+        uses = embedding + decoder - ((embedding > 0) & (decoder > 0)).int()
+        other_counts[weight] = other_counts.get(weight, ZERO) + uses
+    return other_counts
 
 
 def decoder_uses(trace: Trace) -> set[tuple[WeightUse, Weight]]:
@@ -207,10 +199,10 @@ def entries_are_disjoint(matrices: Operand) -> bool:
     return isinstance(matrices.source, Weight) and stride[0] >= span
 
 
-def add_uses(counters: dict[Key, Tensor], key: Key, mask: Mask, elements: int, times: int) -> None:
-    """Add uses of the masked elements in place; a counter stays a single number as long as all masks are ALL."""
-    counter = counters.get(key, ZERO)
-    counters[key] = counter + times if mask is ALL else counter.expand(elements) + mask.int() * times
+def add_uses(counts: UseCounts, weight: Weight, mask: Mask, times: int) -> None:
+    """Add uses of the masked elements in place; a count stays a single number as long as all masks are ALL."""
+    count = counts.get(weight, ZERO)
+    counts[weight] = count + times if mask is ALL else count.expand(weight.elements) + mask.int() * times
 
 
 def max_uses(counts_by_pass: Iterable[UseCounts]) -> UseCounts:
@@ -237,7 +229,7 @@ def differing_weights(counts_by_pass: list[UseCounts]) -> set[Weight]:
     for weight in {weight for counts in counts_by_pass for weight in counts}:
         most, *remaining = [counts[weight] for counts in counts_by_pass if weight in counts]
         for times in remaining:
-            if bool(((times != most) & (times > 0) & (most > 0)).any()):
+            if ((times != most) & (times > 0) & (most > 0)).any():
                 differing.add(weight)
             most = torch.maximum(most, times)
     return differing

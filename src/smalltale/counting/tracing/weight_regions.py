@@ -116,9 +116,8 @@ class Operand(NamedTuple):
             return Operand(source, Region.full(source.elements), exact=False)
         ratio = element_bytes // source.element_bytes
         strides = tuple(ratio * stride for stride in region.stride)
-        return Operand(
-            source, Region((*region.size, ratio), (*strides, 1), region.offset * ratio), exact=False
-        )
+        region = Region((*region.size, ratio), (*strides, 1), region.offset * ratio)
+        return Operand(source, region, exact=False)
 
 
 BackwardRule = Callable[[Mask], list[Mask]]
