@@ -309,7 +309,7 @@ def test_impossible_declarations_are_errors_and_open_fields_warnings(tmp_path: P
     for changes, message in (
         ({"counted_parameters": 30_000_001}, "30,000,001 is over the limit of class small (30,000,000)"),
         ({"counted_parameters": "many"}, "'many' is not a number"),
-        ({"weight_class": "tiny"}, "there is no weight class 'tiny'"),
+        ({"weight_class": "tiny"}, "unknown weight class 'tiny'"),
         ({"model_hash": "abc"}, "model_hash in submission.json: 'abc' is not a SHA-256"),
     ):
         assert message in check_declared(**changes)[0]

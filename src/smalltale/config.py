@@ -74,13 +74,10 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     table.pop("description", None)
     for section, content in table.items():
         if section in SECTIONS and not isinstance(content, dict):
-            raise RecipeError(
-                f"{section} = {content!r} in recipe {shown} is a value; make it a table: [{section}]"
-            )
+            raise RecipeError(f"{section} = {content!r} in recipe {shown} is not a table; write [{section}]")
         if section not in SECTIONS:
-            raise RecipeError(
-                unknown_name_message(f"section [{section}] in recipe {shown}", section, SECTIONS)
-            )
+            description = f"section [{section}] in recipe {shown}"
+            raise RecipeError(unknown_name_message(description, section, SECTIONS))
     for override in overrides:
         apply_override(table, override)
     return Recipe(name=shown, weight_class=weight_class, tables=table)
@@ -89,9 +86,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 def read_recipe(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
     """A recipe's table, merged over that of the recipe it `extends`, and the name to show."""
     if name in children:
-        raise RecipeError(
-            f"recipe {name} extends itself through {' and '.join(children)}; remove one `extends`"
-        )
+        raise RecipeError(f"recipe {name} extends itself through {', '.join(children)}; remove one `extends`")
     if name.endswith(".toml") or "/" in name:
         text, shown = read_text(Path(name)), Path(name).stem
     elif name in recipe_names():
@@ -139,9 +134,8 @@ def apply_override(table: dict[str, Any], override: str) -> None:
             f"--set {override!r} is not of the form section.key=value; write for example training.schedule.minutes=5"
         )
     if section not in SECTIONS:
-        raise RecipeError(
-            unknown_name_message(f"section {section!r} in --set {override!r}", section, SECTIONS)
-        )
+        description = f"section {section!r} in --set {override!r}"
+        raise RecipeError(unknown_name_message(description, section, SECTIONS))
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")["value"]
     except tomllib.TOMLDecodeError:

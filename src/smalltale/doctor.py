@@ -30,7 +30,7 @@ TRAINING_SHARE = {"cpu": 0.25, "cuda": 0.35, "mps": 0.25}
 PROBE_SECONDS = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ExtraState:
     """An extra of smalltale and its packages that are not installed."""
 
@@ -39,7 +39,7 @@ class ExtraState:
     purpose: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SpeedEstimate:
     """Estimated training speed of a model that fills a weight class."""
 
@@ -64,28 +64,19 @@ def inspect_machine() -> DoctorReport:
     device = choose_device()
     rate = matrix_rate(device)
     extras = tuple(
-        ExtraState(
-            name=name,
-            missing=tuple(module for module in modules if find_spec(module) is None),
-            purpose=purpose,
-        )
+        ExtraState(name, tuple(module for module in modules if find_spec(module) is None), purpose)
         for name, (modules, purpose) in EXTRAS.items()
     )
-    hour = tuple(
-        SpeedEstimate(
-            weight_class=weight_class.name,
-            parameters=weight_class.max_parameters,
-            tokens_per_second=(
-                speed := rate * TRAINING_SHARE[device.kind] / (6 * weight_class.max_parameters)
-            ),
-            tokens_per_hour=3600 * speed,
-        )
-        for weight_class in Rules().weight_classes
-    )
+    hour = []
+    for weight_class in Rules().weight_classes:
+        parameters = weight_class.max_parameters
+        # A training step takes about 6 floating-point operations per parameter and token.
+        speed = rate * TRAINING_SHARE[device.kind] / (6 * parameters)
+        hour.append(SpeedEstimate(weight_class.name, parameters, speed, 3600 * speed))
     return DoctorReport(
         machine={**describe_machine(device), "matrix rate": f"{rate / 1e12:.2f} TFLOP/s measured"},
         extras=extras,
-        hour=hour,
+        hour=tuple(hour),
         next_steps=suggest_steps(device, extras),
     )
 
@@ -106,7 +97,7 @@ def describe_machine(device: Device) -> dict[str, str]:
 
 
 def matrix_rate(device: Device) -> float:
-    """Floating-point operations per second of a matrix product, in training's number type."""
+    """Floating-point operations per second of a matrix product in the data type of training."""
     n = 1024 if device.kind == "cpu" else 4096
     left = torch.randn(n, n, device=device.torch_device, dtype=device.dtype)
     right = torch.randn(n, n, device=device.torch_device, dtype=device.dtype)
@@ -126,7 +117,7 @@ def suggest_steps(device: Device, extras: tuple[ExtraState, ...]) -> tuple[str, 
     steps = []
     for extra in extras:
         if extra.missing and extra.name in {"judge", "web"}:
-            steps.append(f"pip install 'smalltale[{extra.name}]' installs: {extra.purpose}")
+            steps.append(f"pip install 'smalltale[{extra.name}]' installs {extra.purpose}")
     if device.kind == "cpu" and not device.compiles:
         steps.append("install a C++ compiler (g++): torch.compile makes training on a CPU faster")
     if device.kind == "cpu":

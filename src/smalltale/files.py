@@ -43,9 +43,8 @@ def translate_os_errors(path: Path) -> Iterator[None]:
             f"{path} may not be read or written by this user; change its permissions or choose another path"
         ) from error
     except OSError as error:
-        raise FileProblem(
-            f"{path}: {error.strerror or error}; free some space or choose another path"
-        ) from error
+        reason = error.strerror or str(error)
+        raise FileProblem(f"{path}: {reason}; free some space or choose another path") from error
 
 
 def read_text(path: Path) -> str:
@@ -80,9 +79,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise FileProblem(
-            f"{path} is not valid JSON (line {error.lineno}: {error.msg}); create it again"
-        ) from error
+        location = f"line {error.lineno}: {error.msg}"
+        raise FileProblem(f"{path} is not valid JSON ({location}); create it again") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -99,9 +97,8 @@ def read_jsonl(path: Path) -> list[Any]:
             try:
                 values.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise FileProblem(
-                    f"{path} line {number} is not JSON ({error.msg}); correct or remove the line"
-                ) from error
+                problem = f"{path} line {number} is not JSON ({error.msg})"
+                raise FileProblem(f"{problem}; correct or remove the line") from error
     return values
 
 
@@ -155,9 +152,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def refuse_foreign_folder(path: Path) -> None:
     """Raise FileProblem if `path` is a file, or a folder with content that smalltale did not write."""
     with translate_os_errors(path):
-        if path.exists() and (
-            not path.is_dir() or (any(path.iterdir()) and not (path / "meta.json").exists())
-        ):
+        is_ours = path.is_dir() and ((path / "meta.json").exists() or not any(path.iterdir()))
+        if path.exists() and not is_ours:
             raise FileProblem(f"{path} exists and was not written by smalltale; choose a new or empty folder")
 
 

@@ -40,9 +40,8 @@ class Journal:
             self.lock.acquire()
         except Timeout as error:
             self.file.close()
-            raise FileProblem(
-                f"another run is writing {self.path}; wait for it, or choose another folder"
-            ) from error
+            problem = f"another run is writing {self.path}"
+            raise FileProblem(f"{problem}; wait for it, or choose another folder") from error
         except (OSError, NotImplementedError) as error:
             log.debug("%s: this file system has no locks: %s", self.path, error)
 
@@ -53,9 +52,7 @@ class Journal:
             size = self.file.seek(0, os.SEEK_END)
             if self.file.write(line) != len(line):
                 self.file.truncate(size)
-                raise FileProblem(
-                    f"{self.path}: no space left on the disk; free some space or choose another folder"
-                )
+                raise FileProblem(f"{self.path}: the disk is full; free some space or choose another folder")
 
     def clear(self) -> None:
         """Remove all records."""

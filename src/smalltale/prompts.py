@@ -54,9 +54,7 @@ def read_prompts(path: Path) -> list[str]:
         raise FileProblem(f"{path}: unsupported file type; use .csv, .yaml, .jsonl or .txt")
     for number, prompt in enumerate(prompts, 1):
         if not isinstance(prompt, str) or not prompt.strip():
-            raise FileProblem(
-                f"{path}: prompt {number} is not text ({prompt!r}); give every prompt some words"
-            )
+            raise FileProblem(f"{path}: prompt {number} is not text ({prompt!r}); give every prompt words")
     if not prompts:
         raise FileProblem(f"{path} has no prompts; give at least one")
     return list(dict.fromkeys(prompts))
@@ -77,9 +75,8 @@ def read_yaml_prompts(path: Path) -> list[Any]:
     except yaml.YAMLError as error:
         raise FileProblem(f"{path} is not YAML ({error}); correct that line") from error
     if not isinstance(prompts, list):
-        raise FileProblem(
-            f"{path} has a {type(prompts).__name__}, not a list of prompts; begin each prompt with '- '"
-        )
+        kind = type(prompts).__name__
+        raise FileProblem(f"{path} has a {kind}, not a list of prompts; begin each prompt with '- '")
     return prompts
 
 
@@ -124,7 +121,7 @@ def write_prompts(path: Path, prompts: Sequence[str]) -> None:
 
 
 def find_leaked_prompts(prompts: Sequence[str], stories: Iterable[str]) -> list[Leak]:
-    """The prompts that share LEAK_WORDS consecutive words (or all words of a shorter one) with a story; the first story each."""
+    """The prompts that share LEAK_WORDS consecutive words (all words if shorter) with a story, and the first such story."""
     prompts_by_run: dict[tuple[str, ...], list[int]] = {}
     run_lengths: set[int] = set()
     prompt_words = [lowercase_words(prompt) for prompt in prompts]
@@ -150,11 +147,9 @@ def measure_leak(
 ) -> Leak:
     """The full length of a shared run, of which the first `length` words of `story_words` are the beginning."""
     run = story_words[:length]
-    start = next(at for at in range(len(prompt_words)) if prompt_words[at : at + length] == run)
-    shared = itertools.takewhile(
-        lambda pair: pair[0] == pair[1], zip(prompt_words[start:], story_words, strict=False)
-    )
-    span = [word for word, _ in shared]
+    start = next(i for i in range(len(prompt_words)) if prompt_words[i : i + length] == run)
+    pairs = zip(prompt_words[start:], story_words, strict=False)
+    span = [word for word, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
     return Leak(prompt=prompt, story=story, words=len(span), span=" ".join(span))
 
 

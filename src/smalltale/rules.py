@@ -22,6 +22,14 @@ SERVER_TABLES = {"edition", "prompt_set"}
 """Tables of an edition's file that are not rules (server/editions/editions.py reads them)."""
 
 
+LARGE_CLASS_HARDWARE = (
+    "h200", "h100", "a100", "l40", "mi300", "5090", "4090", "3090", "a6000", "2x", "4x", "8x", "several", "multi",
+)  # fmt: skip
+MEDIUM_CLASS_HARDWARE = (
+    "5080", "5070", "4080", "4070", "3080", "3070", "2080", "t4", "v100", "7900", "7800", " pro", " max", " ultra",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class WeightClass:
     """A division of the contest."""
@@ -67,44 +75,8 @@ class Rules:
     max_completion_characters: int = 8_000
     max_submission_bytes: int = 10_000_000
     hardware: tuple[HardwareClass, ...] = (
-        HardwareClass(
-            weight_class="large",
-            words=(
-                "h200",
-                "h100",
-                "a100",
-                "l40",
-                "mi300",
-                "5090",
-                "4090",
-                "3090",
-                "a6000",
-                "2x",
-                "4x",
-                "8x",
-                "several",
-                "multi",
-            ),
-        ),
-        HardwareClass(
-            weight_class="medium",
-            words=(
-                "5080",
-                "5070",
-                "4080",
-                "4070",
-                "3080",
-                "3070",
-                "2080",
-                "t4",
-                "v100",
-                "7900",
-                "7800",
-                " pro",
-                " max",
-                " ultra",
-            ),
-        ),
+        HardwareClass(weight_class="large", words=LARGE_CLASS_HARDWARE),
+        HardwareClass(weight_class="medium", words=MEDIUM_CLASS_HARDWARE),
     )
     """The first row with a word of the declared hardware decides; the smallest class if none has."""
     start: date = date(2025, 3, 1)
@@ -113,11 +85,10 @@ class Rules:
 
     def weight_class(self, name: str) -> WeightClass:
         """The class of that name. Raises SmalltaleError for an unknown name."""
-        for weight_class in self.weight_classes:
-            if weight_class.name == name:
-                return weight_class
-        names = ", ".join(weight_class.name for weight_class in self.weight_classes)
-        raise SmalltaleError(f"there is no weight class {name!r}; choose one of: {names}")
+        class_by_name = {weight_class.name: weight_class for weight_class in self.weight_classes}
+        if name not in class_by_name:
+            raise SmalltaleError(f"unknown weight class {name!r}; choose one of: {', '.join(class_by_name)}")
+        return class_by_name[name]
 
     def class_for(self, counted_parameters: int) -> WeightClass | None:
         """The smallest class that admits a model of this count; None if all are too small."""
@@ -127,16 +98,16 @@ class Rules:
         return None
 
     def class_for_hardware(self, declared: str) -> WeightClass:
-        """The class that a team's hardware suggests; organisers confirm it."""
+        """The class that a team's declared hardware suggests; organisers confirm it."""
         padded = f" {declared.casefold()} "
         for row in self.hardware:
             if any(word.casefold() in padded for word in row.words):
                 return self.weight_class(row.weight_class)
         return min(self.weight_classes, key=lambda weight_class: weight_class.max_parameters)
 
-    def classes_open_to(self, slotted: str) -> list[WeightClass]:
-        """The classes that a team assigned to class `slotted` may enter: its own and every larger one."""
-        own_limit = self.weight_class(slotted).max_parameters
+    def classes_open_to(self, assigned: str) -> list[WeightClass]:
+        """The classes that a team of class `assigned` may enter: its own and every larger one."""
+        own_limit = self.weight_class(assigned).max_parameters
         return [row for row in self.weight_classes if row.max_parameters >= own_limit]
 
     def opens(self) -> datetime:
@@ -176,13 +147,10 @@ def rules_from_table(table: Mapping[str, Any], where: str) -> Rules:
         if key not in names | SERVER_TABLES:
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise RecipeError(
-                f"{where}: unknown rule {key!r}; {hint}the rules are: {', '.join(sorted(names))}"
-            )
+            raise RecipeError(f"{where}: unknown rule {key!r}; {hint}valid rules: {', '.join(sorted(names))}")
+    rule_values = {key: value for key, value in table.items() if key in names}
     try:
-        rules = TypeAdapter(Rules).validate_python(
-            {key: value for key, value in table.items() if key in names}
-        )
+        rules = TypeAdapter(Rules).validate_python(rule_values)
     except ValidationError as error:
         first = error.errors()[0]
         location = ".".join(str(part) for part in first["loc"])
@@ -199,13 +167,8 @@ def validate_rules(rules: Rules, where: str) -> None:
         raise RecipeError(f"{where}: end {rules.end} is before start {rules.start}; give a later end")
     if not rules.weight_classes or not rules.criteria:
         raise RecipeError(f"{where}: there must be at least one weight class and one criterion; add one")
-    for name in (
-        "team_size",
-        "completions_per_prompt",
-        "hand_ins_per_day",
-        "final_hand_ins",
-        "max_completion_characters",
-    ):
+    counts = ("team_size", "completions_per_prompt", "hand_ins_per_day", "final_hand_ins")
+    for name in (*counts, "max_completion_characters"):
         if getattr(rules, name) < 1:
             raise RecipeError(f"{where}: {name} = {getattr(rules, name)}; it must be at least 1")
     names = {weight_class.name for weight_class in rules.weight_classes}

@@ -37,7 +37,7 @@ def run_limited(
     memory_gibibytes: int = MEMORY_GIBIBYTES,
     stop: threading.Event | None = None,
 ) -> str:
-    """The standard output of `python ARGUMENTS`; nothing that the process started outlives the call.
+    """Run `python ARGUMENTS` and return its standard output; its child processes are killed when it ends.
 
     Raises SmalltaleError if it fails or reaches a limit, SandboxStopped if `stop` is set first.
     """
@@ -58,7 +58,7 @@ def run_limited(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    # A command of ours exits with 1 for a negative answer, which is on standard output.
+    # Our commands exit with 1 for a negative verdict, which they print on standard output.
     if process.returncode not in {0, 1} or not output.strip():
         last_line = (errors.strip().splitlines() or ["no message"])[-1]
         raise SmalltaleError(

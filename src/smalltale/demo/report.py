@@ -53,7 +53,7 @@ class DemoStage:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """Everything that the page and the closing table show."""
+    """Everything that the page and the printed summary show."""
 
     data_name: str
     """What the model was trained on."""

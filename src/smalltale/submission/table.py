@@ -135,9 +135,7 @@ def read_csv_rows(path: Path) -> list[dict[str, Any] | UnreadableRow]:
             for row in reader
         ]
     except csv.Error as error:
-        raise FileProblem(
-            f"{path} line {reader.line_num} is not CSV ({error}); correct its quotes"
-        ) from error
+        raise FileProblem(f"{path} line {reader.line_num} is not CSV ({error}); fix its quotes") from error
 
 
 def read_jsonl_rows(path: Path) -> list[dict[str, Any] | UnreadableRow]:
@@ -207,9 +205,7 @@ def check_columns(path: Path, names: Sequence[str]) -> None:
     for name in COLUMNS:
         if (count := list(names).count(name)) != 1:
             problem = "no column" if count == 0 else f"{count} columns"
-            raise FileProblem(
-                f"{path} has {problem} {name}; it must have one prompt and one completion per row"
-            )
+            raise FileProblem(f"{path} has {problem} {name}; write a prompt and a completion in each row")
 
 
 def check_file_extension(path: Path) -> None:

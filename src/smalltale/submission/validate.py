@@ -82,7 +82,7 @@ def refuse_file(problem: str, fix: str) -> ValidationResult:
 
 
 def check_row(number: int, row: Completion, rules: Rules) -> list[SubmissionIssue]:
-    """Errors of one row that need no other row to see."""
+    """Errors of one row on its own."""
     errors = []
     for column in COLUMNS:
         cell: str = getattr(row, column)
@@ -147,7 +147,7 @@ def find_repeats(completions: Sequence[tuple[int, str]], required: int) -> list[
 
 
 def warn_about_row(number: int, row: Completion) -> list[SubmissionIssue]:
-    """Things that a contestant may want to check before submitting."""
+    """Signs of a weak or flagged story, which a contestant may want to check before submitting."""
     warnings = []
     if repeats := count_repeated_sentences(row.completion):
         noun = "sentence" if repeats == 1 else "sentences"
