@@ -27,9 +27,9 @@ SCRIPT_WARNING = "the judge scripted-a is a script for demonstrations; it does n
 def write_edition(folder: Path, *, final: list[str] | None = None) -> Path:
     """Write an edition's files. Returns the path of its TOML file."""
     subjects = (
-        "a cat|the old king|two brave brothers|my grandmother|one rainy day|a tiny dragon|the clock|"
-        "under the bed|far away|a red balloon|five ducks|the last leaf"
-    ).split("|")
+        "a cat", "the old king", "two brave brothers", "my grandmother", "one rainy day", "a tiny dragon",
+        "the clock", "under the bed", "far away", "a red balloon", "five ducks", "the last leaf",
+    )  # fmt: skip
     daily = [f"Once there was {subject}, and then" for subject in subjects]
     final = final or [f"No one knew why {subject} sang so loudly" for subject in subjects]
     for kind, prompts in (("daily", daily), ("final", final)):

@@ -119,7 +119,7 @@ def test_a_token_authenticates_its_person_within_its_scopes_until_it_is_revoked(
         accounts.authenticate_token(hackathon.database, token, "hand-in")
     with pytest.raises(RequestProblem, match="no such token"):
         accounts.revoke_token(hackathon.database, bob, 1)
-    with pytest.raises(RequestProblem, match="choose of: read, hand-in"):
+    with pytest.raises(RequestProblem, match="choose from: read, hand-in"):
         accounts.create_token(hackathon.database, ada, "power", ["organise"])
     accounts.revoke_token(hackathon.database, ada, 1)
     with pytest.raises(RequestProblem, match="unknown or revoked"):

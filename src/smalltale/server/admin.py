@@ -30,16 +30,15 @@ def check_text(text: str, max_characters: int, purpose: str, field: str = "reaso
     """An organiser's text without surrounding space. Raises RequestProblem if it is too short or too long."""
     text = text.strip()
     if not 3 <= len(text) <= max_characters:
-        raise invalid_field(
-            field, f"it has {len(text)} characters", f"write 3 to {max_characters:,}: {purpose}"
-        )
+        fix = f"write 3 to {max_characters:,}: {purpose}"
+        raise invalid_field(field, f"it has {len(text)} characters", fix)
     return text
 
 
 def rejudge(database: Database, organiser: Person, submission_id: int, panel: str | None = None) -> None:
-    """Queue a submission again: for the same panel to fill in what is missing, or for another panel of the edition.
+    """Queue a submission for its panel again, which fills in missing judgements, or for another panel of the edition.
 
-    A new panel's scores are added to the existing ones; a judged submission stays judged meanwhile. Raises RequestProblem.
+    Scores of another panel are added to the existing ones. A judged submission stays judged meanwhile. Raises RequestProblem.
     """
     require_organiser(organiser)
     with database.write() as session:
@@ -47,14 +46,10 @@ def rejudge(database: Database, organiser: Person, submission_id: int, panel: st
         if submission is None:
             raise not_found("submission")
         edition = session.get_one(Edition, submission.edition_id)
-        panel = panel or edition.panel
-        if panel not in {*edition.panels, edition.panel}:
-            panels = ", ".join({**edition.panels, edition.panel: None})
-            raise invalid_field(
-                "panel",
-                f"{escape_unprintable(panel)} is not a panel of {edition.title}",
-                f"choose one of: {panels}",
-            )
+        panel, panels = panel or edition.panel, {**edition.panels, edition.panel: None}
+        if panel not in panels:
+            message = f"{escape_unprintable(panel)} is not a panel of {edition.title}"
+            raise invalid_field("panel", message, f"choose one of: {', '.join(panels)}")
         job = session.scalar(select(Job).where(Job.key == f"judge:{submission_id}:{panel}"))
         if job is None:
             queue_judging(session, database, submission, panel)
@@ -75,7 +70,7 @@ def rejudge(database: Database, organiser: Person, submission_id: int, panel: st
 
 
 def select_unjudged(edition: Edition) -> Select[Any]:
-    """Submissions that the edition's panel has neither judged nor in its queue, because they are older than the panel."""
+    """Submissions that the edition's panel has not judged and that are not queued for it: they are older than the panel."""
     queued = select(Job.id).where(
         Job.submission_id == Submission.id, Job.kind == "judge", Job.panel == edition.panel
     )
@@ -86,7 +81,7 @@ def select_unjudged(edition: Edition) -> Select[Any]:
 
 
 def count_unjudged(session: Session, edition: Edition) -> int:
-    """Number of submissions that the edition's panel has neither judged nor in its queue."""
+    """The number of submissions that `queue_unjudged` would queue."""
     return session.scalar(select(func.count()).select_from(select_unjudged(edition).subquery())) or 0
 
 
@@ -97,15 +92,8 @@ def queue_unjudged(database: Database, organiser: Person, edition: Edition) -> i
         submissions = session.scalars(select_unjudged(edition).order_by(Submission.id)).all()
         for submission in submissions:
             queue_judging(session, database, submission, edition.panel)
-        append_audit(
-            session,
-            database.now(),
-            organiser.handle,
-            "all judged again",
-            edition.slug,
-            panel=edition.panel,
-            hand_ins=len(submissions),
-        )
+        detail = {"panel": edition.panel, "hand_ins": len(submissions)}
+        append_audit(session, database.now(), organiser.handle, "all judged again", edition.slug, **detail)
         return len(submissions)
 
 
@@ -134,14 +122,8 @@ def answer_appeal(database: Database, organiser: Person, appeal_id: int, answer:
         if appeal is None:
             raise not_found("appeal")
         appeal.answer, appeal.answered = answer, database.now()
-        append_audit(
-            session,
-            database.now(),
-            organiser.handle,
-            "appeal answered",
-            f"hand-in {appeal.submission_id}",
-            answer=answer,
-        )
+        subject = f"hand-in {appeal.submission_id}"
+        append_audit(session, database.now(), organiser.handle, "appeal answered", subject, answer=answer)
 
 
 def reset_password(database: Database, organiser: Person, handle: str) -> str:
@@ -151,9 +133,10 @@ def reset_password(database: Database, organiser: Person, handle: str) -> str:
     with database.write() as session:
         account = find_account(session, handle)
         if account.password is None:
-            raise invalid_field(
-                "handle", f"{account.handle} signs in through {account.provider or 'nothing'}", status=409
+            message = (
+                f"{account.handle} signs in through {account.provider or 'no provider'} and has no password"
             )
+            raise invalid_field("handle", message, status=409)
         set_password(session, account, password)
         append_audit(session, database.now(), organiser.handle, "password reset", account.handle)
     return password
@@ -165,17 +148,15 @@ ACCOUNT_ACTIONS = {
     "promote": ("admin", True, "made an organiser"),
     "demote": ("admin", False, "no longer an organiser"),
 }
+"""By the form's action: the column, its new value, and the action in the audit log."""
 
 
 def change_account(database: Database, organiser: Person, handle: str, action: str) -> None:
-    """Close or open an account, make it an organiser's or no longer. Raises RequestProblem."""
+    """Carry out one of ACCOUNT_ACTIONS on a person's account. Raises RequestProblem."""
     require_organiser(organiser)
     if action not in ACCOUNT_ACTIONS:
-        raise invalid_field(
-            "act",
-            f"{escape_unprintable(action) or 'nothing'}",
-            f"choose one of: {', '.join(ACCOUNT_ACTIONS)}",
-        )
+        message = f"{escape_unprintable(action)} is not an action"
+        raise invalid_field("act", message, f"choose one of: {', '.join(ACCOUNT_ACTIONS)}")
     column, value, audit_action = ACCOUNT_ACTIONS[action]
     with database.write() as session:
         account = find_account(session, handle)
@@ -189,7 +170,6 @@ def find_account(session: Session, handle: str) -> Person:
     """The person with this handle. Raises RequestProblem 404."""
     person = session.scalar(select(Person).where(Person.handle == handle.strip().lower()))
     if person is None:
-        raise invalid_field(
-            "handle", f"no account has the handle {escape_unprintable(handle) or 'nothing'}", "check it", 404
-        )
+        message = f"no account has the handle {escape_unprintable(handle)}"
+        raise invalid_field("handle", message, "check the spelling", 404)
     return person

@@ -41,12 +41,7 @@ class RequestProblem(SmalltaleError):
             "title": self.title,
             "status": self.status,
             "errors": [
-                {
-                    "field": problem.field,
-                    "found": problem.message,
-                    "fix": problem.fix,
-                    "mend": problem.fix,
-                }
+                {"field": problem.field, "found": problem.message, "fix": problem.fix, "mend": problem.fix}
                 for problem in self.fields
             ],
         }

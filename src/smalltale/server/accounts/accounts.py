@@ -1,4 +1,4 @@
-"""Accounts: local ones by invitation, browser sessions, API tokens, and names without look-alike characters.
+"""Local accounts by invitation, browser sessions, API tokens, and names without look-alike characters.
 
 Input: values of forms and headers. Output: Person rows.
 Note: sessions, API tokens and invitations are stored as SHA-256 hashes and cannot be shown again.
@@ -24,11 +24,12 @@ from smalltale.server.accounts.passwords import (
 )
 from smalltale.server.database.models import AccountInvitation, ApiToken, BrowserSession, Person
 from smalltale.server.database.session import Database, append_audit
-from smalltale.server.errors import FieldProblem, RequestProblem, invalid_field, not_found
+from smalltale.server.errors import RequestProblem, invalid_field, not_found
 
 SESSION_DAYS = 14
 INVITATION_DAYS = 14
 SCOPES = ("read", "hand-in")
+LOOK_ALIKE_SCRIPTS = {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"}
 
 
 def hash_token(token: str) -> str:
@@ -37,14 +38,11 @@ def hash_token(token: str) -> str:
 
 
 def clean_handle(handle: str) -> str:
-    """The handle in lower case: 2 to 39 of a-z, 0-9, - and _. Raises RequestProblem."""
+    """The handle in lower case: 2 to 39 characters of a-z, 0-9, - and _. Raises RequestProblem."""
     handle = handle.strip().lower()
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{1,38}", handle):
-        raise invalid_field(
-            "handle",
-            f"{escape_unprintable(handle)!r} is not a valid handle",
-            "choose 2 to 39 of: a to z, 0 to 9, - and _",
-        )
+        message = f"{escape_unprintable(handle)} is not a valid handle"
+        raise invalid_field("handle", message, "choose 2 to 39 of: a to z, 0 to 9, - and _")
     return handle
 
 
@@ -57,67 +55,50 @@ def clean_name(name: str, field: str = "name", max_characters: int = 40) -> str:
         if unicodedata.category(char)[0] == "C" or char in "\u115f\u1160\u3164\uffa0\u2800"
     }
     if code_points:
-        raise invalid_field(
-            field,
-            f"it has invisible or direction-changing characters ({', '.join(sorted(code_points))})",
-            "remove them",
-        )
-    if sum(unicodedata.category(char) in {"Mn", "Me"} for char in unicodedata.normalize("NFD", name)) > max(
-        3, len(name) // 2
-    ):
+        message = f"it has invisible or direction-changing characters ({', '.join(sorted(code_points))})"
+        raise invalid_field(field, message, "remove them")
+    accents = sum(unicodedata.category(char) in {"Mn", "Me"} for char in unicodedata.normalize("NFD", name))
+    if accents > max(3, len(name) // 2):
         raise invalid_field(field, "it has more accents than letters", "remove the stacked accents")
     if not 2 <= len(name) <= max_characters:
         raise invalid_field(field, f"it has {len(name)} characters", f"choose 2 to {max_characters}")
-    scripts = {unicodedata.name(char, "?").split()[0] for char in name if char.isalpha()} & {
-        "LATIN",
-        "CYRILLIC",
-        "GREEK",
-        "ARMENIAN",
-        "CHEROKEE",
-    }
+    scripts = LOOK_ALIKE_SCRIPTS & {unicodedata.name(char, "?").split()[0] for char in name if char.isalpha()}
     if len(scripts) > 1:
-        raise invalid_field(
-            field, f"it mixes look-alike scripts ({', '.join(sorted(scripts)).lower()})", "use one script"
-        )
+        message = f"it mixes look-alike scripts ({', '.join(sorted(scripts)).lower()})"
+        raise invalid_field(field, message, "use one script")
     if not any(char.isalnum() for char in name):
         raise invalid_field(field, "it has no letter or digit", "add one")
     return name
 
 
 def name_key(name: str) -> str:
-    """Key under which two names count as the same: letters and digits without accents and case."""
+    """The key by which similar names collide: letters and digits without accents and case."""
     folded = unicodedata.normalize("NFKD", name).casefold()
     return "".join(char for char in folded if char.isalnum())[:80] or name.casefold()
 
 
 def escape_unprintable(text: str) -> str:
-    """The first 80 characters of untrusted text, safe to quote in a message."""
-    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text[:80])
+    """The first 80 characters of untrusted text, safe to quote in a message; "nothing" if it is empty."""
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text[:80]) or "nothing"
 
 
 def invite_account(database: Database, actor: str, *, admin: bool = False) -> str:
-    """A new code that creates one local account; it can be shown only now."""
+    """A new code that creates one local account. Only its hash is stored, so it can be shown only now."""
     code = secrets.token_urlsafe(18)
+    expires = database.now() + timedelta(days=INVITATION_DAYS)
     with database.write() as session:
-        session.add(
-            AccountInvitation(
-                code_hash=hash_token(code),
-                admin=admin,
-                expires=database.now() + timedelta(days=INVITATION_DAYS),
-            )
-        )
+        session.add(AccountInvitation(code_hash=hash_token(code), admin=admin, expires=expires))
         append_audit(session, database.now(), actor, "account invited", "admin" if admin else "person")
     return code
 
 
 def create_account(database: Database, code: str, handle: str, password: str) -> Person:
     """Create a local account from an invitation. Raises RequestProblem with every field's problem."""
-    problems: list[FieldProblem] = []
+    problems = check_password_length(password)
     try:
         handle = clean_handle(handle)
     except RequestProblem as problem:
-        problems += problem.fields
-    problems += check_password_length(password)
+        problems = [*problem.fields, *problems]
     if problems:
         raise RequestProblem(422, "this was not accepted", problems)
     password_hash = hash_password(password)
@@ -159,7 +140,7 @@ def create_person(
 def find_or_create_provider_person(
     database: Database, provider: str, provider_id: str, wished_handle: str
 ) -> Person:
-    """The person with this account at a sign-in provider; a new person gets the wished handle or a similar one."""
+    """The person with this account at a sign-in provider. A new person gets the wished handle or a similar one."""
     with database.write() as session:
         person = session.scalar(
             select(Person).where(Person.provider == provider, Person.provider_id == provider_id)
@@ -169,14 +150,11 @@ def find_or_create_provider_person(
         base = re.sub(r"[^a-z0-9_-]", "-", wished_handle.lower()).strip("-_")[:30] or "writer"
         for suffix in ("", f"-{provider[:2]}", f"-{secrets.token_hex(3)}"):
             try:
-                person = create_person(
-                    session, database, clean_handle(base + suffix), provider=(provider, provider_id)
-                )
+                handle = clean_handle(base + suffix)
+                person = create_person(session, database, handle, provider=(provider, provider_id))
             except RequestProblem:
                 continue
-            append_audit(
-                session, database.now(), person.handle, "account made", person.handle, provider=provider
-            )
+            append_audit(session, database.now(), handle, "account made", handle, provider=provider)
             return person
     raise invalid_field("handle", f"no free handle similar to {base}", "ask the organisers")
 
@@ -184,19 +162,14 @@ def find_or_create_provider_person(
 def sign_in(database: Database, person: Person) -> str:
     """Start a browser session. Returns the value of its cookie."""
     token = secrets.token_urlsafe(32)
+    expires = database.now() + timedelta(days=SESSION_DAYS)
     with database.write() as session:
-        session.add(
-            BrowserSession(
-                token_hash=hash_token(token),
-                person_id=person.id,
-                expires=database.now() + timedelta(days=SESSION_DAYS),
-            )
-        )
+        session.add(BrowserSession(token_hash=hash_token(token), person_id=person.id, expires=expires))
     return token
 
 
 def authenticate(database: Database, handle: str, password: str) -> Person:
-    """The person with this handle and password; replaces a password hash of another cost than new hashes have.
+    """The person with this handle and password. A hash with an outdated algorithm or cost is replaced.
 
     Raises RequestProblem 401, the same for an unknown handle, a wrong password and a closed account.
     """
@@ -209,17 +182,14 @@ def authenticate(database: Database, handle: str, password: str) -> Person:
     if stored_hash and needs_rehash(stored_hash):
         new_hash = hash_password(password)
         with database.write() as session:
-            # Only if the password has not been changed in the meantime.
-            session.execute(
-                update(Person)
-                .where(Person.id == person.id, Person.password == stored_hash)
-                .values(password=new_hash)
-            )
+            # The second condition keeps a password that was changed in the meantime.
+            unchanged = (Person.id == person.id) & (Person.password == stored_hash)
+            session.execute(update(Person).where(unchanged).values(password=new_hash))
     return person
 
 
 def find_person_by_session(database: Database, session: Session, token: str) -> Person | None:
-    """The person of a session cookie; None if the cookie is unknown or expired, or the account closed."""
+    """The person of a session cookie; None if the cookie is unknown or expired, or the account is closed."""
     row = session.execute(
         select(Person, BrowserSession.expires)
         .join(BrowserSession, BrowserSession.person_id == Person.id)
@@ -235,27 +205,18 @@ def sign_out(database: Database, token: str) -> None:
 
 
 def create_token(database: Database, person: Person, name: str, scopes: list[str]) -> str:
-    """A new API token; it can be shown only now. Raises RequestProblem."""
-    name = clean_name(name, "name", 60)
+    """A new API token. Only its hash is stored, so it can be shown only now. Raises RequestProblem."""
+    name = clean_name(name, max_characters=60)
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
-        raise invalid_field(
-            "scopes",
-            f"{', '.join(map(escape_unprintable, unknown)) or 'none'}",
-            f"choose of: {', '.join(SCOPES)}",
-        )
+        message = f"{escape_unprintable(', '.join(unknown))} is not a scope"
+        raise invalid_field("scopes", message, f"choose from: {', '.join(SCOPES)}")
     token = f"smalltale_{secrets.token_urlsafe(30)}"
+    token_hash, now = hash_token(token), database.now()
+    row = ApiToken(token_hash=token_hash, person_id=person.id, name=name, scopes=scopes, created=now)
     with database.write() as session:
-        session.add(
-            ApiToken(
-                token_hash=hash_token(token),
-                person_id=person.id,
-                name=name,
-                scopes=scopes,
-                created=database.now(),
-            )
-        )
-        append_audit(session, database.now(), person.handle, "token made", name, scopes=scopes)
+        session.add(row)
+        append_audit(session, now, person.handle, "token made", name, scopes=scopes)
     return token
 
 
@@ -278,11 +239,11 @@ def authenticate_token(database: Database, token: str, scope: str) -> Person:
             .where(ApiToken.token_hash == hash_token(token))
         ).first()
     if row is None or row[1].revoked is not None or row[0].disabled:
-        raise RequestProblem(401, "the token is unknown or revoked; make a new one on your account page")
+        raise RequestProblem(401, "the token is unknown or revoked; create a new one on your account page")
     person, api_token = row
     if scope not in api_token.scopes:
         raise RequestProblem(
-            403, f"the token {api_token.name!r} lacks the scope {scope!r}; make one that has it"
+            403, f"the token {api_token.name!r} lacks the scope {scope!r}; create one that has it"
         )
     now = database.now()
     if api_token.last_used is None or now - api_token.last_used > timedelta(minutes=5):

@@ -1,8 +1,8 @@
-"""Passwords of local accounts: Argon2id hashes with their cost inside, verified at sign-in and changed by their owner.
+"""Passwords of local accounts: hashes them with Argon2id, verifies them at sign-in, changes them.
 
-Input: passwords from forms. Output: hashes for `Person.password`, which begin with `$argon2id$`, or with `scrypt$` where
-an account has not signed in since scrypt was replaced; `accounts.authenticate` replaces those at the next sign-in.
-Note: a changed password ends every other session of its account.
+Input: passwords from forms. Output: hashes for `Person.password`, which contain their algorithm and cost. A hash that begins
+with `scrypt$` is from an older version; `accounts.authenticate` replaces it at the next sign-in.
+Note: a new password ends every session of its account.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from smalltale.server.errors import FieldProblem, RequestProblem
 
 MIN_CHARACTERS, MAX_CHARACTERS = 10, 200
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-"""19 MiB and two passes, the minimum of OWASP's Password Storage Cheat Sheet: about 25 ms. To raise the cost, change it here."""
+"""19 MiB and two passes, the minimum of OWASP's Password Storage Cheat Sheet: about 25 ms. After a change of the cost, each hash
+is replaced at the next sign-in."""
 OLD_SCRYPT = {"n": 2**14, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024}
 
 
-def hash_password(password: str, hasher: PasswordHasher = HASHER) -> str:
+def hash_password(password: str) -> str:
     """A salted Argon2id hash."""
-    return hasher.hash(password[:MAX_CHARACTERS])
+    return HASHER.hash(password[:MAX_CHARACTERS])
 
 
 UNKNOWN_ACCOUNT_HASH = hash_password(secrets.token_hex(16))
 
 
 def verify_password(password: str, stored_hash: str | None) -> bool:
-    """Whether the password belongs to the hash; an account without one (None) takes as long as an account with one."""
+    """Whether the password belongs to the hash. No hash (None) takes as long, so that the time reveals no handles."""
     expected_hash, password = stored_hash or UNKNOWN_ACCOUNT_HASH, password[:MAX_CHARACTERS]
     if expected_hash.startswith("scrypt$"):
         _, salt, digest = expected_hash.split("$")
@@ -47,20 +48,17 @@ def verify_password(password: str, stored_hash: str | None) -> bool:
         return False
 
 
-def needs_rehash(stored_hash: str, hasher: PasswordHasher = HASHER) -> bool:
-    """Whether a hash is scrypt's or has another cost than new hashes have."""
-    return stored_hash.startswith("scrypt$") or hasher.check_needs_rehash(stored_hash)
+def needs_rehash(stored_hash: str) -> bool:
+    """Whether a hash was made by scrypt, or at another cost than HASHER's."""
+    return stored_hash.startswith("scrypt$") or HASHER.check_needs_rehash(stored_hash)
 
 
 def check_password_length(password: str, field: str = "password") -> list[FieldProblem]:
     """The problem with the length of a new password, if there is one."""
     if MIN_CHARACTERS <= len(password) <= MAX_CHARACTERS:
         return []
-    return [
-        FieldProblem(
-            field, f"it has {len(password)} characters", f"choose {MIN_CHARACTERS} to {MAX_CHARACTERS}"
-        )
-    ]
+    fix = f"choose {MIN_CHARACTERS} to {MAX_CHARACTERS}"
+    return [FieldProblem(field, f"it has {len(password)} characters", fix)]
 
 
 def set_password(session: Session, person: Person, password: str) -> None:
@@ -73,9 +71,8 @@ def change_password(database: Database, person: Person, old: str, new: str) -> N
     """Change one's own password. Raises RequestProblem with every field's problem."""
     problems = check_password_length(new, "new_password")
     if not verify_password(old, person.password):
-        problems.append(
-            FieldProblem("password", "it is not your password", "type the one you signed in with")
-        )
+        fix = "type the one you signed in with"
+        problems.append(FieldProblem("password", "it is not your password", fix))
     if problems:
         raise RequestProblem(422, "this was not accepted", problems)
     with database.write() as session:

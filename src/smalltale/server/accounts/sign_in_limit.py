@@ -1,8 +1,8 @@
-"""Limits failed sign-ins per address and per handle from an address, over all processes that serve one database.
+"""Limits failed sign-ins per address, and per handle from one address, over all processes that serve one database.
 
-`limits` brings the strategy, but its storages are memory, Redis, Memcached and MongoDB; `DatabaseStorage` keeps the counters
-in a table of the database that the server has anyway.
-Note: a window is fixed and begins with its first failure, so around its end up to twice the bound can fall into 10 minutes.
+The library `limits` counts; it has storages for memory, Redis, Memcached and MongoDB, and `DatabaseStorage` adds one for a table
+of the server's own database.
+Note: a window is fixed and begins with its first failure, so 10 minutes around its end can have twice the allowed failures.
 A moving window would need a row per failure instead of a row per key.
 """
 
@@ -23,13 +23,13 @@ from smalltale.server.errors import RequestProblem
 
 WINDOW_MINUTES = 10
 FAILURES_PER_HANDLE = 10
-"""For one handle from one address, per window."""
+"""Per window, for one handle from one address."""
 FAILURES_PER_ADDRESS = 50
-"""For any handles from one address, per window; a classroom may share one address."""
+"""Per window, for all handles from one address; a classroom may share an address."""
 
 
 class DatabaseStorage(Storage):
-    """The counters of `limits` as rows, one upsert per count. Their time is the database's clock."""
+    """Stores the counters of `limits` as rows, one upsert per count. Windows end by the database's clock."""
 
     STORAGE_SCHEME = None
 
@@ -50,7 +50,7 @@ class DatabaseStorage(Storage):
                 insert_for(session, RateLimitCounter)
                 .values(row)
                 .on_conflict_do_update(
-                    index_elements=[RateLimitCounter.key], set_={"count": RateLimitCounter.count + amount}
+                    index_elements=["key"], set_={"count": RateLimitCounter.count + amount}
                 )
                 .returning(RateLimitCounter.count)
             )
@@ -84,12 +84,12 @@ class DatabaseStorage(Storage):
 
 
 def hash_key(key: str) -> str:
-    """Keys hold addresses and what was typed as a handle: a hash has a fixed length and keeps both out of backups."""
+    """The stored form of a key. Keys contain addresses and typed handles; a hash keeps both out of backups."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
 class SignInLimit:
-    """Refuses sign-ins after too many failures; successful ones do not count."""
+    """Refuses sign-ins after too many failures. Successful sign-ins do not count."""
 
     def __init__(self, database: Database) -> None:
         self.database, self.limiter = database, FixedWindowRateLimiter(DatabaseStorage(database))

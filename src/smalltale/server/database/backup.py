@@ -1,6 +1,6 @@
-"""Backup of the complete database to a file while the server runs, and restore.
+"""Copies the complete database to a file while the server runs, and restores it.
 
-Note: restore never overwrites: the SQLite file must not exist yet, the PostgreSQL database must be empty.
+Note: restore never overwrites: the SQLite file must not exist, the PostgreSQL database must be empty.
 """
 
 from __future__ import annotations
@@ -38,26 +38,22 @@ def backup(database: Database, out: Path) -> None:
 def restore(source: Path, database_url: str) -> None:
     """Fill an empty database from a backup. Raises SmalltaleError if the database is not empty or the backup is damaged."""
     url = parse_url(database_url)
+    is_postgres = url.get_backend_name() == "postgresql"
+    kind, first_bytes = ("PostgreSQL", b"PGDMP") if is_postgres else ("SQLite", b"SQLite format 3\x00")
     with translate_os_errors(source), source.open("rb") as file:
-        header = file.read(16)
-    if url.get_backend_name() == "postgresql":
-        if not header.startswith(b"PGDMP"):
+        if file.read(len(first_bytes)) != first_bytes:
             raise FileProblem(
-                f"{source} is not a backup of a PostgreSQL database; restore it to the kind of database it comes from"
+                f"{source} is not a backup of a {kind} database; restore it to the kind of database that it was made from"
             )
+    if is_postgres:
         database = Database(database_url)
         tables = inspect(database.engine).get_table_names()
         database.close()
         if tables:
             raise SmalltaleError(f"the database has {len(tables)} tables; restore into an empty one")
-        run_postgres(
-            "pg_restore", url, ["--no-owner", "--exit-on-error", "--single-transaction", str(source)]
-        )
+        options = ["--no-owner", "--exit-on-error", "--single-transaction"]
+        run_postgres("pg_restore", url, [*options, str(source)])
         return
-    if not header.startswith(b"SQLite format 3\x00"):
-        raise FileProblem(
-            f"{source} is not a backup of a SQLite database; restore it to the kind of database it comes from"
-        )
     with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as connection:
         try:
             integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
@@ -73,7 +69,7 @@ def restore(source: Path, database_url: str) -> None:
 
 
 def run_postgres(tool: str, url: URL, arguments: list[str]) -> None:
-    """Run a client tool of PostgreSQL. The password goes into the environment: command lines are visible to all users."""
+    """Run a client tool of PostgreSQL. The password is passed in the environment: command lines are visible to all users."""
     tool_path = shutil.which(tool)
     if tool_path is None:
         raise SmalltaleError(
@@ -88,6 +84,5 @@ def run_postgres(tool: str, url: URL, arguments: list[str]) -> None:
         env={"PATH": "/usr/bin:/bin", **environment},
     )
     if process.returncode:
-        raise SmalltaleError(
-            f"{tool} failed: {(process.stderr.strip().splitlines() or ['no reason given'])[-1]}; fix that and try again"
-        )
+        last_line = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise SmalltaleError(f"{tool} failed: {last_line}; fix that and try again")

@@ -33,7 +33,7 @@ from smalltale.server.database.models import Audit, Base, Setting
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 AUDIT_LOCK = 7_305_401
-"""PostgreSQL advisory lock that serialises appends to the audit log; the next number is the migrations' lock."""
+"""Number of the PostgreSQL advisory lock for appends to the audit log; the next number is the lock for migrations."""
 
 
 class Database:
@@ -44,11 +44,9 @@ class Database:
         self.engine = open_engine(self.url, pool_size)
         self.now = clock or (utc_now if self.is_sqlite else DatabaseClock(self.engine))
         self.open_writer = sessionmaker(self.engine, expire_on_commit=False)
-        # Reading needs no transaction on PostgreSQL; without one each page saves two round trips.
-        reading = (
-            self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        )
-        self.open_reader = sessionmaker(reading, expire_on_commit=False)
+        # On PostgreSQL reading needs no transaction; without one each page saves two round trips.
+        options = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self.open_reader = sessionmaker(self.engine.execution_options(**options), expire_on_commit=False)
 
     @property
     def is_sqlite(self) -> bool:
@@ -88,7 +86,7 @@ class Database:
             ) from error
 
     def secret(self) -> bytes:
-        """The key that signs forms, the same for every process on this database."""
+        """The key that signs forms, shared by all processes on this database."""
         with self.read() as session:
             return bytes.fromhex(session.scalars(select(Setting.value).where(Setting.name == "secret")).one())
 
@@ -97,14 +95,13 @@ class Database:
 
 
 def utc_now() -> datetime:
-    """The clock of this machine."""
     return datetime.now(UTC)
 
 
 class DatabaseClock:
-    """The database's clock: the local clock and its offset, which is measured once per minute.
+    """The database's time, so that machines whose clocks differ agree on leases and deadlines.
 
-    So machines whose clocks differ agree on leases and deadlines.
+    It is the local clock plus its offset from the database's, which is measured once per minute.
     """
 
     MEASURE_EVERY_SECONDS = 60.0
@@ -125,43 +122,37 @@ class DatabaseClock:
 
 
 def parse_url(url: str) -> URL:
-    """The URL with the driver we use. Raises SmalltaleError for another kind of database."""
+    """The URL with the psycopg driver for PostgreSQL. Raises SmalltaleError for another kind of database."""
+    fix = "use sqlite:///FILE or postgresql://USER@HOST/NAME"
     try:
         parsed = make_url(url if "://" in url else f"sqlite:///{url}")
     except ArgumentError as error:
-        raise SmalltaleError(
-            f"{url!r} is not a database URL; use sqlite:///FILE or postgresql://USER@HOST/NAME"
-        ) from error
+        raise SmalltaleError(f"{url!r} is not a database URL; {fix}") from error
     match parsed.get_backend_name():
         case "sqlite":
             return parsed
         case "postgresql":
             return parsed.set(drivername="postgresql+psycopg")
-    raise SmalltaleError(
-        f"{parsed.get_backend_name()} is not supported; use sqlite:///FILE or postgresql://USER@HOST/NAME"
-    )
+        case backend:
+            raise SmalltaleError(f"{backend} is not supported; {fix}")
 
 
 def open_engine(url: URL, pool_size: int) -> Engine:
-    """An engine with our settings. Its errors contain no values, because they are logged."""
-    if url.get_backend_name() == "postgresql":
-        return create_engine(
-            url,
-            pool_size=pool_size,
-            max_overflow=pool_size,
-            hide_parameters=True,
-            connect_args={"connect_timeout": 10},
-        )
+    """An engine whose errors contain no values, because they are logged; on SQLite with WAL and immediate write locks."""
+    is_sqlite = url.get_backend_name() == "sqlite"
+    sqlite_arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
     engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
         hide_parameters=True,
-        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        connect_args=sqlite_arguments if is_sqlite else {"connect_timeout": 10},
     )
+    if not is_sqlite:
+        return engine
 
     @event.listens_for(engine, "connect")
-    def settings(connection: Any, _: Any) -> None:
+    def apply_settings(connection: Any, _: Any) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in (
@@ -184,7 +175,7 @@ def open_engine(url: URL, pool_size: int) -> Engine:
 
 
 def insert_for(session: Session, model: type[Base]) -> Any:
-    """The INSERT of the session's dialect, which has on_conflict_do_nothing and on_conflict_do_update."""
+    """The INSERT of the session's dialect: SQLAlchemy's generic one lacks on_conflict_do_nothing and on_conflict_do_update."""
     dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     return dialect.insert(model)
 
@@ -203,7 +194,7 @@ def append_audit(
 
 
 def hash_audit_row(last_hash: str, row: Audit) -> str:
-    """Hash of a row's content and of the row before."""
+    """SHA-256 of the previous row's hash and this row's content."""
     content = json.dumps(
         [last_hash, row.at.isoformat(), row.actor, row.action, row.subject, row.detail], sort_keys=True
     )
@@ -211,7 +202,7 @@ def hash_audit_row(last_hash: str, row: Audit) -> str:
 
 
 def find_broken_audit_row(session: Session) -> int | None:
-    """The id of the first row whose hash does not follow from the row before; None if the chain is intact."""
+    """The id of the first row whose hash does not match its content and the row before; None if the chain is intact."""
     last_hash = ""
     for row in session.scalars(select(Audit).order_by(Audit.id)):
         if row.hash != hash_audit_row(last_hash, row):

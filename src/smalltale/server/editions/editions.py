@@ -1,7 +1,7 @@
-"""Editions in the database: reads an edition.toml with its prompt files, imports it, and parses stored rules again.
+"""Reads an edition.toml with its prompt files, imports it into the database, and finds editions and their rules there.
 
-Input: a TOML file (the keys of the rules, [edition], [[prompt_set]]). Output: validated rows.
-Note: a second import never changes the prompts of an existing set, because submissions already answer them.
+Input: a TOML file (the keys of the rules, [edition], [[prompt_set]]). Output: rows of the edition, its prompt sets and prompts.
+Note: a second import never changes the prompts of an existing set, because stored submissions answer them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PromptSetDraft:
     appears: datetime
     prompts: list[str]
     public_share: float
-    """Share of the prompts that the public leaderboard uses; scores on the others are private until the end."""
+    """Share of the prompts that the public leaderboard uses. Scores on the others are private until the edition ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class EditionDraft:
 
 
 def read_edition(path: Path) -> EditionDraft:
-    """Read an edition's file and its prompts. Raises RecipeError or FileProblem with the fix."""
+    """Read an edition's file and its prompts. Raises RecipeError or FileProblem."""
     text = read_text(path)
     try:
         table = tomllib.loads(text)
@@ -147,9 +147,7 @@ def import_edition(database: Database, draft: EditionDraft) -> Edition:
         edition.title, edition.toml = draft.title, draft.toml
         edition.starts, edition.ends = draft.rules.opens(), draft.rules.deadline()
         edition.judges = draft.judges
-        edition.calibrations = {
-            judge: asdict(calibration) for judge, calibration in draft.calibrations.items()
-        }
+        edition.calibrations = {judge: asdict(draft.calibrations[judge]) for judge in draft.calibrations}
         record_panel(session, edition, draft)
         edition.rubric, edition.panel = draft.rubric, draft.panel
         edition.revision = (edition.revision or 0) + 1
@@ -161,7 +159,7 @@ def import_edition(database: Database, draft: EditionDraft) -> Edition:
 
 
 def record_panel(session: Session, edition: Edition, draft: EditionDraft) -> None:
-    """Store the judges and rubric of a panel's name. Raises RecipeError if it has judged with others."""
+    """Store the judges and rubric of the draft's panel. Raises RecipeError if the panel has judged with different ones."""
     scripts = all(map(is_scripted, draft.judges))
     version = "" if scripts else load_rubric(draft.rubric).hash
     new = {"judges": draft.judges, "rubric": draft.rubric, "version": version}
@@ -198,24 +196,27 @@ def add_prompt_set(session: Session, edition: Edition, draft: PromptSetDraft) ->
         prompt_set.appears = draft.appears
         return
     prompt_set = PromptSet(edition_id=edition.id, kind=draft.kind, appears=draft.appears)
-    # Public prompts are spread evenly through the set, so that both sides get the same mix.
+    # Public prompts are spread evenly through the set, so that public and private prompts have the same mix.
     share = draft.public_share
     prompt_set.prompts = [
-        Prompt(position=i, text=text, public=int((i + 1) * share) > int(i * share) if share < 1 else True)
-        for i, text in enumerate(draft.prompts)
+        Prompt(
+            position=position,
+            text=text,
+            public=share == 1 or int((position + 1) * share) > int(position * share),
+        )
+        for position, text in enumerate(draft.prompts)
     ]
     session.add(prompt_set)
 
 
 @lru_cache(maxsize=32)
-def parse_stored_rules(toml: str) -> Rules:
-    """The rules in an edition's stored TOML."""
+def parse_rules(toml: str) -> Rules:
     return rules_from_table(tomllib.loads(toml), "the edition")
 
 
 def get_rules(edition: Edition) -> Rules:
-    """An edition's rules."""
-    return parse_stored_rules(edition.toml)
+    """The rules in an edition's stored TOML, which is parsed once."""
+    return parse_rules(edition.toml)
 
 
 def get_edition(session: Session, slug: str) -> Edition:
@@ -231,13 +232,11 @@ def find_current_edition(session: Session) -> Edition | None:
     return session.scalar(select(Edition).order_by(Edition.starts.desc(), Edition.id.desc()).limit(1))
 
 
-def get_prompt_set(
-    session: Session, edition: Edition, kind: str, now: datetime, *, early: bool = False
-) -> PromptSet:
-    """A prompt set that has appeared. Before that it does not exist for anyone: RequestProblem 404."""
+def get_prompt_set(session: Session, edition: Edition, kind: str, now: datetime) -> PromptSet:
+    """A prompt set that has appeared. Raises RequestProblem 404 until then, as if it did not exist."""
     prompt_set = session.scalar(
         select(PromptSet).where(PromptSet.edition_id == edition.id, PromptSet.kind == kind)
     )
-    if prompt_set is None or (prompt_set.appears > now and not early):
+    if prompt_set is None or prompt_set.appears > now:
         raise not_found(f"prompt set yet: {kind}")
     return prompt_set

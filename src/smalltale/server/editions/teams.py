@@ -1,12 +1,12 @@
 """Teams of an edition: created with their hardware, joined by invitation, locked some days after the start.
 
 Input: a person and a request. Output: Team rows, or a RequestProblem.
-Note: unique keys enforce the number of seats and one team per person, so simultaneous requests cannot break them.
+Note: unique keys enforce both limits, the seats of a team and one team per person, so simultaneous requests cannot exceed them.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -43,10 +43,11 @@ def require_unlocked(database: Database, edition: Edition) -> None:
     """Raise RequestProblem after the team lock."""
     lock = get_rules(edition).teams_lock()
     if database.now() >= lock:
-        raise RequestProblem(
-            409,
-            f"teams were locked at {lock:%Y-%m-%d %H:%M} UTC, {get_rules(edition).team_lock_days} days after the start; ask the organisers",
+        days = get_rules(edition).team_lock_days
+        title = (
+            f"teams were locked at {lock:%Y-%m-%d %H:%M} UTC, {days} days after the start; ask the organisers"
         )
+        raise RequestProblem(409, title)
 
 
 def create_team(database: Database, edition: Edition, person: Person, name: str, hardware: str) -> Team:
@@ -76,42 +77,30 @@ def create_team(database: Database, edition: Edition, person: Person, name: str,
             with session.begin_nested():
                 session.add(team)
         except IntegrityError as error:
-            raise invalid_field(
-                "name", f"a team called {name}, or similar, exists", "choose another name", 409
-            ) from error
+            message = f"a team called {name}, or similar, exists"
+            raise invalid_field("name", message, "choose another name", 409) from error
         add_member(session, edition, team, person)
-        append_audit(
-            session,
-            database.now(),
-            person.handle,
-            "team made",
-            name,
-            hardware=hardware,
-            weight_class=weight_class.name,
-        )
+        detail = {"hardware": hardware, "weight_class": weight_class.name}
+        append_audit(session, team.declared, person.handle, "team made", name, **detail)
         return team
 
 
 def add_member(session: Session, edition: Edition, team: Team, person: Person) -> None:
     """Give a person a free seat. Raises RequestProblem if the team is full or the person has a team."""
-    for seat in range(get_rules(edition).team_size):
+    seats = get_rules(edition).team_size
+    for seat in range(seats):
         if session.scalar(select(TeamMember).where(TeamMember.team_id == team.id, TeamMember.seat == seat)):
             continue
+        member = TeamMember(edition_id=edition.id, person_id=person.id, team_id=team.id, seat=seat)
         try:
             with session.begin_nested():
-                session.add(
-                    TeamMember(edition_id=edition.id, person_id=person.id, team_id=team.id, seat=seat)
-                )
+                session.add(member)
+            return
         except IntegrityError as error:
             if find_team(session, edition, person) is not None:
-                raise RequestProblem(
-                    409, f"{person.handle} is already in a team of this edition; leave it first"
-                ) from error
-            continue
-        return
-    raise RequestProblem(
-        409, f"{team.name} is full: a team has at most {get_rules(edition).team_size} people"
-    )
+                title = f"{person.handle} is already in a team of this edition; leave it first"
+                raise RequestProblem(409, title) from error
+    raise RequestProblem(409, f"{team.name} is full: a team has at most {seats} people")
 
 
 def invite_member(database: Database, edition: Edition, person: Person, handle: str) -> None:
@@ -121,26 +110,18 @@ def invite_member(database: Database, edition: Edition, person: Person, handle: 
     with database.write() as session:
         team = find_team(session, edition, person)
         if team is None:
-            raise RequestProblem(409, "you have no team yet; make one first")
-        if len(list_members(session, team)) >= get_rules(edition).team_size:
-            raise invalid_field(
-                "handle",
-                f"{team.name} is full",
-                f"a team has at most {get_rules(edition).team_size} people",
-                409,
-            )
+            raise RequestProblem(409, "you have no team yet; create one first")
+        if len(list_members(session, team)) >= (seats := get_rules(edition).team_size):
+            fix = f"a team has at most {seats} people"
+            raise invalid_field("handle", f"{team.name} is full", fix, 409)
         guest = session.scalar(select(Person).where(Person.handle == handle))
         if guest is None:
-            raise invalid_field(
-                "handle", f"no account has the handle {handle}", "ask for the handle they sign in with", 404
-            )
+            fix = "ask the person for the handle they sign in with"
+            raise invalid_field("handle", f"no account has the handle {handle}", fix, 404)
         if find_team(session, edition, guest) is not None:
             raise invalid_field("handle", f"{handle} is already in a team", "ask them to leave it first", 409)
-        invitation = session.scalar(
-            select(TeamInvitation).where(
-                TeamInvitation.team_id == team.id, TeamInvitation.person_id == guest.id
-            )
-        )
+        same_invitation = (TeamInvitation.team_id == team.id) & (TeamInvitation.person_id == guest.id)
+        invitation = session.scalar(select(TeamInvitation).where(same_invitation))
         if invitation is None:
             session.add(TeamInvitation(team_id=team.id, person_id=guest.id, created=database.now()))
         else:
@@ -193,12 +174,10 @@ def leave_team(database: Database, edition: Edition, person: Person) -> None:
         if team is None:
             raise not_found("team of yours")
         is_last_member = len(list_members(session, team)) == 1
-        submissions = session.scalar(
-            select(func.count()).select_from(Submission).where(Submission.team_id == team.id)
-        )
-        if is_last_member and submissions:
+        has_submissions = session.scalar(select(Submission.id).where(Submission.team_id == team.id).limit(1))
+        if is_last_member and has_submissions:
             raise RequestProblem(
-                409, f"{team.name} has submissions and you are its last member; it cannot be left empty"
+                409, f"{team.name} has submissions and you are its last member; you cannot leave it"
             )
         session.execute(
             delete(TeamMember).where(TeamMember.edition_id == edition.id, TeamMember.person_id == person.id)
@@ -227,19 +206,13 @@ def moderate_team(
             raise not_found("team")
         edition = session.get_one(Edition, team.edition_id)
         if weight_class is not None:
-            if weight_class not in [allowed.name for allowed in get_rules(edition).weight_classes]:
-                raise invalid_field(
-                    "weight_class", "this is not a weight class", "choose one of the edition's"
-                )
+            names = [rule.name for rule in get_rules(edition).weight_classes]
+            if weight_class not in names:
+                fix = f"choose one of: {', '.join(names)}"
+                raise invalid_field("weight_class", "this is not a weight class of the edition", fix)
             team.weight_class, team.confirmed = weight_class, True
-            append_audit(
-                session,
-                database.now(),
-                organiser.handle,
-                "class confirmed",
-                team.name,
-                weight_class=weight_class,
-            )
+            detail = {"weight_class": weight_class}
+            append_audit(session, database.now(), organiser.handle, "class confirmed", team.name, **detail)
         if reason or reinstated:
             team.disqualified = reason
             action = "disqualified" if reason else "disqualification undone"

@@ -67,8 +67,7 @@ def lease_job(database: Database, worker: str) -> LeasedJob | None:
     """
     now = database.now()
     is_free = or_(
-        (Job.state == "waiting") & (Job.run_after <= now),
-        (Job.state == "running") & (Job.lease_ends < now),
+        (Job.state == "waiting") & (Job.run_after <= now), (Job.state == "running") & (Job.lease_ends < now)
     )
     with database.read() as session:
         if session.scalar(select(Job.id).where(is_free).limit(1)) is None:

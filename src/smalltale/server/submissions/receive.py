@@ -1,7 +1,7 @@
-"""Receives submissions: validates the file and the declaration, applies the daily limit, stores and queues.
+"""Receives submissions: validates the file and the declaration, applies the daily limit, stores and queues the stories.
 
 Input: a team's file and declaration. Output: a Submission that waits to be judged, or every problem at once.
-Note: the limit is a unique key (team, slot), so one of two simultaneous uploads wins; a refused or failed one uses no slot.
+Note: a unique key (team, slot) enforces the limit, so one of two simultaneous uploads wins. A refused or failed one uses no slot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -45,7 +45,7 @@ SUBMISSION_KINDS = ("daily", "final")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedUpload:
-    """The result of validating a file; its texts contain no paths of the server."""
+    """The result of validating a file. Its messages contain no paths of the server."""
 
     errors: list[str]
     warnings: list[str]
@@ -56,12 +56,15 @@ class CheckedUpload:
 def check_upload(
     database: Database, edition: Edition, kind: str, file_name: str, content: bytes
 ) -> CheckedUpload:
-    """Validate a file against the edition's prompts; nothing is saved. Raises RequestProblem if it cannot be validated at all."""
+    """Validate a file against the edition's prompts; nothing is saved.
+
+    Raises RequestProblem for an unsupported type, a file over the size limit, and prompts that have not appeared.
+    """
     rules = get_rules(edition)
     suffix = Path(file_name).suffix.lower()
     if suffix not in SUFFIXES:
-        name = escape_unprintable(file_name) or "no file name"
-        raise invalid_field("file", f"unsupported file type: {name}", "use .csv, .parquet or .jsonl")
+        message = f"unsupported file type: {escape_unprintable(file_name)}"
+        raise invalid_field("file", message, "use .csv, .parquet or .jsonl")
     if len(content) > rules.max_submission_bytes:
         limit = f"at most {rules.max_submission_bytes:,} are accepted"
         raise invalid_field("file", f"it has {len(content):,} bytes", limit, 413)
@@ -93,21 +96,18 @@ def receive_submission(
     received = database.now()
     rules = get_rules(edition)
     if kind not in SUBMISSION_KINDS:
-        kinds = ", ".join(SUBMISSION_KINDS)
-        raise invalid_field(
-            "kind", f"{escape_unprintable(kind) or 'nothing'} is not a kind", f"choose one of: {kinds}"
-        )
+        message = f"{escape_unprintable(kind)} is not a kind of submission"
+        raise invalid_field("kind", message, f"choose one of: {', '.join(SUBMISSION_KINDS)}")
     require_open(edition, received)
     with database.read() as session:
         team = find_team(session, edition, person)
         if team is None:
-            raise RequestProblem(
-                409, "you have no team in this edition; create one or accept an invitation first"
-            )
+            title = "you have no team in this edition; create one or accept an invitation first"
+            raise RequestProblem(409, title)
         if team.disqualified:
             raise RequestProblem(403, f"{team.name} is disqualified: {team.disqualified}")
         require_free_slot(session, rules, team, kind, received)
-    problems = check_declaration(rules, team, declared)
+    problems = list(check_declaration(rules, team, declared))
     try:
         checked = check_upload(database, edition, kind, file_name, content)
     except RequestProblem as problem:
@@ -159,25 +159,16 @@ def store_submission(
         if not take_slot(session, submission, slot_names(rules, kind, received)):
             raise limit_reached(rules, kind, received)
         session.execute(insert(CompletionRow), completion_rows(submission.id, checked))
-        session.add(
-            SubmissionFile(submission_id=submission.id, name=clean_file_name(file_name), content=content)
-        )
+        name = clean_file_name(file_name)
+        session.add(SubmissionFile(submission_id=submission.id, name=name, content=content))
         queue_judging(session, database, submission, edition.panel)
-        append_audit(
-            session,
-            received,
-            person.handle,
-            "handed in",
-            f"hand-in {submission.id}",
-            team=team.name,
-            kind=kind,
-            sha256=submission.sha256,
-        )
+        detail = {"team": team.name, "kind": kind, "sha256": submission.sha256}
+        append_audit(session, received, person.handle, "handed in", f"hand-in {submission.id}", **detail)
         return submission
 
 
 def take_slot(session: Session, submission: Submission, slots: Sequence[str]) -> bool:
-    """Add a submission with the first free slot; the unique key decides races. False if every slot is used."""
+    """Add a submission in the first free slot; the unique key decides races. False if all slots are used."""
     for slot in slots:
         submission.slot = slot
         try:
@@ -209,7 +200,7 @@ def completion_rows(submission_id: int, checked: CheckedUpload) -> list[dict[str
 
 
 def slot_names(rules: Rules, kind: str, received: datetime) -> list[str]:
-    """The slots that a submission may take: those of the AOE day, or of the final."""
+    """The slots that a submission may use: those of its day Anywhere on Earth (AOE), or of the final."""
     if kind == "final":
         return [f"final#{n}" for n in range(rules.final_hand_ins)]
     return [f"{aoe_day(received)}#{n}" for n in range(rules.hand_ins_per_day)]
@@ -222,39 +213,34 @@ def require_open(edition: Edition, now: datetime) -> None:
     if now >= edition.ends:
         raise RequestProblem(
             409,
-            f"{edition.title} closed at {edition.ends:%Y-%m-%d %H:%M} UTC, the last moment of its last day Anywhere on Earth",
+            f"{edition.title} closed at {edition.ends:%Y-%m-%d %H:%M} UTC, when its last day ended Anywhere on Earth",
         )
 
 
 def require_free_slot(session: Session, rules: Rules, team: Team, kind: str, now: datetime) -> None:
     """Raise RequestProblem early if the limit is reached; the unique key decides races."""
-    used_slots = session.scalar(
-        select(func.count())
-        .select_from(Submission)
-        .where(Submission.team_id == team.id, Submission.slot.in_(slot_names(rules, kind, now)))
-    )
-    if (used_slots or 0) >= len(slot_names(rules, kind, now)):
+    slots = slot_names(rules, kind, now)
+    used = select(Submission.id).where(Submission.team_id == team.id, Submission.slot.in_(slots))
+    if len(session.scalars(used).all()) >= len(slots):
         raise limit_reached(rules, kind, now)
 
 
 def limit_reached(rules: Rules, kind: str, now: datetime) -> RequestProblem:
-    """The problem of a submission over the limit."""
+    """The error for a submission over the limit."""
     if kind == "final":
-        return RequestProblem(
-            409,
-            f"your team has submitted its final entry ({rules.final_hand_ins} allowed); it cannot be replaced",
+        title = (
+            f"your team has submitted its final entry ({rules.final_hand_ins} allowed); it cannot be replaced"
         )
+        return RequestProblem(409, title)
     times = f" {rules.hand_ins_per_day} times" if rules.hand_ins_per_day > 1 else ""
     day = aoe_day(now) + timedelta(days=1)
     opens = datetime(day.year, day.month, day.day, tzinfo=AOE).astimezone(UTC)
-    return RequestProblem(
-        429,
-        f"your team has already submitted{times} on {aoe_day(now)} (AOE); next at {opens:%d %b %H:%M} UTC",
-    )
+    title = f"your team has already submitted{times} on {aoe_day(now)} (AOE); next at {opens:%d %b %H:%M} UTC"
+    return RequestProblem(429, title)
 
 
 def clean_file_name(name: str) -> str:
-    """The file's name without folders; a plain one in place of a name with odd characters."""
+    """The file's name without folders; `submission` with the same suffix if the name has unusual characters."""
     base_name = re.split(r"[/\\]", name)[-1]
     try:
         return clean_name(base_name, "file", 120)

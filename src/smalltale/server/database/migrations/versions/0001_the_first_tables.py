@@ -83,10 +83,7 @@ def upgrade() -> None:
         sa.Column("admin", sa.Boolean(), nullable=False),
         sa.Column("expires", sa.DateTime(timezone=True), nullable=False),
         sa.Column("used_by", sa.Integer(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["used_by"],
-            ["person.id"],
-        ),
+        sa.ForeignKeyConstraint(["used_by"], ["person.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("code_hash"),
     )
@@ -100,10 +97,7 @@ def upgrade() -> None:
         sa.Column("made", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_used", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["person_id"],
-            ["person.id"],
-        ),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("token_hash"),
     )
@@ -114,10 +108,7 @@ def upgrade() -> None:
         sa.Column("edition_id", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("appears", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["edition_id"],
-            ["edition.id"],
-        ),
+        sa.ForeignKeyConstraint(["edition_id"], ["edition.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("edition_id", "kind"),
     )
@@ -126,10 +117,7 @@ def upgrade() -> None:
         sa.Column("token_hash", sa.String(length=64), nullable=False),
         sa.Column("person_id", sa.Integer(), nullable=False),
         sa.Column("expires", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["person_id"],
-            ["person.id"],
-        ),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"]),
         sa.PrimaryKeyConstraint("token_hash"),
     )
     op.create_index(op.f("ix_sign_in_person_id"), "sign_in", ["person_id"], unique=False)
@@ -144,10 +132,7 @@ def upgrade() -> None:
         sa.Column("confirmed", sa.Boolean(), nullable=False),
         sa.Column("declared", sa.DateTime(timezone=True), nullable=False),
         sa.Column("disqualified", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["edition_id"],
-            ["edition.id"],
-        ),
+        sa.ForeignKeyConstraint(["edition_id"], ["edition.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("edition_id", "name_key"),
     )
@@ -171,22 +156,10 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=12), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("disqualified", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["edition_id"],
-            ["edition.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["person_id"],
-            ["person.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["prompt_set_id"],
-            ["prompt_set.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["team_id"],
-            ["team.id"],
-        ),
+        sa.ForeignKeyConstraint(["edition_id"], ["edition.id"]),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"]),
+        sa.ForeignKeyConstraint(["prompt_set_id"], ["prompt_set.id"]),
+        sa.ForeignKeyConstraint(["team_id"], ["team.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("team_id", "slot"),
     )
@@ -198,18 +171,9 @@ def upgrade() -> None:
         sa.Column("person_id", sa.Integer(), nullable=False),
         sa.Column("team_id", sa.Integer(), nullable=False),
         sa.Column("seat", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["edition_id"],
-            ["edition.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["person_id"],
-            ["person.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["team_id"],
-            ["team.id"],
-        ),
+        sa.ForeignKeyConstraint(["edition_id"], ["edition.id"]),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"]),
+        sa.ForeignKeyConstraint(["team_id"], ["team.id"]),
         sa.PrimaryKeyConstraint("edition_id", "person_id"),
         sa.UniqueConstraint("team_id", "seat"),
     )
@@ -220,10 +184,7 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("public", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["prompt_set_id"],
-            ["prompt_set.id"],
-        ),
+        sa.ForeignKeyConstraint(["prompt_set_id"], ["prompt_set.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("prompt_set_id", "position"),
     )
@@ -234,14 +195,8 @@ def upgrade() -> None:
         sa.Column("person_id", sa.Integer(), nullable=False),
         sa.Column("made", sa.DateTime(timezone=True), nullable=False),
         sa.Column("answer", sa.String(length=10), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["person_id"],
-            ["person.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["team_id"],
-            ["team.id"],
-        ),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"]),
+        sa.ForeignKeyConstraint(["team_id"], ["team.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("team_id", "person_id"),
     )
@@ -255,14 +210,8 @@ def upgrade() -> None:
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=True),
         sa.Column("answered", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["hand_in_id"],
-            ["hand_in.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["person_id"],
-            ["person.id"],
-        ),
+        sa.ForeignKeyConstraint(["hand_in_id"], ["hand_in.id"]),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("hand_in_id"),
     )
@@ -273,14 +222,8 @@ def upgrade() -> None:
         sa.Column("prompt_id", sa.Integer(), nullable=False),
         sa.Column("sample", sa.Integer(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["hand_in_id"],
-            ["hand_in.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["prompt_id"],
-            ["prompt.id"],
-        ),
+        sa.ForeignKeyConstraint(["hand_in_id"], ["hand_in.id"]),
+        sa.ForeignKeyConstraint(["prompt_id"], ["prompt.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("hand_in_id", "prompt_id", "sample"),
     )
@@ -297,10 +240,7 @@ def upgrade() -> None:
         sa.Column("worker", sa.String(length=80), nullable=True),
         sa.Column("lease_ends", sa.DateTime(timezone=True), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["hand_in_id"],
-            ["hand_in.id"],
-        ),
+        sa.ForeignKeyConstraint(["hand_in_id"], ["hand_in.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("key"),
     )
@@ -320,10 +260,7 @@ def upgrade() -> None:
         sa.Column("expected", sa.Integer(), nullable=False),
         sa.Column("disagreement", sa.Double(), nullable=True),
         sa.Column("qualified", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["hand_in_id"],
-            ["hand_in.id"],
-        ),
+        sa.ForeignKeyConstraint(["hand_in_id"], ["hand_in.id"]),
         sa.PrimaryKeyConstraint("hand_in_id", "panel", "side"),
     )
     op.create_table(
@@ -331,10 +268,7 @@ def upgrade() -> None:
         sa.Column("hand_in_id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(length=120), nullable=False),
         sa.Column("content", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["hand_in_id"],
-            ["hand_in.id"],
-        ),
+        sa.ForeignKeyConstraint(["hand_in_id"], ["hand_in.id"]),
         sa.PrimaryKeyConstraint("hand_in_id"),
     )
     op.create_table(
@@ -348,14 +282,8 @@ def upgrade() -> None:
         sa.Column("scores", sa.JSON(), nullable=False),
         sa.Column("age", sa.String(length=8), nullable=True),
         sa.Column("words", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["completion_id"],
-            ["completion.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["hand_in_id"],
-            ["hand_in.id"],
-        ),
+        sa.ForeignKeyConstraint(["completion_id"], ["completion.id"]),
+        sa.ForeignKeyConstraint(["hand_in_id"], ["hand_in.id"]),
         sa.PrimaryKeyConstraint("completion_id", "panel", "judge"),
     )
     op.create_index(op.f("ix_judgement_hand_in_id"), "judgement", ["hand_in_id"], unique=False)
