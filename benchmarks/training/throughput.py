@@ -67,7 +67,7 @@ def compare(
     for _ in range(windows):
         for name, trainer in trainers.items():
             speeds[name].append(shape.batch_tokens / statistics.median(trainer.steps(steps)))
-    flops = shape.ours().flops_per_token(shape.length)
+    flops = shape.our_config().flops_per_token(shape.length)
     table = {
         name: {
             "tokens_per_second": round(statistics.median(rates)),
