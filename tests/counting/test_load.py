@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from smalltale.counting.count import count_parameters
-from smalltale.counting.load import build_model_from_factory
 from smalltale.counting.shapes import closed_form_count, propose_shapes
 from smalltale.counting.verify import check_claim, verify_claim
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import sha256_file
 from smalltale.model.architectures import build_model
+from smalltale.model.factory import build_model_from_factory
 from smalltale.model.serialization import write_model
 from smalltale.model.transformer import ModelConfig, Transformer
 from smalltale.model.weights_file import check_weights

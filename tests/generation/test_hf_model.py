@@ -97,7 +97,7 @@ def test_any_object_with_next_logits_generates(monkeypatch: pytest.MonkeyPatch) 
     assert [row.completion for row in rows] == ["vwxyz", "xyz", "wxyz"]
     with pytest.raises(SmalltaleError, match="without encode"):
         open_language_model("next_letter:nothing")
-    with pytest.raises(SmalltaleError, match="cannot be imported"):
+    with pytest.raises(SmalltaleError, match="importing next_letter:missing failed"):
         open_language_model("next_letter:missing")
 
 

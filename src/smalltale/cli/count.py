@@ -73,9 +73,9 @@ def count(
 def build_target_model(target: str, overrides: list[str], trust_remote_code: bool) -> nn.Module:
     """Build the model that `target` names; no weights are loaded."""
     from smalltale.config import load_recipe, recipe_names
-    from smalltale.counting.load import build_model_from_factory
     from smalltale.errors import FileProblem
     from smalltale.model.architectures import build_model
+    from smalltale.model.factory import build_model_from_factory
     from smalltale.model.transformer import ModelConfig, Transformer
     from smalltale.model.weights_file import check_weights
 

@@ -43,6 +43,7 @@ def settle_growth(inputs: ModelInputs, weights: ModelWeights, by_length: dict[in
     """The uses at the shortest length if further uses of longer ones belong to other positions, else the most."""
     base, most = first_uses(by_length.values()), max_uses(by_length.values())
     growing = [weight for weight in most if weights.counts(weight) and (most[weight] > base[weight]).any()]
+    # The weights whose further uses belong to other positions at every length checked so far.
     explained = set(growing)
     for length, counts in by_length.items():
         base_lengths = {

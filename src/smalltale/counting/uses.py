@@ -43,7 +43,7 @@ def count_uses(passes: TracedPasses) -> Uses:
     by_length = {length: max_uses(counts) for length, counts in by_pass.items()}
     differing = set().union(*map(use_counts.differing_weights, by_pass.values()))
     input_dependent = tuple(
-        weight for weight in filter(weights.counts, weights.by_weight) if weight in differing
+        weight for weight in weights.by_weight if weight in differing and weights.counts(weight)
     )
     by_rows = {1: by_length[passes.row_length], BATCH_ROWS: max_uses(map(count_uses_in, passes.batch))}
     shared: UseCounts = {}

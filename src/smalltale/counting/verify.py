@@ -53,9 +53,7 @@ def check_claim(
     claim = read_json(submission / "submission.json" if submission.is_dir() else submission)
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
-        raise FileProblem(
-            f"{folder} has {len(files)} safetensors files; give exactly one (no pickle is opened)"
-        )
+        raise FileProblem(f"{folder} has {len(files)} safetensors files; give one (pickles are not opened)")
     try:
         model = build_model(folder)
     except SmalltaleError as error:

@@ -6,19 +6,20 @@ Only code that the user names (`package.module:factory`) is run; code in a folde
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 
 from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
+from smalltale.generation.hf_model import HuggingFaceModel, NextLogitsAdapter, UncachedModel
 from smalltale.generation.inference_weights import Decoder, InferenceWeights
 from smalltale.generation.native_decoder import NativeDecoder, load_native_library
 from smalltale.generation.torch_decoder import TorchDecoder
+from smalltale.model.factory import call_factory
 from smalltale.model.gpt import GPT_ARCHITECTURE
 from smalltale.model.serialization import ARCHITECTURE
 from smalltale.model.transformer import Transformer
@@ -34,7 +35,7 @@ class LanguageModel(Protocol):
     """What `generate_completions` needs from a model."""
 
     context: int
-    """Longest input in tokens, including a start token, the prompt and the completion."""
+    """Maximum number of tokens of start token, prompt and completion together."""
     batch: int
     """Default number of rows per batch."""
     refill: float
@@ -92,19 +93,14 @@ def open_language_model(source: str, device: str = "auto", dtype: str = "auto") 
     if ":" in source and not path.exists():
         return load_from_factory(source)
     config = read_json(path / "config.json")
-    if not isinstance(config, dict):
-        config = {}
+    config = config if isinstance(config, dict) else {}
     torch_device = choose_device(device).torch_device
     if config.get("architecture") == ARCHITECTURE:
         checkpoint = load_checkpoint(path, torch_device)
         return NativeModel(checkpoint.model, checkpoint.tokenizer, choose_dtype(torch_device, dtype))
     if config.get("architecture") == GPT_ARCHITECTURE:
-        from smalltale.generation.hf_model import NextLogitsAdapter, UncachedModel
-
         return NextLogitsAdapter(UncachedModel.open(path, torch_device))
     if "model_type" in config:
-        from smalltale.generation.hf_model import HuggingFaceModel
-
         return HuggingFaceModel.open(path, torch_device, choose_dtype(torch_device, dtype))
     raise FileProblem(
         f"{path / 'config.json'} names neither the architecture smalltale or nanogpt nor a Hugging Face model_type; "
@@ -121,16 +117,7 @@ def choose_dtype(device: torch.device, dtype: str) -> torch.dtype:
 
 def load_from_factory(source: str) -> LanguageModel:
     """The object that `package.module:factory` returns: a LanguageModel, or a NextLogitsModel, which is wrapped."""
-    from smalltale.generation.hf_model import NextLogitsAdapter
-
-    module_name, _, factory_name = source.partition(":")
-    try:
-        factory: Any = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SmalltaleError(
-            f"{source} cannot be imported ({error}); give package.module:factory, with the package on PYTHONPATH"
-        ) from error
-    model = factory()
+    model = call_factory(source)
     if hasattr(model, "decoder"):
         return cast(LanguageModel, model)
     if all(hasattr(model, name) for name in ("encode", "decode", "ends", "next_logits", "context")):

@@ -163,7 +163,10 @@ def split_use(use: WeightUse, matches: list[WeightUse], least: int = 1) -> list[
 def split_by_activation(
     use: WeightUse, activations: Activations, fingerprints: Tensor, least: int = 1
 ) -> list[Part]:
-    """A part per different activation, with the elements it met; fingerprints (entries, rows), 0 for those left out."""
+    """Parts whose counts add up, per element, to the different activations that it met; at least `least` if there is one.
+
+    fingerprints: (entries, rows), 0 for activations that do not count.
+    """
     different = torch.unique(fingerprints[fingerprints != 0])
     if len(different) <= 1:
         return [(use.weights, least)]
@@ -171,8 +174,9 @@ def split_by_activation(
     sizes = {len(entry) for entry in entries}
     disjoint = len(different) == sum(len(entry) for entry in entries)
     matrices = activations.matrices
-    if matrices is None or sizes == {len(different)}:
+    if matrices is None or sizes == {len(different)}:  # All weights meet all activations.
         return [(use.weights, len(different))]
+    # Each entry has its own matrix and its own activations: no element meets those of another entry.
     if disjoint and len(sizes) == 1 and entries_are_disjoint(matrices):
         return [(use.weights, sizes.pop())]
     entry_weights = [
@@ -183,6 +187,7 @@ def split_by_activation(
     parts: list[Part] = [([pair for pair in use.weights if pair[0] not in in_matrices], 1)]
     if disjoint:
         return parts + [(weights, len(entry)) for weights, entry in zip(entry_weights, entries, strict=True)]
+    # Entries share activations: one part per activation, with the elements of all matrices that it meets.
     for activation in different:
         masks: dict[Weight, Mask] = {}
         for entry in torch.nonzero((fingerprints == activation).any(1)).flatten().tolist():

@@ -1,6 +1,6 @@
-"""Builds a model from a factory named on the command line.
+"""Builds a model with a factory that the user names: `package.module:factory`.
 
-Input: `package.module:factory`. Output: the module that the factory returns. This imports and runs that code.
+Input: that name. Output: what the factory returns. This imports and runs the user's code.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from smalltale.errors import SmalltaleError
 from smalltale.model.architectures import FORWARD_ERRORS
 
 
-def build_model_from_factory(name: str) -> nn.Module:
-    """Call `package.module:factory` without arguments."""
+def call_factory(name: str) -> Any:
+    """What `package.module:factory` returns if it is called without arguments. Raises SmalltaleError if it fails."""
     module_name, _, attribute_path = name.partition(":")
     try:
         factory: Any = importlib.import_module(module_name)
@@ -27,12 +27,17 @@ def build_model_from_factory(name: str) -> nn.Module:
             "for a module in this folder"
         ) from error
     try:
-        model = factory()
+        return factory()
     except FORWARD_ERRORS as error:
         raise SmalltaleError(
             f"calling {name}() failed ({type(error).__name__}: {error}); a factory takes no arguments, "
             "so write one that passes those of the model"
         ) from error
+
+
+def build_model_from_factory(name: str) -> nn.Module:
+    """The torch module that a factory returns."""
+    model = call_factory(name)
     if not isinstance(model, nn.Module):
         raise SmalltaleError(f"{name}() returned a {type(model).__name__}; it must return a torch.nn.Module")
     return model
