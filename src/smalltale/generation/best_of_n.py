@@ -7,7 +7,7 @@ Signals measure form, not content; they are better at rejecting broken candidate
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -72,12 +72,11 @@ def choose_best(
 
     copied_words: for each candidate, the words of its longest span copied from the training text.
     """
-    low, high = np.quantile(
-        [candidate.mean_log_probability for candidate in candidates], LIKELIHOOD_QUANTILES
-    )
+    likelihoods = [candidate.mean_log_probability for candidate in candidates]
+    low, high = map(float, np.quantile(likelihoods, LIKELIHOOD_QUANTILES))
     copies: Sequence[int | None] = copied_words if copied_words is not None else [None] * len(candidates)
     signals = [
-        measure_signals(prompt, candidate, (float(low), float(high)), copied)
+        measure_signals(prompt, candidate, (low, high), copied)
         for candidate, copied in zip(candidates, copies, strict=True)
     ]
     points = [weighted_sum(candidate_signals, weights) for candidate_signals in signals]
@@ -102,10 +101,7 @@ def choose_best(
 
 def weighted_sum(signals: Signals, weights: RankWeights) -> float:
     """The sum of signals times weights; a signal that was not measured counts as 0."""
-    weight_by_name = asdict(weights)
-    return float(
-        sum(weight_by_name[field.name] * (getattr(signals, field.name) or 0.0) for field in fields(signals))
-    )
+    return sum(getattr(weights, name) * (signal or 0.0) for name, signal in asdict(signals).items())
 
 
 def measure_signals(

@@ -132,9 +132,7 @@ def encode_prompt(model: LanguageModel, prompt: str) -> list[int]:
         raise SmalltaleError(f"a prompt is empty ({prompt!r}); write at least one word in every prompt")
     ids = model.encode(prompt)
     if not ids:
-        raise SmalltaleError(
-            f"the tokenizer has no token for any character of the prompt {prompt[:40]!r}; change the prompt"
-        )
+        raise SmalltaleError(f"the tokenizer has no token for the prompt {prompt[:40]!r}; change the prompt")
     if len(ids) >= model.context:
         raise SmalltaleError(
             f"the prompt {prompt[:40]!r}… has {len(ids)} tokens, the model reads {model.context}; shorten it"
@@ -223,19 +221,17 @@ class GenerationBatch:
         """Generate one token per row. Returns the candidates finished by it."""
         assert self.logits is not None
         device = self.logits.device
-        uniform = torch.from_numpy(
-            np.array([row.uniform[min(len(row.ids), len(row.uniform) - 1)] for row in self.rows])
-        )
+        # A finished row that has not been dropped yet has used all of its numbers.
+        uniform = np.array([row.uniform[min(len(row.ids), len(row.uniform) - 1)] for row in self.rows])
         with torch.inference_mode():
-            sampled = sample_tokens(self.logits, uniform.to(device), self.config, self.seen)
+            sampled = sample_tokens(self.logits, torch.from_numpy(uniform).to(device), self.config, self.seen)
             ids, log_probabilities = sampled.ids.tolist(), sampled.log_probability.tolist()
             if self.seen is not None:
                 self.seen[torch.arange(len(self.rows), device=device), sampled.ids] = True
         finished, active = [], []
         for index in self.active:
             row = self.rows[index]
-            ended = self.append_token(row, ids[index], log_probabilities[index])
-            if ended:
+            if ended := self.append_token(row, ids[index], log_probabilities[index]):
                 finished.append(self.to_candidate(row, ended))
             else:
                 active.append(index)
@@ -244,9 +240,9 @@ class GenerationBatch:
             self.rows, self.logits, self.seen = [], None, None
             self.decoder.keep([])
             return finished
-        drop = len(self.rows) - len(active) >= max(1, self.DROP_SHARE * len(self.rows))
-        next_ids = sampled.ids[active] if drop else sampled.ids
-        if drop:
+        next_ids = sampled.ids
+        if len(self.rows) - len(active) >= max(1, self.DROP_SHARE * len(self.rows)):
+            next_ids = next_ids[active]
             self.drop_finished()
         self.logits = self.decoder.step(next_ids)
         return finished

@@ -104,8 +104,7 @@ class HuggingFaceModel:
         self.context = read_config_number(model, CONTEXT_KEYS) or 2048
         self.batch, self.refill = 128, 1 / 2
         eos_ids = model.generation_config.eos_token_id
-        if eos_ids is None:
-            eos_ids = tokenizer.eos_token_id
+        eos_ids = tokenizer.eos_token_id if eos_ids is None else eos_ids
         self.end_ids = set(eos_ids if isinstance(eos_ids, list) else [eos_ids])
 
     @classmethod
@@ -157,9 +156,8 @@ class HuggingFaceDecoder:
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
         ids_by_group = torch.split(ids, [group.size for group in self.groups])
-        return torch.cat(
-            [group.step(group_ids) for group, group_ids in zip(self.groups, ids_by_group, strict=True)]
-        )
+        steps = zip(self.groups, ids_by_group, strict=True)
+        return torch.cat([group.step(group_ids) for group, group_ids in steps])
 
     def keep(self, rows: list[int]) -> None:
         start, remaining = 0, []
@@ -178,11 +176,9 @@ class CachedRows:
     def __init__(self, model: Any, prompts: list[list[int]], context: int) -> None:
         self.model, self.size, self.context = model, len(prompts), context
         device, T = model.device, max(map(len, prompts))
-        padding = [[0] * (T - len(prompt)) for prompt in prompts]
-        ids = torch.tensor(
-            [zeros + prompt for zeros, prompt in zip(padding, prompts, strict=True)], device=device
-        )
-        self.mask = torch.tensor([zeros + [1] * (T - len(zeros)) for zeros in padding], device=device)
+        ids = torch.tensor([[0] * (T - len(prompt)) + prompt for prompt in prompts], device=device)
+        masks = [[0] * (T - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        self.mask = torch.tensor(masks, device=device)
         positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
         output = model(input_ids=ids, attention_mask=self.mask, position_ids=positions, use_cache=True)
         self.cache = output.past_key_values

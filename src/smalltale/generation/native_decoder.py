@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smalltale.generation.inference_weights import InferenceWeights
+from smalltale.generation.inference_weights import InferenceWeights, LayerWeights
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +70,8 @@ def load_native_library() -> ctypes.CDLL | None:
 def describe_processor() -> str:
     """The processor features on which -march=native depends."""
     try:
-        flags = next(
-            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
-        )
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next(line for line in lines if line.startswith("flags"))
     except (OSError, StopIteration):
         flags = ""
     return f"{platform.machine()} {platform.processor()} {flags}"
@@ -155,17 +154,11 @@ class NativeDecoder:
                 self.prompt_keys[:, slot, :, :size] = pack_keys(prefill.keys[:, index, :, :length])
                 self.prompt_values[:, slot, :, :size] = pack_values(prefill.values[:, index, :, :length])
                 self.cached_prompts[prompt] = (slot, prefill.logits[index])
-        context = self.weights.config.context
-        new_rows = [
-            (
-                self.cached_prompts[prompt][0],
-                len(prompt),
-                self.free_slots.pop(),
-                0,
-                min(self.max_new_tokens, context - len(prompt)) - 1,
-            )
-            for prompt in row_prompts
-        ]
+        new_rows = []
+        for prompt in row_prompts:
+            max_own_tokens = min(self.max_new_tokens, self.weights.config.context - len(prompt)) - 1
+            prompt_slot = self.cached_prompts[prompt][0]
+            new_rows.append((prompt_slot, len(prompt), self.free_slots.pop(), 0, max_own_tokens))
         self.rows = torch.cat((self.rows, torch.tensor(new_rows, dtype=torch.long).T), dim=1).contiguous()
         self.prompts += row_prompts
         return torch.stack([self.cached_prompts[prompt][1] for prompt in row_prompts])
@@ -179,42 +172,31 @@ class NativeDecoder:
         x = embedding.clone()
         features = torch.empty((B, C), dtype=weights.dtype)
         mixed = torch.empty((B, C), dtype=weights.dtype)
-        cosine, sine = weights.cosine.data_ptr(), weights.sine.data_ptr()
-        row_pointers = [values.data_ptr() for values in self.rows[:4]]
+        rotation = (weights.cosine.data_ptr(), weights.sine.data_ptr())
+        rows = [values.data_ptr() for values in self.rows[:4]]
         caches = (self.prompt_keys, self.prompt_values, self.own_keys, self.own_values)
+        sizes = (B, config.heads, config.head_width, self.prompt_length, self.own_length)
         mlp_out: Tensor | None = None
+
+        def add_and_norm(out: Tensor | None, layer: LayerWeights | None = None) -> None:
+            """x += out; at the input of `layer`, mix the embedding into x; features = norm(x)."""
+            added, mixed_in = (
+                out.data_ptr() if out is not None else None,
+                embedding.data_ptr() if layer else None,
+            )
+            scales = (layer.residual_scale, layer.embedding_scale) if layer else (1.0, 0.0)
+            self.residual_norm(x.data_ptr(), added, mixed_in, *scales, features.data_ptr(), B, C)
+
         for layer_index, layer in enumerate(weights.layers):
-            self.residual_norm(
-                x.data_ptr(),
-                None if mlp_out is None else mlp_out.data_ptr(),
-                embedding.data_ptr(),
-                layer.residual_scale,
-                layer.embedding_scale,
-                features.data_ptr(),
-                B,
-                C,
-            )
+            add_and_norm(mlp_out, layer)
             qkv = weights.matmul(features, layer.qkv)
-            self.attend(
-                qkv.data_ptr(),
-                cosine,
-                sine,
-                *(cache[layer_index].data_ptr() for cache in caches),
-                *row_pointers,
-                mixed.data_ptr(),
-                B,
-                config.heads,
-                config.head_width,
-                self.prompt_length,
-                self.own_length,
-            )
-            out = weights.matmul(mixed, layer.out)
-            self.residual_norm(x.data_ptr(), out.data_ptr(), None, 1.0, 0.0, features.data_ptr(), B, C)
+            layer_caches = (cache[layer_index].data_ptr() for cache in caches)
+            self.attend(qkv.data_ptr(), *rotation, *layer_caches, *rows, mixed.data_ptr(), *sizes)
+            add_and_norm(weights.matmul(mixed, layer.out))
             hidden = weights.matmul(features, layer.up)
             self.squared_relu(hidden.data_ptr(), hidden.numel())
             mlp_out = weights.matmul(hidden, layer.down)
-        assert mlp_out is not None
-        self.residual_norm(x.data_ptr(), mlp_out.data_ptr(), None, 1.0, 0.0, features.data_ptr(), B, C)
+        add_and_norm(mlp_out)
         # A finished row that has not been dropped yet overwrites its last position.
         self.rows[3] = torch.minimum(self.rows[3] + 1, self.rows[4])
         return weights.head(features)

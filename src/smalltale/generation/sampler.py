@@ -80,9 +80,7 @@ class GenerationConfig:
         if self.samples < 1 or self.max_tokens < 1 or self.batch < 0:
             raise RecipeError("generation: samples and max_tokens must be at least 1, batch at least 0")
         if not 0 <= self.temperature < math.inf or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise RecipeError(
-                "generation: temperature and top_k must not be negative, top_p must be in (0, 1]"
-            )
+            raise RecipeError("generation: temperature and top_k must be at least 0, top_p must be in (0, 1]")
         if not 0 <= self.min_p < 1 or not 0 < self.repetition_penalty < math.inf:
             raise RecipeError("generation: min_p must be in [0, 1), repetition_penalty above 0")
         if self.loop_repeats < 0 or self.loop_repeats == 1:
@@ -141,9 +139,8 @@ def sample_ids(logits: Tensor, uniform: Tensor, config: GenerationConfig) -> Ten
     if not config.top_k and width < V:
         incomplete = is_cut_complete(probabilities, config).logical_not().nonzero()[:, 0]
         if len(incomplete):
-            probabilities, order = torch.softmax(logits[incomplete], -1).sort(
-                dim=-1, descending=True, stable=True
-            )
+            softmax = torch.softmax(logits[incomplete], -1)
+            probabilities, order = softmax.sort(dim=-1, descending=True, stable=True)
             ids[incomplete] = sample_sorted(probabilities, order, uniform[incomplete], config)
     return ids
 

@@ -59,11 +59,10 @@ def build_hugging_face_model(folder: Path, config: dict[str, Any], trust_remote_
             f"{path} names code of its own (auto_map), which is not run; add --trust-remote-code if you trust it"
         )
     try:
-        hf_config = AutoConfig.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, local_files_only=True
-        )
+        trust = {"trust_remote_code": trust_remote_code}
+        hf_config = AutoConfig.from_pretrained(folder, local_files_only=True, **trust)
         auto_class = AutoModelForSeq2SeqLM if hf_config.is_encoder_decoder else AutoModelForCausalLM
-        model: nn.Module = auto_class.from_config(hf_config, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]
+        model: nn.Module = auto_class.from_config(hf_config, **trust)  # type: ignore[no-untyped-call]
     except (*FORWARD_ERRORS, OSError) as error:
         raise FileProblem(
             f"{path}: building the model failed ({type(error).__name__}: {str(error)[:200]}); correct the config"
@@ -74,13 +73,8 @@ def build_hugging_face_model(folder: Path, config: dict[str, Any], trust_remote_
 def read_config_number(model: nn.Module, keys: tuple[str, ...]) -> int | None:
     """The first positive integer under one of these keys in the model's config or on the model itself."""
     config = getattr(model, "config", None)
-    for source in (
-        config,
-        getattr(config, "text_config", None),
-        getattr(model, "cfg", None),
-        getattr(model, "args", None),
-        model,
-    ):
+    alternatives = (getattr(model, "cfg", None), getattr(model, "args", None), model)
+    for source in (config, getattr(config, "text_config", None), *alternatives):
         for key in keys:
             number = source.get(key) if isinstance(source, dict) else getattr(source, key, None)
             if isinstance(number, int) and not isinstance(number, bool) and number > 0:

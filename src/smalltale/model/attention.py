@@ -40,12 +40,10 @@ def blockwise_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor
     the scores, while PyTorch's kernel takes most of a small model's step. In blocks of queries, forward and backward
     of 512 tokens take 10.7 ms instead of 14.0, of 256 7.1 instead of 9.4 (one core, AVX512-BF16, 2026-11-26).
     """
-    blocks = []
+    blocks, scale = [], 1 / math.sqrt(q.shape[-1])
     for start in range(0, q.shape[-2], QUERY_BLOCK):
         queries, keys = slice(start, start + QUERY_BLOCK), slice(0, start + QUERY_BLOCK)
-        scores = (q[..., queries, :] @ k[..., keys, :].transpose(-1, -2)).float() * (
-            1 / math.sqrt(q.shape[-1])
-        )
+        scores = (q[..., queries, :] @ k[..., keys, :].transpose(-1, -2)).float() * scale
         weights = (torch.exp(scores) * mask[..., queries, keys]).to(v.dtype)
         total = weights.float().sum(-1, keepdim=True)
         blocks.append((weights @ v[..., keys, :]) * (1 / total).to(v.dtype))

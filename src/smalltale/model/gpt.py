@@ -38,9 +38,7 @@ class GPTConfig:
         try:
             shape = cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
         except (KeyError, TypeError) as error:
-            raise FileProblem(
-                f"{path} does not describe a nanoGPT model ({error}); export it again"
-            ) from error
+            raise FileProblem(f"{path} describes no nanoGPT model ({error}); export it again") from error
         sizes = (shape.vocab_size, shape.block_size, shape.n_layer, shape.n_head, shape.n_embd)
         if not all(isinstance(size, int) and size > 0 for size in sizes) or shape.n_embd % shape.n_head:
             raise FileProblem(f"{path} has an impossible nanoGPT shape ({shape}); export it again")

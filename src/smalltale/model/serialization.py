@@ -49,10 +49,9 @@ def write_model(
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file. Raises FileProblem if the disk is full."""
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(
-            {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"}
-        )
+        save_file(contiguous, path, {"format": "pt"})
     except SafetensorError as error:
         raise FileProblem(f"{path.parent}: {error}; free some space or write to another disk") from error
 
@@ -77,9 +76,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     try:
         return ModelConfig(**shape)
     except TypeError as error:
-        raise FileProblem(
-            f"{path} has a model value of the wrong type ({error}); write the checkpoint again"
-        ) from error
+        raise FileProblem(f"{path} has a wrong model value ({error}); write the checkpoint again") from error
 
 
 def read_model(folder: Path) -> Transformer:
@@ -87,9 +84,7 @@ def read_model(folder: Path) -> Transformer:
     model = Transformer(read_model_config(folder))
     path = folder / "model.safetensors"
     if not path.exists():
-        raise FileProblem(
-            f"{path} does not exist; the checkpoint is incomplete, resume the run that writes it"
-        )
+        raise FileProblem(f"{path} does not exist; resume the run that writes this checkpoint")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
@@ -102,7 +97,5 @@ def read_model(folder: Path) -> Transformer:
             )
         model.load_state_dict(load_file(path))
     except SafetensorError as error:
-        raise FileProblem(
-            f"{path} is truncated or not safetensors ({error}); resume the run or copy it again"
-        ) from error
+        raise FileProblem(f"{path} is no complete safetensors file ({error}); copy it again") from error
     return model.eval()

@@ -233,10 +233,9 @@ class Transformer(nn.Module):
 
     def forward(self, ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """ids, document_ids: (B, T); document_ids number the documents of a row. Returns float32 logits (B, T, V)."""
-        if ids.shape[1] > self.config.context:
-            raise ValueError(
-                f"a row of {ids.shape[1]} tokens is longer than the context of {self.config.context}"
-            )
+        length = ids.shape[1]
+        if length > self.config.context:
+            raise ValueError(f"a row of {length} tokens is longer than the context of {self.config.context}")
         mask = None if document_ids is None else document_mask(document_ids)
         return self.head(self.trunk(self.embedding(ids), mask))
 

@@ -88,13 +88,11 @@ def compare_shapes(model: nn.Module, shapes: dict[str, tuple[int, ...]], path: P
     """Raise FileProblem unless `shapes` are the model's. Of names that share storage, safetensors keeps only one."""
     state = model.state_dict(keep_vars=True)
     expected = {name: tuple(parameter.shape) for name, parameter in state.items()}
-    names_by_storage: dict[int, list[str]] = {}
+    names_by_storage: dict[int, set[str]] = {}
     for name, parameter in state.items():
         storage = parameter.data_ptr() if not parameter.is_meta else id(parameter)
-        names_by_storage.setdefault(storage, []).append(name)
-    missing = {
-        name for names in names_by_storage.values() for name in names if not set(names) & shapes.keys()
-    }
+        names_by_storage.setdefault(storage, set()).add(name)
+    missing = set().union(*(names for names in names_by_storage.values() if not names & shapes.keys()))
     wrong = {name for name, shape in shapes.items() if shape != expected.get(name)} | missing
     if wrong:
         name = min(wrong)
