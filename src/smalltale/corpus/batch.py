@@ -35,9 +35,7 @@ class Batch:
 
     def map_kept(self, change: Callable[[SourceDocument], SourceDocument]) -> Batch:
         """Apply `change` to each document that is not dropped yet."""
-        return Batch(
-            [change(document) if document.reason is None else document for document in self.documents]
-        )
+        return Batch([change(document) if not document.reason else document for document in self.documents])
 
 
 class Step(Protocol):

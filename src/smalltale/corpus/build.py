@@ -101,13 +101,9 @@ def build_corpus(config: CorpusConfig, out: Path, recipe: dict[str, Any] | None 
         end_stage("read, clean, hash")
         index = load_index(work, summaries, validation)
         log.info(f"searching {len(index.keys):,} stories for duplicates")
+        sketches = load_sketches(work, summaries, validation) if config.finds_near_duplicates else None
         verdicts = find_duplicates(
-            index.keys,
-            index.lengths,
-            index.is_from_file,
-            index.read_order,
-            load_sketches(work, summaries, validation) if config.finds_near_duplicates else None,
-            config.near_duplicates,
+            index.keys, index.lengths, index.is_from_file, index.read_order, sketches, config.near_duplicates
         )
         plan = plan_shards(work, config, summaries, index, verdicts, train_shards)
         check_splits(plan, summaries)
@@ -269,11 +265,7 @@ def publish(
         meta = provenance_record(
             recipe=recipe,
             inputs={source.path: sha256_file(Path(source.path)) for source in sources if source.path},
-            counts={
-                "train_stories": summary.train_stories,
-                "val_stories": summary.val_stories,
-                "bytes": summary.bytes,
-            },
+            counts={name: getattr(summary, name) for name in ("train_stories", "val_stories", "bytes")},
             seconds=summary.seconds,
         )
         report = {

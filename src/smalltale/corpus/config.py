@@ -66,9 +66,7 @@ class CorpusConfig:
         require("minimum_words", self.minimum_words >= 1, "choose at least 1")
         require("vocabulary_share", 0 <= self.vocabulary_share <= 1, "choose a share from 0 to 1")
         require("temperature", self.temperature >= 1, "choose 1 or more")
-        require(
-            "weights", all(weight >= 0 for weight in self.weights.values()), "choose weights of 0 or more"
-        )
+        require("weights", all(weight >= 0 for weight in self.weights.values()), "choose 0 or more")
         require("shard_bytes", self.shard_bytes >= 100_000, "choose at least 100000")
         require("processes", self.processes is None or self.processes >= 1, "choose at least 1")
         require("mark", bool(self.mark), "give the text that separates stories")

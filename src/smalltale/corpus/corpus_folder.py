@@ -34,19 +34,14 @@ def read_batches(
     if not isinstance(meta, dict) or meta.get("kind") != "corpus":
         raise FileProblem(f"{folder} is not a corpus folder; build one with: smalltale corpus build")
     if meta.get("format") != FORMAT:
-        raise FileProblem(
-            f"{folder} has corpus format {meta.get('format')}, this smalltale reads {FORMAT}; build it again"
-        )
+        version = meta.get("format")
+        raise FileProblem(f"{folder} has corpus format {version}, smalltale reads {FORMAT}; build it again")
     shards = sorted((folder / "text").glob(f"{split}-*.parquet"))
     if not shards:
-        raise FileProblem(
-            f"{folder} has no text/{split}-*.parquet; build it again with: smalltale corpus build"
-        )
+        raise FileProblem(f"{folder} has no text/{split}-*.parquet; build it with: smalltale corpus build")
     for shard in shards:
         try:
             with translate_os_errors(shard), pq.ParquetFile(shard, pre_buffer=False) as parquet:
                 yield from parquet.iter_batches(batch_size=rows, columns=list(columns))
         except pa.ArrowInvalid as error:
-            raise FileProblem(
-                f"{shard} is not a complete Parquet file ({error}); build the corpus again"
-            ) from error
+            raise FileProblem(f"{shard} is not complete Parquet ({error}); build the corpus again") from error

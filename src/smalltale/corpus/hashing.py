@@ -62,14 +62,13 @@ def hash_words(texts: Sequence[str]) -> WordHashes:
         ordered_hashes[:count] += letters[ordered_starts[:count] + step]
     hashes = np.empty_like(ordered_hashes)
     hashes[order] = ordered_hashes
-    if joined.isascii():
-        sizes = np.fromiter((len(text) + 1 for text in lowered), np.int64, len(lowered))
-    else:
-        sizes = np.fromiter(
-            (len(text.encode("utf-8", "surrogatepass")) + 1 for text in lowered), np.int64, len(lowered)
-        )
+    sizes = np.fromiter((utf8_length(text) + 1 for text in lowered), np.int64, len(lowered))
     bounds = np.concatenate([[0], np.cumsum(sizes)])
     return WordHashes(mix_bits(hashes), np.searchsorted(starts, bounds).astype(np.int64))
+
+
+def utf8_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def hash_ngrams(words: WordHashes, length: int) -> tuple[Hashes, Offsets]:
@@ -113,9 +112,8 @@ def hash_stories(words: WordHashes) -> Hashes:
     powers[0] = 1
     powers = np.multiply.accumulate(powers)
     position = np.arange(len(words.hashes)) - np.repeat(words.offsets[:-1], words.counts)
-    sums = np.concatenate(
-        [np.zeros(1, np.uint64), np.cumsum(words.hashes * powers[position], dtype=np.uint64)]
-    )
+    sums = np.zeros(len(words.hashes) + 1, np.uint64)
+    np.cumsum(words.hashes * powers[position], out=sums[1:])
     return mix_bits(sums[words.offsets[1:]] - sums[words.offsets[:-1]] + words.counts.astype(np.uint64))
 
 

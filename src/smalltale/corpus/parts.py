@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from smalltale.corpus.batch import Batch, Step
 from smalltale.corpus.config import CorpusConfig
 from smalltale.corpus.document import SourceDocument
-from smalltale.corpus.hashing import hash_stories
+from smalltale.corpus.hashing import hash_stories, utf8_length
 from smalltale.corpus.sources.pieces import Piece, read_piece
 from smalltale.corpus.steps.dedup import minhash
 from smalltale.corpus.steps.mixture import base_positions, is_in_validation
@@ -120,10 +120,8 @@ def write_stories(stem: Path, source: str, batch: Batch, config: CorpusConfig, t
 
 def write_dropped(path: Path, source: str, documents: Sequence[SourceDocument]) -> None:
     shortened = [document._replace(text=document.text[:MAX_DROPPED_CHARACTERS]) for document in documents]
-    columns = document_columns(shortened, source) | {
-        "reason": [document.reason for document in documents],
-        "detail": [document.detail for document in documents],
-    }
+    columns = document_columns(shortened, source)
+    columns |= {name: [getattr(document, name) for document in documents] for name in ("reason", "detail")}
     with atomic_file(path) as temporary:
         pq.write_table(pa.table(columns, schema=DROPPED_SCHEMA), temporary, compression="zstd")
 
@@ -140,10 +138,6 @@ def document_columns(documents: Sequence[SourceDocument], source: str) -> dict[s
 def write_array(path: Path, array: NDArray[Any]) -> None:
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)
-
-
-def utf8_length(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def load_arrays(folder: Path, parts: int, name: str) -> Iterator[NDArray[Any]]:
@@ -165,9 +159,9 @@ def read_rows(
         tables.append(read(folder, number, rows, columns))
     if not tables:
         return TEXT_SCHEMA.empty_table().select(list(columns))
-    back = np.empty(len(order), np.int64)
-    back[order] = np.arange(len(order))
-    return pa.concat_tables(tables).combine_chunks().take(pa.array(back))
+    inverse_order = np.empty(len(order), np.int64)
+    inverse_order[order] = np.arange(len(order))
+    return pa.concat_tables(tables).combine_chunks().take(pa.array(inverse_order))
 
 
 def read_part_rows(folder: Path, number: int, rows: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
@@ -180,8 +174,8 @@ def read_part_rows(folder: Path, number: int, rows: NDArray[np.int64], columns: 
         bounds = np.load(stem.with_suffix(".bounds.npy"))
         batch_of_row = np.searchsorted(bounds, rows, side="right") - 1
         for batch_number in np.unique(batch_of_row).tolist():
-            wanted = rows[batch_of_row == batch_number] - bounds[batch_number]
-            tables.append(pa.Table.from_batches([file.get_batch(batch_number)]).take(pa.array(wanted)))
+            batch_rows = rows[batch_of_row == batch_number] - bounds[batch_number]
+            tables.append(pa.Table.from_batches([file.get_batch(batch_number)]).take(pa.array(batch_rows)))
     return pa.concat_tables(tables)
 
 

@@ -134,14 +134,10 @@ def write_report(report: CorpusReport, path: Path) -> None:
     from jinja2 import Environment, StrictUndefined
 
     source = (package_files("smalltale.corpus") / "report.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     plots = {"lengths": plot_lengths(report), "growth": plot_growth(report), "drops": plot_drops(report)}
     with atomic_file(path) as temporary:
-        temporary.write_text(
-            environment.from_string(source).render(report=report, plots=plots), encoding="utf-8"
-        )
+        temporary.write_text(jinja.from_string(source).render(report=report, plots=plots), encoding="utf-8")
 
 
 def plot_lengths(report: CorpusReport) -> str:
@@ -163,8 +159,7 @@ def plot_growth(report: CorpusReport) -> str:
 def plot_drops(report: CorpusReport) -> str:
     if not report.dropped:
         return ""
-    names = [reason for reason, _, _, _ in report.dropped][::-1]
-    counts = [count for _, _, count, _ in report.dropped][::-1]
+    names, _, counts, _ = zip(*reversed(report.dropped), strict=True)
     return draw_svg(
         "stories dropped",
         "",

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from smalltale.errors import FileProblem
 
 Result = TypeVar("Result")
+Job = tuple[int, Callable[..., Result], tuple[Any, ...]]
 
 
 class WorkerPool:
@@ -39,18 +40,14 @@ class WorkerPool:
             self.executor.shutdown(wait=True, cancel_futures=True)
             self.executor = None
 
-    def run(
-        self, jobs: Iterable[tuple[int, Callable[..., Result], tuple[Any, ...]]]
-    ) -> Iterator[tuple[int, Result]]:
+    def run(self, jobs: Iterable[Job[Result]]) -> Iterator[tuple[int, Result]]:
         """Yield (number, result) of every job; at most two jobs per process are pending, to bound memory."""
         if self.count == 1:
             for number, function, arguments in jobs:
                 yield number, function(*arguments)
             return
         if self.executor is None:
-            self.executor = ProcessPoolExecutor(
-                self.count, mp_context=get_context("spawn"), initializer=follow_parent
-            )
+            self.executor = ProcessPoolExecutor(self.count, get_context("spawn"), initializer=follow_parent)
         pending: dict[Future[Result], int] = {}
         try:
             for number, function, arguments in jobs:

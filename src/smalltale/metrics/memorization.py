@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,16 +73,13 @@ def assign_word_ids(texts: Sequence[str]) -> tuple[list[NDArray[np.int64]], dict
 def batch_stories(
     stories: Iterable[str], vocabulary: dict[str, int]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Batches of stories as concatenated word ids, with a gap after each story, and the story's index for each id."""
+    """Batches of stories: their word ids, concatenated with a gap after each story, and the story's index of each id."""
     remaining, done, logged = iter(stories), 0, time.monotonic()
     while batch := list(islice(remaining, BATCH_STORIES)):
-        batch_ids = [
-            [*(vocabulary.get(word, UNKNOWN) for word in split_words(story)), UNKNOWN] for story in batch
-        ]
-        yield (
-            np.concatenate([np.array(word_ids, np.int64) for word_ids in batch_ids]),
-            np.repeat(np.arange(len(batch_ids)), [len(word_ids) for word_ids in batch_ids]),
-        )
+        batch_words = [split_words(story) for story in batch]
+        word_ids = [[*(vocabulary.get(word, UNKNOWN) for word in words), UNKNOWN] for words in batch_words]
+        story_ids = np.repeat(np.arange(len(batch)), [len(story) for story in word_ids])
+        yield np.array(list(chain.from_iterable(word_ids)), np.int64), story_ids
         done += len(batch)
         if time.monotonic() - logged > PROGRESS_SECONDS:
             logged = time.monotonic()
@@ -137,9 +134,8 @@ class BigramIndex:
         order = np.argsort(all_codes, kind="stable")
         self.texts = np.repeat(np.arange(len(text_codes)), self.counts)[order]
         """An inverted index: the texts that have the first bigram, then those that have the second, …"""
-        self.codes, self.starts, self.lengths = np.unique(
-            all_codes[order], return_index=True, return_counts=True
-        )
+        runs = np.unique(all_codes[order], return_index=True, return_counts=True)
+        self.codes, self.starts, self.lengths = runs
 
     def encode_bigrams(self, word_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """An integer per pair of neighbouring words."""

@@ -18,6 +18,7 @@ from smalltale.metrics.memorization import CopyStatistics, measure_copying
 from smalltale.submission import Completion
 from smalltale.text_signals import count_repeated_sentences, ends_properly, repeated_ngram_share, split_words
 
+Ngrams = Counter[tuple[str, ...]]
 COPIED_WORDS = 20
 """Length of a copied span, in words, from which a completion counts as copied."""
 
@@ -128,15 +129,13 @@ def ngrams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
     return [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]
 
 
-def rouge2(left: Counter[tuple[str, ...]], right: Counter[tuple[str, ...]]) -> float:
+def rouge2(left: Ngrams, right: Ngrams) -> float:
     """ROUGE-2 F score of two texts, given their bigrams."""
     total = left.total() + right.total()
     return 2 * (left & right).total() / total if total else 0.0
 
 
-def largest_rouge2_elsewhere(
-    rows: Sequence[Completion], bigrams: Sequence[Counter[tuple[str, ...]]]
-) -> list[float]:
+def largest_rouge2_elsewhere(rows: Sequence[Completion], bigrams: Sequence[Ngrams]) -> list[float]:
     """For each completion, its largest ROUGE-2 with a completion of another prompt."""
     largest = [0.0] * len(rows)
     for a, b in combinations(range(len(rows)), 2):
@@ -159,7 +158,7 @@ def bleu4(text: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     log_precision = 0.0
     for length in range(1, 5):
         text_counts = Counter(ngrams(text, length))
-        reference_counts: Counter[tuple[str, ...]] = Counter()
+        reference_counts: Ngrams = Counter()
         for reference in references:
             reference_counts |= Counter(ngrams(reference, length))
         smoothing = int(length > 1)

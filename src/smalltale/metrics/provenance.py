@@ -94,9 +94,8 @@ def check_plausibility(
         )
     samples = max(len(submitted[prompt]) for prompt in prompts)
     config = replace(config, samples=samples, best_of=max(samples, config.best_of) if config.best_of else 0)
-    generated = group_by_prompt(
-        generate_completions(model, prompts, replace(config, seed=config.seed + SEED_OFFSET))
-    )
+    other_seed = replace(config, seed=config.seed + SEED_OFFSET)
+    generated = group_by_prompt(generate_completions(model, prompts, other_seed))
     submitted_scores, generated_scores = (
         score_stories(model, [(prompt, text) for prompt in prompts for text in texts[prompt]], config)
         for texts in (submitted, generated)
@@ -125,12 +124,9 @@ def count_regenerated(
     model: LanguageModel, prompts: list[str], submitted: dict[str, list[str]], config: GenerationConfig
 ) -> int:
     """How many submitted stories the declared seed reproduces word for word."""
-    regenerated = {
-        (row.prompt, normalize_story(row.completion)) for row in generate_completions(model, prompts, config)
-    }
-    return sum(
-        (prompt, normalize_story(text)) in regenerated for prompt in prompts for text in submitted[prompt]
-    )
+    generated = generate_completions(model, prompts, config)
+    stories = {(row.prompt, normalize_story(row.completion)) for row in generated}
+    return sum((prompt, normalize_story(text)) in stories for prompt in prompts for text in submitted[prompt])
 
 
 def normalize_story(text: str) -> str:
@@ -226,9 +222,8 @@ def score_stories(
 def encode_story(model: LanguageModel, prompt: str, text: str) -> tuple[list[int], list[int]]:
     """The ids of a prompt and of its story, up to the context length. A token that spans both belongs to the story."""
     prompt_ids, ids = encode_prompt(model, prompt), model.encode(prompt + text)
-    start = next(
-        (i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), len(prompt_ids)
-    )
+    differs = [a != b for a, b in zip(prompt_ids, ids, strict=False)]
+    start = differs.index(True) if any(differs) else len(prompt_ids)
     start = max(1, min(start, len(ids) - 1))
     return ids[:start], ids[start : model.context]
 
@@ -257,11 +252,10 @@ def score_batch(
         cuts[:active] += is_cut_off(logits, ids, seen, config).cpu().numpy()
         seen[torch.arange(active, device=logits.device), ids] = True
         logits = decoder.step(ids)
+    means, cut_shares = log_probabilities / np.array(lengths), cuts / np.array(lengths)
     return [
-        StoryLikelihood(log_probability=log_probability / length, impossible=cut / length)
-        for log_probability, cut, length in zip(
-            log_probabilities.tolist(), cuts.tolist(), lengths, strict=True
-        )
+        StoryLikelihood(log_probability=mean, impossible=share)
+        for mean, share in zip(means.tolist(), cut_shares.tolist(), strict=True)
     ]
 
 

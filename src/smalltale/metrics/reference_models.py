@@ -96,9 +96,8 @@ class SentenceEmbedder:
         for start in range(0, len(order), BATCH_SENTENCES):
             indices = order[start : start + BATCH_SENTENCES]
             texts = [sentences[index] for index in indices]
-            batch = self.tokenizer(
-                texts, padding=True, truncation=True, max_length=MAX_SENTENCE_TOKENS, return_tensors="pt"
-            )
+            limits = {"padding": True, "truncation": True, "max_length": MAX_SENTENCE_TOKENS}
+            batch = self.tokenizer(texts, return_tensors="pt", **limits)
             with torch.inference_mode():
                 states = self.model(**batch).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1)

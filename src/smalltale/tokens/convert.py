@@ -76,9 +76,7 @@ def open_folder(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
     for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"):
         if (folder / name).exists():
             return read_sentencepiece(folder / name)
-    raise FileProblem(
-        f"{folder} has neither tokenizer.json nor tokenizer.model; give the folder of a tokenizer"
-    )
+    raise FileProblem(f"{folder} has neither tokenizer.json nor tokenizer.model; give a tokenizer's folder")
 
 
 def download_tokenizer(hub_id: str) -> Path:
@@ -87,9 +85,8 @@ def download_tokenizer(hub_id: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=["tokenizer.json", "tokenizer_config.json", "*.model"])
-        )
+        patterns = ["tokenizer.json", "tokenizer_config.json", "*.model"]
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise SmalltaleError(
             f"{hub_id} could not be downloaded from the Hugging Face Hub ({first_line(error)}); check the name and "
@@ -140,9 +137,7 @@ def split_by_merges(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[b
         merges = [(ranks.get(parts[i] + parts[i + 1], rank), i) for i in range(len(parts) - 1)]
         best, i = min(merges)
         if best >= rank:
-            raise FileProblem(
-                f"the ranks are incomplete: no earlier merges give {token!r}; download them again"
-            )
+            raise FileProblem(f"the ranks are incomplete: no merges give {token!r}; download them again")
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts[0], parts[1]
 

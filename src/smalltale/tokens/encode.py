@@ -47,7 +47,8 @@ CHECK_INTERVAL = 500
 """One story in this many is decoded again, and also encoded by the tokenizer alone."""
 SAVE_SECONDS = 2.0
 """How often the progress is saved, from which a stopped run resumes."""
-SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +96,8 @@ def encode_corpus(
             encode_split(corpus, split, encoder, pool, work, progress)
             hashes[split] = sha256_file(work / f"{split}.bin")
     counts = {f"{split}_{name}": count for split in SPLITS for name, count in vars(progress[split]).items()}
-    record = provenance_record(
-        recipe=recipe, inputs=inputs, counts=counts, seconds=time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    record = provenance_record(recipe=recipe, inputs=inputs, counts=counts, seconds=seconds)
     settings = {
         "kind": "tokens",
         "format": 1,
@@ -129,9 +129,8 @@ def open_work_folder(out: Path, inputs: dict[str, str]) -> tuple[Path, dict[str,
     with translate_os_errors(work):
         if journal_file.exists():
             journal = read_json(journal_file)
-            if journal["inputs"] == inputs and all(
-                has_files(work, split, journal[split]) for split in SPLITS
-            ):
+            is_same_run = journal["inputs"] == inputs
+            if is_same_run and all(has_files(work, split, journal[split]) for split in SPLITS):
                 progress = {str(split): SplitProgress(**journal[split]) for split in SPLITS}
                 log.info("resuming after %d stories", sum(split.stories for split in progress.values()))
                 return work, progress
@@ -160,7 +159,7 @@ def save_progress(work: Path, inputs: dict[str, str], progress: dict[str, SplitP
 
 def encode_split(
     corpus: Path,
-    split: Literal["train", "val"],
+    split: Split,
     encoder: WordEncoder,
     pool: ThreadPoolExecutor,
     work: Path,
@@ -186,10 +185,8 @@ def encode_split(
             written.stories += len(batch.ends)
             written.tokens += len(batch.tokens)
             written.bytes += batch_bytes
-            log.info(
-                f"encoding {split}",
-                extra={"done": written.bytes // 1_000_000, "total": None, "unit": "MB"},
-            )
+            megabytes = {"done": written.bytes // 1_000_000, "total": None, "unit": "MB"}
+            log.info(f"encoding {split}", extra=megabytes)
             if time.monotonic() - saved_at > SAVE_SECONDS:
                 tokens.flush()
                 offsets.flush()
@@ -218,9 +215,7 @@ def encode_in_order(
             future.cancel()
 
 
-def read_texts(
-    corpus: Path, split: Literal["train", "val"], *, skip: int
-) -> Iterator[tuple[int, pa.StringArray]]:
+def read_texts(corpus: Path, split: Split, *, skip: int) -> Iterator[tuple[int, pa.StringArray]]:
     """Yield the stories of a split from number `skip` on, about BATCH_BYTES at a time, and the number of the first."""
     first = 0
     for batch in read_batches(corpus, split, ["text"]):

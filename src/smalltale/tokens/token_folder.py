@@ -31,9 +31,8 @@ def read_tokens(folder: Path) -> TokenFolder:
     """Open a token folder. Raises FileProblem if it is not one or a file is truncated."""
     meta = read_json(folder / "meta.json")
     if meta.get("kind") != "tokens":
-        raise FileProblem(
-            f"{folder} contains {meta.get('kind')!r}, not tokens; create them with: smalltale tokens encode"
-        )
+        kind = meta.get("kind")
+        raise FileProblem(f"{folder} contains {kind!r}, not tokens; make these with: smalltale tokens encode")
     arrays = {
         f"{split}{part}": read_array(folder / f"{split}{part}.bin", dtype)
         for split in ("train", "val")

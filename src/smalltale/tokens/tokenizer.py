@@ -104,11 +104,8 @@ class Tokenizer:
         path = folder / "tokenizer_config.json"
         config = read_json(path) if path.exists() else {}
         names = token_names(config)
-        return cls(
-            engine,
-            end_token=names["eos_token"] or END_OF_STORY,
-            padding_token=names["pad_token"] or PADDING,
-        )
+        end_token, padding_token = names["eos_token"] or END_OF_STORY, names["pad_token"] or PADDING
+        return cls(engine, end_token=end_token, padding_token=padding_token)
 
     def save(self, folder: Path, meta: dict[str, Any] | None = None) -> None:
         """Write tokenizer.json and the config for transformers 4 and 5; with `meta`, also a meta.json."""
@@ -166,9 +163,7 @@ def read_engine(path: Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises no narrower class
-        raise FileProblem(
-            f"{path} is not a tokenizer ({error}); train one with `smalltale tokens train`"
-        ) from error
+        raise FileProblem(f"{path} is not a tokenizer ({error}); see `smalltale tokens train`") from error
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
@@ -189,11 +184,9 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
         "show_progress": False,
         "initial_alphabet": ALPHABET,
     }
-    trainer = (
-        trainers.WordPieceTrainer(**settings, continuing_subword_prefix="")
-        if is_wordpiece
-        else trainers.BpeTrainer(**settings)
-    )
+    trainer = trainers.BpeTrainer(**settings)
+    if is_wordpiece:
+        trainer = trainers.WordPieceTrainer(**settings, continuing_subword_prefix="")
     engine.train_from_iterator(stories, trainer, length=len(stories))
     if is_wordpiece:
         # Without this limit a long word would become the unknown token, although all its bytes are in the vocabulary.

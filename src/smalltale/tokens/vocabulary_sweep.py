@@ -96,15 +96,14 @@ def sweep_vocabularies(
     val_texts = [document.text for document in islice(read_corpus(corpus, "val"), VAL_STORIES)]
     if not any(val_texts):
         raise FileProblem(f"{corpus} has no validation story; build it with a larger corpus.validation_share")
-    measured: dict[int, float] = {}
+    bytes_per_token: dict[int, float] = {}
     for done, size in enumerate(sizes):
         log.info("training tokenizers", extra={"done": done, "total": len(sizes), "unit": "sizes"})
         tokenizer = train_tokenizer(stories, replace(config, vocabulary=size))
         # A small corpus can give fewer tokens than requested.
-        measured[tokenizer.vocabulary_size] = measure_bytes_per_token(
-            tokenizer.encode_batch(val_texts), val_texts
-        )
-    result = compare_vocabularies(measured, shape, Rules())
+        encoded = tokenizer.encode_batch(val_texts)
+        bytes_per_token[tokenizer.vocabulary_size] = measure_bytes_per_token(encoded, val_texts)
+    result = compare_vocabularies(bytes_per_token, shape, Rules())
     with atomic_folder(out) as folder:
         plot_sweep(result, folder / "sweep.png")
         write_json(folder / "sweep.json", {"shape": asdict(shape), **asdict(result)})
@@ -123,19 +122,19 @@ def measure_bytes_per_token(encoded: list[list[int]], texts: list[str]) -> float
     return sum(len(text.encode()) for text in texts) / max(1, sum(map(len, encoded)))
 
 
-def compare_vocabularies(measured: dict[int, float], shape: ModelShape, rules: Rules) -> VocabularySweep:
-    """Return the rows of the `measured` sizes (bytes per token by size) in every weight class that they fit."""
+def compare_vocabularies(rate_by_size: dict[int, float], shape: ModelShape, rules: Rules) -> VocabularySweep:
+    """Return a row per weight class and vocabulary size that fits it; rate_by_size: bytes per token by vocabulary size."""
     rows: list[SweepRow] = []
     recommended: dict[str, int] = {}
     for weight_class in rules.weight_classes:
         fitting = [
             row
-            for size, rate in sorted(measured.items())
+            for size, rate in sorted(rate_by_size.items())
             if (row := fit_model(weight_class.name, weight_class.max_parameters, size, rate, shape))
         ]
         if not fitting:
             raise RecipeError(
-                f"none of the vocabularies {sorted(measured)} leaves parameters for a layer within "
+                f"none of the vocabularies {sorted(rate_by_size)} leaves parameters for a layer within "
                 f"{weight_class.max_parameters:,}; choose smaller --sizes"
             )
         rows += fitting
@@ -193,15 +192,10 @@ def plot_sweep(result: VocabularySweep, path: Path) -> None:
         rows = [row for row in result.rows if row.weight_class == name]
         sizes = [row.vocabulary for row in rows]
         best = sizes.index(result.recommended[name])
-        for panel, values in zip(
-            panels,
-            (
-                [row.bytes_per_token for row in rows],
-                [100 * row.embedding_share for row in rows],
-                [row.flops_per_byte / 1e6 for row in rows],
-            ),
-            strict=True,
+        for panel, factor, column in zip(
+            panels, (1, 100, 1e-6), ("bytes_per_token", "embedding_share", "flops_per_byte"), strict=True
         ):
+            values = [factor * getattr(row, column) for row in rows]
             (line,) = panel.plot(sizes, values, marker=".", label=name)
             panel.plot(sizes[best], values[best], marker="o", markersize=9, color=line.get_color())
     for panel, title in zip(

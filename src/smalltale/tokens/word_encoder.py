@@ -165,10 +165,7 @@ def end_in_white_space(words: pa.StringArray) -> NDArray[np.bool_]:
 
 
 def join_at_white_space(
-    words: list[str],
-    ends_in_space: NDArray[np.bool_],
-    indices: NDArray[np.int32],
-    bounds: NDArray[np.int32],
+    words: list[str], ends_in_space: NDArray[np.bool_], indices: NDArray[np.int32], bounds: NDArray[np.int32]
 ) -> tuple[list[str], list[int], NDArray[np.int64]]:
     """Join words that were split within white space of more than one character.
 

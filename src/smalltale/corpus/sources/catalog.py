@@ -107,9 +107,7 @@ def list_files(name: str) -> list[Path]:
             if file.is_file() and file.suffix.lower() in FORMATS and not file.name.startswith(".")
         )
         if not paths:
-            raise FileProblem(
-                f"{name} has no text file; give .txt, .jsonl, .parquet, .csv, .json or .tar files"
-            )
+            raise FileProblem(f"{name} has no text file; give .txt, .jsonl, .parquet, .csv, .json or .tar")
         return paths
     if path.exists():
         return [path]

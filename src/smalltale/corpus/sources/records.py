@@ -111,11 +111,8 @@ def read_parquet(path: Path, row_groups: range | None = None) -> Iterator[Source
         try:
             for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, row_groups=groups, columns=[column]):
                 for text in batch.column(0).to_pylist():
-                    is_text = isinstance(text, str)
-                    document_id = f"{path.name}:{row}"
-                    yield SourceDocument(
-                        text if is_text else "", document_id, None if is_text else "broken line"
-                    )
+                    reason = None if isinstance(text, str) else "broken line"
+                    yield SourceDocument("" if reason else text, f"{path.name}:{row}", reason)
                     row += 1
         except (pa.ArrowInvalid, OSError) as error:
             raise FileProblem(

@@ -40,6 +40,8 @@ LARGEST_RATIO = 200
 RATIO_COUNTS_FROM = 256_000_000
 UNCOMPRESSED = 1 << 50
 """A compressed size for LimitedStream that no file reaches: no limit."""
+MEMBER_SUFFIXES = {".json", ".jsonl", ".ndjson", ".txt", ".csv"}
+"""Archive members that are read."""
 
 
 class LimitedStream(io.RawIOBase):
@@ -135,13 +137,7 @@ def read_tar(path: Path, stream: Stream, end_mark: str, tar_parts: Sequence[str]
                     yield SourceDocument("", f"{path.name}/{member.name}", "unsafe path")
                     continue
                 content: Any = archive.extractfile(member)
-                if content is not None and member_path.suffix in (
-                    ".json",
-                    ".jsonl",
-                    ".ndjson",
-                    ".txt",
-                    ".csv",
-                ):
+                if content is not None and member_path.suffix in MEMBER_SUFFIXES:
                     limited = io.BufferedReader(LimitedStream(path, content, UNCOMPRESSED), CHUNK)
                     name = member_path.name
                     yield from read_by_suffix(limited, name.lower(), name, end_mark, tar_parts)

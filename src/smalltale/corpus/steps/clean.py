@@ -125,51 +125,42 @@ def strip_stories(batch: Batch) -> Batch:
 
 
 def clean_story(document: SourceDocument, minimum_words: int) -> SourceDocument:
-    """Return the document as it is, with its text fixed and the rules in `fixes`, or with a name in DROP_REASONS."""
+    """Return the document with its text fixed and the names of the rules that changed it, or with a drop reason."""
     if len(document.text) > MAX_CHARACTERS:
         return document._replace(reason="very long")
-    text, fixes = document.text.strip(), []
+    text, fixes = document.text.strip(), list[str]()
     if not text:
         return document._replace(reason="empty")
     is_unusual = (
-        not text.isascii()
-        or UNUSUAL_CHARACTER.search(text) is not None
-        or contains_any(text, UNUSUAL_STRINGS)
+        not text.isascii() or bool(UNUSUAL_CHARACTER.search(text)) or contains_any(text, UNUSUAL_STRINGS)
     )
     if is_unusual:
-        reason = check_bytes(text)
-        if reason:
+        if "\x00" in text or len(INVISIBLE.findall(text)) * 20 > len(text):
+            return document._replace(reason="binary")
+        text = apply_rules(text, EARLY_FIXES, fixes)
+        if reason := check_markup(text):
             return document._replace(reason=reason)
-        for name, rule in EARLY_FIXES:
-            before, text = text, rule(text)
-            if text != before:
-                fixes.append(name)
-        reason = check_markup(text)
-        if reason:
-            return document._replace(reason=reason)
-    reason = check_ends(text)
-    if reason:
+    if reason := check_ends(text):
         return document._replace(reason=reason)
-    for name, rule in LATE_FIXES if is_unusual else LAST_FIXES:
-        before, text = text, rule(text)
-        if text != before:
-            fixes.append(name)
-    reason = check_words(text, minimum_words)
-    if reason:
+    text = apply_rules(text, LATE_FIXES if is_unusual else LAST_FIXES, fixes)
+    if reason := check_words(text, minimum_words):
         return document._replace(reason=reason)
     if not fixes:
         return document._replace(text=text)
-    # A fix can give another rule work: without the ornament between them, two quotes are a doubled quote.
-    again = clean_story(document._replace(text=text), minimum_words)
-    if again.reason:
-        return document._replace(reason=again.reason)
-    return again._replace(fixes=tuple(dict.fromkeys((*fixes, *again.fixes))))
+    # A fix can make another rule apply: without the ornament between them, two quotes are a doubled quote.
+    cleaned = clean_story(document._replace(text=text), minimum_words)
+    if cleaned.reason:
+        return document._replace(reason=cleaned.reason)
+    return cleaned._replace(fixes=tuple(dict.fromkeys((*fixes, *cleaned.fixes))))
 
 
-def check_bytes(text: str) -> str | None:
-    if "\x00" in text or len(INVISIBLE.findall(text)) * 20 > len(text):
-        return "binary"
-    return None
+def apply_rules(text: str, rules: tuple[Rule, ...], fixes: list[str]) -> str:
+    """Apply rules in order and append the names of those that change the text to `fixes`."""
+    for name, rule in rules:
+        before, text = text, rule(text)
+        if text != before:
+            fixes.append(name)
+    return text
 
 
 def check_markup(text: str) -> str | None:
@@ -184,7 +175,7 @@ def check_markup(text: str) -> str | None:
 def check_ends(text: str) -> str | None:
     """Check that a story begins with a capital letter and ends at the end of a sentence."""
     if not ENDING.search(text[-12:]):
-        # A guillemet does not close an English quote: the one story of the TinyStories sample with it is truncated.
+        # A guillemet at the end closes no English quote: the one TinyStories sample that has one is truncated.
         return "truncated"
     if MIDDLE.match(text) and not PLAIN_OPENING.match(text) and not text.startswith("..."):
         return "beginning cut off"
@@ -281,7 +272,9 @@ def fix_capital(text: str) -> str:
     return text[0].upper() + text[1:] if text[:1].islower() else text
 
 
-EARLY_FIXES: tuple[tuple[str, Callable[[str], str]], ...] = (
+Rule = tuple[str, Callable[[str], str]]
+"""A name in FIXES, and the function that returns the fixed text."""
+EARLY_FIXES: tuple[Rule, ...] = (
     ("closing quote", fix_closing_quote),
     ("mojibake", fix_mojibake),
     ("control characters", lambda text: INVISIBLE.sub("", text)),
@@ -290,13 +283,6 @@ EARLY_FIXES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("markdown", lambda text: MARKDOWN.sub("", text).strip()),
 )
 """Rules that run before the ends of the story are checked."""
-LAST_FIXES: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("the end", remove_the_end),
-    ("capital", fix_capital),
-)
-LATE_FIXES: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("quotes", fix_quotes),
-    ("signs", fix_symbols),
-    *LAST_FIXES,
-)
-"""Rules that run after that."""
+LAST_FIXES: tuple[Rule, ...] = (("the end", remove_the_end), ("capital", fix_capital))
+LATE_FIXES: tuple[Rule, ...] = (("quotes", fix_quotes), ("signs", fix_symbols), *LAST_FIXES)
+"""Rules that run after the ends are checked; LAST_FIXES alone run on a text without unusual characters."""

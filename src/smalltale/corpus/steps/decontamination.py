@@ -64,10 +64,9 @@ class LeakIndex:
             starts = maybe[matches]
             story = np.searchsorted(words.offsets, starts, side="right") - 1
             is_inside = starts + length <= words.offsets[story + 1]
-            for number, owner in zip(
-                story[is_inside].tolist(), owners[nearest[matches][is_inside]].tolist(), strict=True
-            ):
-                text_by_story.setdefault(number, owner)
+            texts = owners[nearest[matches][is_inside]]
+            for number, text in zip(story[is_inside].tolist(), texts.tolist(), strict=True):
+                text_by_story.setdefault(number, text)
         return text_by_story
 
     def save(self, file: BinaryIO) -> None:
@@ -82,13 +81,8 @@ def load_leak_index(path: Path, modified_ns: int) -> LeakIndex:
     """Load an index that `save` wrote; `modified_ns` makes the cache notice a new file of the same name."""
     with np.load(path) as arrays:
         lengths = [int(name.partition("_")[2]) for name in arrays.files if name.startswith("hashes_")]
-        return LeakIndex(
-            {
-                length: index_runs(arrays[f"hashes_{length}"], arrays[f"owners_{length}"])
-                for length in lengths
-            },
-            arrays["names"].tolist(),
-        )
+        by_length = {n: index_runs(arrays[f"hashes_{n}"], arrays[f"owners_{n}"]) for n in lengths}
+        return LeakIndex(by_length, arrays["names"].tolist())
 
 
 def build_leak_index(texts: Sequence[str], names: Sequence[str], length: int) -> LeakIndex:
@@ -109,9 +103,8 @@ def build_leak_index(texts: Sequence[str], names: Sequence[str], length: int) ->
         for size, runs_of_size in sorted(short_texts.items())
     }
     if len(runs):
-        by_length[length] = index_runs(
-            runs, np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(offsets))
-        )
+        owners = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(offsets))
+        by_length[length] = index_runs(runs, owners)
     return LeakIndex(by_length, names)
 
 
@@ -123,11 +116,8 @@ def index_runs(
     bits = filter_bits(len(runs))
     bloom = np.zeros(1 << (bits - 3), np.uint8)
     bit = runs >> np.uint64(64 - bits)
-    np.bitwise_or.at(
-        bloom,
-        (bit >> np.uint64(3)).astype(np.int64),
-        np.left_shift(np.uint8(1), (bit & np.uint64(7)).astype(np.uint8)),
-    )
+    masks = np.left_shift(np.uint8(1), (bit & np.uint64(7)).astype(np.uint8))
+    np.bitwise_or.at(bloom, (bit >> np.uint64(3)).astype(np.int64), masks)
     return runs[order], owners[order], bloom
 
 

@@ -155,7 +155,6 @@ def are_similar(
     for start in range(0, len(left), PAIRS_PER_CHUNK):
         chunk = slice(start, start + PAIRS_PER_CHUNK)
         equal = (signatures[left[chunk]] == signatures[right[chunk]]).mean(axis=1)
-        is_similar[chunk] = (equal - 1 / 256) / (
-            1 - 1 / 256
-        ) >= threshold  # 8 bits are equal by chance once in 256
+        # 8 bits are equal by chance once in 256.
+        is_similar[chunk] = (equal - 1 / 256) / (1 - 1 / 256) >= threshold
     return is_similar

@@ -59,10 +59,8 @@ def plan_shards(
     is_kept = code == KEPT
     is_train = is_kept & ~index.in_validation
     check_source_names("schedule", config.schedule, names)
-    counts = np.bincount(index.source[is_train], minlength=len(names))
-    repeats = repeats_by_source(
-        dict(zip(names, counts.tolist(), strict=True)), config.weights, config.temperature
-    )
+    counts = np.bincount(index.source[is_train], minlength=len(names)).tolist()
+    repeats = repeats_by_source(dict(zip(names, counts, strict=True)), config.weights, config.temperature)
     train = np.flatnonzero(is_train)
     story, position = order_stories(
         index.keys[train], index.source[train], names, repeats, config.schedule, config.seed
@@ -130,13 +128,13 @@ def write_shards(plan: ShardPlan, work: Path, pool: WorkerPool) -> None:
     with translate_os_errors(work):
         (work / "text").mkdir(exist_ok=True)
         (work / "dropped").mkdir(exist_ok=True)
+    step = PARTS_PER_DROPPED_SHARD
+    part_ranges = [range(plan.parts)[start : start + step] for start in range(0, plan.parts, step)]
     jobs: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
         *((write_text_shard, (work, "train", shard)) for shard in range(plan.train_shards)),
         (write_text_shard, (work, "val", 0)),
+        *((write_dropped_shard, (work, parts)) for parts in part_ranges),
     ]
-    for start in range(0, plan.parts, PARTS_PER_DROPPED_SHARD):
-        numbers = range(start, min(plan.parts, start + PARTS_PER_DROPPED_SHARD))
-        jobs.append((write_dropped_shard, (work, numbers)))
     for done, _ in enumerate(pool.run((number, *job) for number, job in enumerate(jobs)), 1):
         log.info("writing", extra={"done": done, "total": len(jobs), "unit": "shards"})
 

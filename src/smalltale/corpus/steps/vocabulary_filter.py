@@ -153,7 +153,7 @@ def measure_shares(vocabulary_filter: VocabularyFilter, articles: Sequence[Sourc
     settings, stricter = [], 1.01
     for share in SHARES_IN_REPORT:
         filtered = map(replace(vocabulary_filter, share=share).filter_article, articles)
-        kept_articles = [article for article in filtered if article.reason is None]
+        kept_texts = [article.text for article in filtered if article.reason is None]
         new = [
             sentence
             for sentence, understood in zip(sentences, understood_shares, strict=True)
@@ -162,10 +162,8 @@ def measure_shares(vocabulary_filter: VocabularyFilter, articles: Sequence[Sourc
         settings.append(
             {
                 "share": share,
-                "articles": round(len(kept_articles) / max(1, len(articles)), 4),
-                "words": round(
-                    sum(len(article.text.split()) for article in kept_articles) / max(1, total), 4
-                ),
+                "articles": round(len(kept_texts) / max(1, len(articles)), 4),
+                "words": round(sum(len(text.split()) for text in kept_texts) / max(1, total), 4),
                 "example": new[len(new) // 2] if new else "",
             }
         )
