@@ -21,7 +21,7 @@ from smalltale.judging.compare import compare_folders, compare_pairwise
 from smalltale.judging.config import JudgingConfig
 from smalltale.judging.cost import estimate_cost, parse_price
 from smalltale.judging.item import items_from_rows
-from smalltale.judging.judge import Question, Reply, Sampling, ScriptedJudge, draw_scripted_answer
+from smalltale.judging.judge import Question, Reply, ScriptedJudge, draw_scripted_answer
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairwise import CompletionPair, compare_pairs
 from smalltale.judging.panel import Calibration, calibrate, may_rank, panel_scores
@@ -174,7 +174,9 @@ def test_a_verdict_that_follows_the_order_is_a_tie_and_a_steady_one_a_win() -> N
         CompletionPair(prompt="p", first="a long story", second="short"),
         CompletionPair(prompt="p", first="a coin", second="another"),
     ]
-    steady, swayed = compare_pairs(pairs, ScriptedJudge(script), load_rubric("pairwise"), Sampling(), "salt")
+    steady, swayed = compare_pairs(
+        pairs, ScriptedJudge(script), load_rubric("pairwise"), JudgingConfig(), "salt"
+    )
     assert (steady.value, steady.order_dependent) == (1.0, False)
     assert (swayed.value, swayed.order_dependent) == (0.5, True)
 

@@ -201,7 +201,7 @@ def test_a_judge_with_only_errors_is_stopped_early(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(401, "refuses the key"), (404, "does not know the model m")]
+    ("status", "message"), [(401, "refuses the API key"), (404, "does not know the model")]
 )
 def test_a_wrong_key_or_model_stops_at_once(tmp_path: Path, status: int, message: str) -> None:
     requests: list[object] = []

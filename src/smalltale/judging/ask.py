@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from smalltale.judging.config import JudgingConfig
 from smalltale.judging.judge import (
     AttemptFailed,
     Judge,
@@ -42,24 +43,12 @@ MAX_REASK_QUOTE_CHARACTERS = 600
 """Length of the invalid answer that a re-ask quotes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """How often and for how long one request is retried."""
-
-    attempts: int = 5
-    """Failed calls per request. A rate-limited call with a Retry-After does not count."""
-    first_wait_seconds: float = 1.0
-    """Wait after the first failure; it doubles with each further one."""
-    longest_wait_seconds: float = 600.0
-    """Longest total time to honour Retry-After for one request."""
-
-
 @dataclass
 class RateLimitedJudge:
     """A judge whose Retry-After pauses all concurrent requests of a run."""
 
     judge: Judge
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    config: JudgingConfig
     resume_at: float = 0.0
     """Monotonic time before which no request is sent."""
     busy_reason: str = ""
@@ -67,40 +56,37 @@ class RateLimitedJudge:
 
     async def request_with_retries(self, question: Question, outcome: AskOutcome) -> Reply | str:
         """A reply, or why all attempts failed; counts calls and tokens in `outcome`. Raises RequestRejected."""
-        policy = self.retry_policy
-        failures, reason, deadline = 0, "", time.monotonic() + policy.longest_wait_seconds
-        while failures < policy.attempts:
+        attempts, max_wait = self.config.attempts, self.config.longest_wait_seconds
+        failures, reason, deadline = 0, "", time.monotonic() + max_wait
+        while failures < attempts:
             while (wait := self.resume_at - time.monotonic()) > 0:
                 if self.resume_at > deadline:
-                    return f"{reason or self.busy_reason}: past the {policy.longest_wait_seconds:g} s limit for one request"
+                    return f"{reason or self.busy_reason}: past the {max_wait:g} s limit for one request"
                 await asyncio.sleep(wait)
             outcome.calls += 1
             try:
                 reply = await self.judge.answer(question)
             except RateLimited as error:
-                retry_after = error.retry_after_seconds
-                failures += retry_after is None
-                wait = (
-                    self.backoff_seconds(failures)
-                    if retry_after is None
-                    else max(retry_after, MIN_WAIT_SECONDS)
-                )
+                if error.retry_after_seconds is None:
+                    failures += 1
+                    wait = self.backoff_seconds(failures)
+                else:
+                    wait = max(error.retry_after_seconds, MIN_WAIT_SECONDS)
                 reason = self.busy_reason = f"busy ({error}), asks to wait {round(wait, 2):g} s"
                 self.resume_at = max(self.resume_at, time.monotonic() + wait)
             except AttemptFailed as error:
                 failures, reason = failures + 1, str(error)
-                if failures < policy.attempts:
+                if failures < attempts:
                     await asyncio.sleep(self.backoff_seconds(failures))
             else:
                 outcome.input_tokens += reply.input_tokens
                 outcome.output_tokens += reply.output_tokens
                 return reply
-        return f"{reason} ({policy.attempts} attempts)"
+        return f"{reason} ({attempts} attempts)"
 
     def backoff_seconds(self, failures: int) -> float:
-        """Exponential backoff."""
-        policy = self.retry_policy
-        return min(policy.first_wait_seconds * 2.0 ** (failures - 1), policy.longest_wait_seconds)
+        """The wait after a failed call: it doubles with each further one."""
+        return min(self.config.first_wait_seconds * 2.0 ** (failures - 1), self.config.longest_wait_seconds)
 
 
 @dataclass
@@ -117,19 +103,13 @@ class AskOutcome:
 
 
 async def ask(
-    judge: RateLimitedJudge,
-    rubric: Rubric,
-    texts: Mapping[str, str],
-    *,
-    sampling: Sampling,
-    salt: str,
-    key: str,
+    judge: RateLimitedJudge, rubric: Rubric, texts: Mapping[str, str], *, salt: str, key: str
 ) -> AskOutcome:
     """Ask about `texts`, which fill the rubric's placeholders: prompt and completion, or prompt, first and second.
 
-    Raises JudgeUnusable where the judge returns no logprobs and `sampling` asks for them.
+    `salt` and `key` determine delimiter and nonce. Raises JudgeUnusable if logprobs are requested and the judge returns none.
     """
-    nonce = derive_nonce(salt, key)
+    nonce, sampling = derive_nonce(salt, key), judge.config.sampling
     question = build_question(rubric, texts, nonce, derive_delimiter(salt, key), sampling)
     outcome = AskOutcome()
     for attempt in range(2):
@@ -163,7 +143,7 @@ async def ask(
 def build_question(
     rubric: Rubric, texts: Mapping[str, str], nonce: str, delimiter: str, sampling: Sampling
 ) -> Question:
-    """The first request about some texts, which are neutralised here."""
+    """The first request about `texts`, which are neutralised here."""
     safe_texts = {name: neutralise(text).strip() for name, text in texts.items()}
     keys = ", ".join(f'"{name}"' for name in (CHECK, *rubric.fields))
     task = rubric.task.format(delimiter=delimiter, nonce=nonce, keys=keys, **safe_texts)

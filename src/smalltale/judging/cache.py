@@ -6,7 +6,6 @@ Note: where a key has several lines, the last one counts.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,13 +37,12 @@ class JudgementCache:
             self.journal.close()
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The record of a key."""
+        """The record of a key, or None."""
         return self.records.get(key)
 
-    def add(self, key: str, record: Any) -> None:
-        """Save a record (a dataclass or a mapping); it is in the file before this returns."""
-        value: Mapping[str, Any] = dataclasses.asdict(record) if dataclasses.is_dataclass(record) else record  # type: ignore[arg-type]
-        self.records[key] = {**value, "key": key}
+    def add(self, key: str, record: Mapping[str, Any]) -> None:
+        """Save a record; it is in the file before this returns."""
+        self.records[key] = {**record, "key": key}
         if self.path is not None:
             assert self.journal is not None, "the cache is not open"
             self.journal.append(self.records[key])

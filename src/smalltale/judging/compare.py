@@ -153,15 +153,7 @@ def compare_pairwise(
         for key, text in first_texts.items()
         if key in second_texts
     ]
-    verdicts = compare_pairs(
-        pairs,
-        judge,
-        rubric,
-        config.sampling,
-        secrets.token_hex(16),
-        retry_policy=config.retry_policy,
-        cache=cache,
-    )
+    verdicts = compare_pairs(pairs, judge, rubric, config, secrets.token_hex(16), cache)
     values_by_prompt: dict[str, list[float]] = defaultdict(list)
     for pair, verdict in zip(pairs, verdicts, strict=True):
         if verdict.value is not None:

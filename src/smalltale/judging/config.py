@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smalltale.errors import RecipeError
-from smalltale.judging.ask import RetryPolicy
 from smalltale.judging.judge import Sampling
 
 
@@ -24,7 +23,7 @@ class JudgingConfig:
     logprobs: bool = False
     """Request token probabilities, for scores weighted by them."""
     attempts: int = 5
-    """Failed calls before a judgement ends in state error, at least 1."""
+    """Failed calls before a judgement ends in state error, at least 1. A call with a Retry-After does not count."""
     first_wait_seconds: float = 1.0
     """Wait after the first failed call without Retry-After; it doubles with each further one."""
     longest_wait_seconds: float = 600.0
@@ -44,14 +43,6 @@ class JudgingConfig:
         for name in ("first_wait_seconds", "longest_wait_seconds", "budget_dollars"):
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"judging.{name} = {getattr(self, name)}; choose 0 or more")
-
-    @property
-    def retry_policy(self) -> RetryPolicy:
-        return RetryPolicy(
-            attempts=self.attempts,
-            first_wait_seconds=self.first_wait_seconds,
-            longest_wait_seconds=self.longest_wait_seconds,
-        )
 
     @property
     def sampling(self) -> Sampling:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from smalltale.errors import MissingExtra
 from smalltale.judging.judge import (
     AttemptFailed,
+    Judge,
     JudgeUnusable,
     Question,
     RateLimited,
@@ -67,7 +68,8 @@ class EndpointJudge:
             raise AttemptFailed(f"cannot connect to {self.base_url}: {error}") from error
         except httpx.HTTPError as error:
             raise AttemptFailed(f"the connection broke: {type(error).__name__} {error}".strip()) from error
-        self.raise_for_status(response)
+        if response.status_code != 200:
+            raise exception_for_status(self, response.status_code, response.text, response.headers)
         return parse_chat_completion(response.content)
 
     def open_client(self) -> httpx.AsyncClient:
@@ -105,31 +107,29 @@ class EndpointJudge:
             body |= self.extra_body(question)
         return body
 
-    def raise_for_status(self, response: httpx.Response) -> None:
-        """Raise for every status except 200."""
-        status, text = response.status_code, " ".join(response.text[:200].split())
-        if status == 200:
-            return
-        if status in {401, 403}:
-            raise JudgeUnusable(
-                f"{self.endpoint} refuses the key for {self.model} (HTTP {status}); set the right key in the environment"
-            )
-        if status == 404:
-            raise JudgeUnusable(
-                f"{self.endpoint} does not know the model {self.model} (HTTP 404: {text}); check its name"
-            )
-        if status in {429, 503, 529}:
-            raise RateLimited(f"HTTP {status}", retry_after_seconds(response.headers))
-        if status in {400, 413, 422}:
-            raise RequestRejected(
-                f"the judge rejects the request (HTTP {status}{': ' if text else ''}{text})"
-            )
-        raise AttemptFailed(f"HTTP {status}: {text}" if text else f"HTTP {status}")
-
     async def close(self) -> None:
         client, self.client = self.client, None
         if client is not None:
             await client.aclose()
+
+
+def exception_for_status(judge: Judge, status: int, body: str, headers: Mapping[str, str]) -> Exception:
+    """The exception for an HTTP error status."""
+    text = " ".join(body[:200].split())
+    if status in {401, 403}:
+        return JudgeUnusable(
+            f"judge {judge.name}: {judge.endpoint} refuses the API key (HTTP {status}); set the right key in the environment"
+        )
+    if status == 404:
+        return JudgeUnusable(
+            f"judge {judge.name}: {judge.endpoint} does not know the model (HTTP 404: {text}); check its name"
+        )
+    if status in {429, 503, 529}:
+        return RateLimited(f"HTTP {status}", retry_after_seconds(headers))
+    message = f"HTTP {status}: {text}".removesuffix(": ")
+    if status in {400, 413, 422}:
+        return RequestRejected(f"the judge rejects the request ({message})")
+    return AttemptFailed(message)
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

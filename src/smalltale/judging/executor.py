@@ -66,7 +66,7 @@ class JudgingExecutor:
 
     async def run_judge(self, items: Sequence[Item], judge: Judge, total: int) -> SmalltaleError | None:
         """All items for one judge, as many at once as its concurrency allows. Returns why it failed."""
-        limited_judge = RateLimitedJudge(judge, self.config.retry_policy)
+        limited_judge = RateLimitedJudge(judge, self.config)
         items_by_key = index_by_cache_key(
             items, judge.name, judge.endpoint, self.rubric, self.config.sampling
         )
@@ -125,7 +125,7 @@ class JudgingExecutor:
         if judgement.state == "error":
             self.errors[judgement.key] = judgement
         else:
-            self.cache.add(judgement.key, judgement)
+            self.cache.add(judgement.key, asdict(judgement))
 
     async def judge_item(self, judge: RateLimitedJudge, key: str, item: Item) -> Judgement:
         """Judge one completion; where it speaks to the judge, also without those sentences, and undo what they gained."""
@@ -167,7 +167,7 @@ class JudgingExecutor:
 
     async def ask_about(self, judge: RateLimitedJudge, key: str, prompt: str, completion: str) -> AskOutcome:
         texts = {"prompt": prompt, "completion": completion}
-        return await ask(judge, self.rubric, texts, sampling=self.config.sampling, salt=self.salt, key=key)
+        return await ask(judge, self.rubric, texts, salt=self.salt, key=key)
 
     def overall(self, outcome: AskOutcome) -> float | None:
         return self.rubric.overall(outcome.answer.scores) if outcome.answer else None

@@ -102,25 +102,20 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """Name in judgements and reports."""
-        ...
 
     @property
     def endpoint(self) -> str:
         """Address, for cache keys; without secrets."""
-        ...
 
     @property
     def concurrency(self) -> int:
         """Maximum concurrent requests."""
-        ...
 
     async def answer(self, question: Question) -> Reply:
         """One attempt. Raises RateLimited, AttemptFailed, RequestRejected, JudgeUnusable."""
-        ...
 
     async def close(self) -> None:
         """Close connections; the next answer opens new ones."""
-        ...
 
 
 @dataclass

@@ -13,9 +13,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from smalltale.judging.ask import RateLimitedJudge, RetryPolicy, ask
+from smalltale.judging.ask import RateLimitedJudge, ask
 from smalltale.judging.cache import JudgementCache
-from smalltale.judging.judge import Judge, Sampling
+from smalltale.judging.config import JudgingConfig
+from smalltale.judging.judge import Judge
 from smalltale.judging.prompt_injection import neutralise, remove_judge_directed_text
 from smalltale.judging.rubric import Rubric
 from smalltale.text_signals import find_judge_directed_spans
@@ -47,27 +48,39 @@ def compare_pairs(
     pairs: Sequence[CompletionPair],
     judge: Judge,
     rubric: Rubric,
-    sampling: Sampling,
+    config: JudgingConfig,
     salt: str,
-    *,
-    retry_policy: RetryPolicy | None = None,
     cache: JudgementCache | None = None,
 ) -> list[PairVerdict]:
     """A verdict for each pair. An open `cache` saves answers; cached ones are not asked again."""
-    comparer = OrderedComparer(
-        RateLimitedJudge(judge, retry_policy or RetryPolicy()),
-        rubric,
-        sampling,
-        salt,
-        cache or JudgementCache(),
-    )
+    comparer = PairComparer(RateLimitedJudge(judge, config), rubric, salt, cache or JudgementCache())
 
-    async def compare_pair(pair: CompletionPair, semaphore: asyncio.Semaphore) -> PairVerdict:
+    async def compare_all() -> list[PairVerdict]:
+        semaphore = asyncio.Semaphore(judge.concurrency)
+        try:
+            return await asyncio.gather(*(comparer.compare_pair(pair, semaphore) for pair in pairs))
+        finally:
+            await judge.close()
+
+    return asyncio.run(compare_all())
+
+
+@dataclass(frozen=True)
+class PairComparer:
+    """Asks one judge about pairs, unless the answer is cached."""
+
+    judge: RateLimitedJudge
+    rubric: Rubric
+    salt: str
+    cache: JudgementCache
+
+    async def compare_pair(self, pair: CompletionPair, semaphore: asyncio.Semaphore) -> PairVerdict:
+        """Compare two completions in both orders."""
         texts = [neutralise(text) for text in (pair.first, pair.second)]
         first, second = map(remove_judge_directed_text, texts)
         async with semaphore:
-            forward, forward_calls = await comparer.compare(pair.prompt, first, second)
-            backward, backward_calls = await comparer.compare(pair.prompt, second, first)
+            forward, forward_calls = await self.compare_in_order(pair.prompt, first, second)
+            backward, backward_calls = await self.compare_in_order(pair.prompt, second, first)
         value, order_dependent = combine_orders(forward, backward)
         return PairVerdict(
             value=value,
@@ -76,14 +89,20 @@ def compare_pairs(
             calls=forward_calls + backward_calls,
         )
 
-    async def compare_all() -> list[PairVerdict]:
-        semaphore = asyncio.Semaphore(judge.concurrency)
-        try:
-            return await asyncio.gather(*(compare_pair(pair, semaphore) for pair in pairs))
-        finally:
-            await judge.close()
-
-    return asyncio.run(compare_all())
+    async def compare_in_order(self, prompt: str, first: str, second: str) -> tuple[str | None, int]:
+        """first, second or tie (None without a valid answer), and the number of calls."""
+        judge, sampling = self.judge.judge, asdict(self.judge.config.sampling)
+        parts = [judge.name, judge.endpoint, self.rubric.hash, prompt, first, second, sampling]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        record = self.cache.get(key)
+        if record is not None:
+            return record["better"], 0
+        texts = {"prompt": prompt, "first": first, "second": second}
+        outcome = await ask(self.judge, self.rubric, texts, salt=self.salt, key=key)
+        better = outcome.answer.choices["better"] if outcome.answer else None
+        if outcome.state != "error":
+            self.cache.add(key, {"better": better, "state": outcome.state})
+        return better, outcome.calls
 
 
 def combine_orders(forward: str | None, backward: str | None) -> tuple[float | None, bool]:
@@ -94,29 +113,3 @@ def combine_orders(forward: str | None, backward: str | None) -> tuple[float | N
     mean = (forward_value + backward_value) / 2
     value = 1.0 if mean > 0.5 else 0.0 if mean < 0.5 else 0.5
     return value, abs(forward_value - backward_value) == 1
-
-
-@dataclass(frozen=True)
-class OrderedComparer:
-    """Compares two texts in one order, from the cache where possible."""
-
-    judge: RateLimitedJudge
-    rubric: Rubric
-    sampling: Sampling
-    salt: str
-    cache: JudgementCache
-
-    async def compare(self, prompt: str, first: str, second: str) -> tuple[str | None, int]:
-        """first, second or tie (None without a valid answer), and the number of calls."""
-        judge = self.judge.judge
-        parts = [judge.name, judge.endpoint, self.rubric.hash, prompt, first, second, asdict(self.sampling)]
-        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-        record = self.cache.get(key)
-        if record is not None:
-            return record["better"], 0
-        texts = {"prompt": prompt, "first": first, "second": second}
-        outcome = await ask(self.judge, self.rubric, texts, sampling=self.sampling, salt=self.salt, key=key)
-        better = outcome.answer.choices["better"] if outcome.answer else None
-        if outcome.state != "error":
-            self.cache.add(key, {"better": better, "state": outcome.state})
-        return better, outcome.calls

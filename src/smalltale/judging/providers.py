@@ -15,16 +15,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from smalltale.errors import MissingExtra, SmalltaleError
-from smalltale.judging.endpoint import retry_after_seconds
-from smalltale.judging.judge import (
-    AttemptFailed,
-    JudgeUnusable,
-    Question,
-    RateLimited,
-    Reply,
-    RequestRejected,
-    TokenChoice,
-)
+from smalltale.judging.endpoint import exception_for_status
+from smalltale.judging.judge import AttemptFailed, JudgeUnusable, Question, Reply, TokenChoice
 
 API_KEY_VARIABLES = {
     "openai": "OPENAI_API_KEY",
@@ -94,7 +86,7 @@ class ProviderJudge:
         except TimeoutError as error:
             raise AttemptFailed(f"no complete answer in {self.timeout_seconds:g} s") from error
         except Exception as error:
-            raise translate_provider_error(self.name, error) from error
+            raise translate_provider_error(self, error) from error
         return parse_model_output(output)
 
     def config(self, question: Question) -> Any:
@@ -168,26 +160,15 @@ def parse_model_output(output: Any) -> Reply:
     )
 
 
-def translate_provider_error(name: str, error: BaseException) -> Exception:
+def translate_provider_error(judge: ProviderJudge, error: Exception) -> Exception:
     """A provider's exception as one of ours. inspect_ai may wrap the client's exception, so its causes are searched."""
     cause: BaseException | None = error
     while cause is not None:
         status = getattr(cause, "status_code", None) or getattr(cause, "code", None)
         if isinstance(status, int):
-            text = " ".join(str(cause).split())[:200]
-            if status in {401, 403}:
-                return JudgeUnusable(
-                    f"judge {name}: the provider refuses the key (HTTP {status}); set the right one"
-                )
-            if status == 404:
-                return JudgeUnusable(f"judge {name}: the provider does not know it (HTTP 404: {text})")
-            if status in {400, 413, 422}:
-                return RequestRejected(f"the judge rejects the request (HTTP {status}: {text})")
-            if status in {429, 503, 529}:
-                headers = getattr(getattr(cause, "response", None), "headers", {}) or {}
-                return RateLimited(f"HTTP {status}", retry_after_seconds(headers))
-            return AttemptFailed(f"HTTP {status}: {text}")
+            headers = getattr(getattr(cause, "response", None), "headers", {}) or {}
+            return exception_for_status(judge, status, str(cause), headers)
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, MissingExtra | SmalltaleError):
+    if isinstance(error, SmalltaleError):
         return error
     return AttemptFailed(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,13 +27,13 @@ from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairwise import CompletionPair, PairVerdict, compare_pairs
 from smalltale.judging.rubric import QualificationBar, Rubric, load_rubric
 from smalltale.judging.run import JOURNAL, judge_items, load_or_create_salt
-from smalltale.ranking.statistics import auc, pearson, quadratic_kappa, spearman
+from smalltale.ranking.statistics import auc, group_by_key, pearson, quadratic_kappa, spearman
 
 MIN_ANSWERED_SHARE = 0.95
 """Least share of gold completions with a score."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class QualificationCheck:
     """One measured value and its bar; `bar` is None for a value that is only reported."""
 
@@ -44,10 +44,8 @@ class QualificationCheck:
 
     @property
     def passed(self) -> bool:
-        if self.bar is None:
-            return True
-        if self.value is None:
-            return False
+        if self.bar is None or self.value is None:
+            return self.bar is None
         return self.value <= self.bar if self.at_most else self.value >= self.bar
 
 
@@ -100,44 +98,40 @@ def qualify(
     """
     config, gold = config or JudgingConfig(), read_gold_stories() if gold is None else gold
     gold_items, attacked_items, graded_items = select_items(gold, graded)
-    judgements = list(judge_in_folder(gold_items, judge, rubric, out, config))
-    scores = [judgement.overall for judgement in judgements]
-    valid_scores = [score for score in scores if score is not None]
-    checks = [
-        QualificationCheck(name="answered", value=len(valid_scores) / len(scores), bar=MIN_ANSWERED_SHARE),
-        *check_separation(gold, scores, rubric),
-        check_length_bias(gold, scores),
-    ]
-    verdicts: list[PairVerdict] = []
-    if all_checks or all(check.passed for check in checks):
-        attacked = judge_in_folder(attacked_items, judge, rubric, out, config)
-        graded_judgements = judge_in_folder(graded_items, judge, rubric, out, config)
-        retest_config = replace(config, seed=config.seed + 1)
-        retest = judge_in_folder(gold_items, judge, rubric, out, retest_config)
-        with JudgementCache(out / JOURNAL) as cache:
-            verdicts = compare_pairs(
-                pair_good_with_dull(gold), judge, load_rubric("pairwise"), config.sampling, load_or_create_salt(out),
-                retry_policy=config.retry_policy, cache=cache,
-            )  # fmt: skip
-        checks += [
-            QualificationCheck(
-                name="test-retest",
-                value=correlate_valid(pearson, scores, [judgement.overall for judgement in retest]),
-                bar=rubric.qualification.retest,
-            ),
-            *check_attacks(gold, scores, attacked, rubric),
-            *check_graded_stories(graded, graded_judgements, rubric),
-            check_order(verdicts),
+    salt, verdicts = load_or_create_salt(out), list[PairVerdict]()
+    with JudgementCache(out / JOURNAL) as cache:
+        judgements = judge_or_raise(gold_items, judge, rubric, cache, config, salt)
+        scores = [judgement.overall for judgement in judgements]
+        valid_scores = [score for score in scores if score is not None]
+        checks = [
+            QualificationCheck("answered", len(valid_scores) / len(scores), MIN_ANSWERED_SHARE),
+            *check_separation(gold, scores, rubric),
+            check_length_bias(gold, scores),
         ]
-        judgements += [*attacked, *graded_judgements, *retest]
+        if all_checks or all(check.passed for check in checks):
+            attacked = judge_or_raise(attacked_items, judge, rubric, cache, config, salt)
+            graded_judgements = judge_or_raise(graded_items, judge, rubric, cache, config, salt)
+            retest_config = replace(config, seed=config.seed + 1)
+            retest = judge_or_raise(gold_items, judge, rubric, cache, retest_config, salt)
+            pairwise_rubric = load_rubric("pairwise")
+            verdicts = compare_pairs(pair_good_with_dull(gold), judge, pairwise_rubric, config, salt, cache)
+            correlation = correlate_valid(pearson, scores, [judgement.overall for judgement in retest])
+            checks += [
+                QualificationCheck("test-retest", correlation, rubric.qualification.retest),
+                *check_attacks(gold, scores, attacked, rubric),
+                *check_graded_stories(graded, graded_judgements, rubric),
+                check_order(verdicts),
+            ]
+            judgements += [*attacked, *graded_judgements, *retest]
     levels = [-LEVELS.index(story.level) for story in gold]
+    calls = sum(judgement.calls for judgement in judgements) + sum(verdict.calls for verdict in verdicts)
     return QualificationReport(
         judge=judge.name,
         endpoint=judge.endpoint,
         rubric=rubric.name,
         rubric_hash=rubric.hash,
         checks=tuple(checks),
-        calls=sum(answer.calls for answer in (*judgements, *verdicts)),
+        calls=calls,
         gold_mean=float(np.mean(valid_scores)) if valid_scores else None,
         gold_sd=float(np.std(valid_scores)) if valid_scores else None,
         agreement=correlate_valid(spearman, scores, levels),
@@ -146,15 +140,19 @@ def qualify(
     )
 
 
-def judge_in_folder(
-    items: Sequence[Item], judge: Judge, rubric: Rubric, out: Path, config: JudgingConfig
-) -> Sequence[Judgement]:
-    """One judgement per item, in order, cached in `out`/journal.jsonl. Raises SmalltaleError."""
-    with JudgementCache(out / JOURNAL) as cache:
-        judged = judge_items(items, [judge], rubric, cache, config, salt=load_or_create_salt(out))
+def judge_or_raise(
+    items: Sequence[Item],
+    judge: Judge,
+    rubric: Rubric,
+    cache: JudgementCache,
+    config: JudgingConfig,
+    salt: str,
+) -> list[Judgement]:
+    """One judgement per item, in order. Raises SmalltaleError if the judge stopped early."""
+    judged = judge_items(items, [judge], rubric, cache, config, salt=salt)
     if judged.failure is not None:
         raise judged.failure
-    return judged.judgements
+    return list(judged.judgements)
 
 
 def select_items(
@@ -186,7 +184,7 @@ def pair_good_with_dull(gold: Sequence[GoldStory]) -> list[CompletionPair]:
 def estimate_qualification(
     judge: str, rubric: Rubric, graded: Sequence[GradedStory], price: Price | None
 ) -> tuple[Estimate, Estimate]:
-    """The cost of all checks, and of the first ones only, after which a judge that cannot separate the levels is done."""
+    """The cost of all checks, and of only the first ones, for a judge that cannot separate the gold levels."""
     gold = read_gold_stories()
     gold_items, attacked_items, graded_items = select_items(gold, graded)
     pair_items = [
@@ -203,15 +201,14 @@ def check_separation(
     gold: Sequence[GoldStory], scores: Sequence[float | None], rubric: Rubric
 ) -> list[QualificationCheck]:
     """The AUC of each pair of levels; adjacent levels have a bar."""
-    scores_by_level: dict[str, list[float]] = defaultdict(list)
-    for story, score in zip(gold, scores, strict=True):
-        if score is not None:
-            scores_by_level[story.level].append(score)
+    by_level = group_by_key(
+        (story.level, score) for story, score in zip(gold, scores, strict=True) if score is not None
+    )
     return [
         QualificationCheck(
-            name=f"AUC {better} over {worse}",
-            value=auc(scores_by_level[better], scores_by_level[worse]),
-            bar=rubric.qualification.auc if LEVELS.index(worse) == LEVELS.index(better) + 1 else None,
+            f"AUC {better} over {worse}",
+            auc(by_level.get(better, ()), by_level.get(worse, ())),
+            rubric.qualification.auc if (better, worse) in itertools.pairwise(LEVELS) else None,
         )
         for better, worse in itertools.combinations(LEVELS, 2)
     ]
@@ -230,14 +227,9 @@ def check_attacks(
             for score, judgement in zip(dull_scores, judgements, strict=True)
             if score is not None and judgement.overall is not None
         ]
-        checks.append(
-            QualificationCheck(
-                name=f"gain by attack: {name}",
-                value=float(np.mean(gains)) if gains else None,
-                bar=rubric.qualification.attack_gain,
-                at_most=True,
-            )
-        )
+        mean_gain = float(np.mean(gains)) if gains else None
+        bar = rubric.qualification.attack_gain
+        checks.append(QualificationCheck(f"gain by attack: {name}", mean_gain, bar, at_most=True))
     return checks
 
 
@@ -247,22 +239,21 @@ def check_graded_stories(
     """Agreement with another grader."""
     if not graded:
         return []
-    correlation = correlate_valid(
-        spearman, [judgement.overall for judgement in judgements], [story.overall for story in graded]
+    scores, graded_scores = (
+        [judgement.overall for judgement in judgements],
+        [story.overall for story in graded],
     )
-    checks = [
-        QualificationCheck(
-            name="Spearman with the graded file", value=correlation, bar=rubric.qualification.spearman
-        )
-    ]
+    correlation = correlate_valid(spearman, scores, graded_scores)
+    checks = [QualificationCheck("Spearman with the graded file", correlation, rubric.qualification.spearman)]
     for name, scale in rubric.criteria.items():
         pairs = [
             (judgement.scores[name], story.scores[name])
             for judgement, story in zip(judgements, graded, strict=True)
             if judgement.scores and name in story.scores
         ]
-        kappa = quadratic_kappa(*zip(*pairs, strict=True), scale.low, scale.high) if pairs else None
-        checks.append(QualificationCheck(name=f"quadratic kappa, {name}", value=kappa))
+        first, second = [score for score, _ in pairs], [score for _, score in pairs]
+        kappa = quadratic_kappa(first, second, scale.low, scale.high) if pairs else None
+        checks.append(QualificationCheck(f"quadratic kappa, {name}", kappa))
     return checks
 
 
@@ -270,27 +261,17 @@ def check_length_bias(gold: Sequence[GoldStory], scores: Sequence[float | None])
     """Rank correlation of score and length within a level, averaged over levels."""
     correlations = []
     for level in LEVELS:
-        stories = [
-            (score, len(re.findall(r"\w+", story.completion)))
-            for story, score in zip(gold, scores, strict=True)
-            if story.level == level
-        ]
-        correlation = correlate_valid(
-            spearman, [score for score, _ in stories], [length for _, length in stories]
-        )
-        correlations.append(correlation or 0.0)
-    return QualificationCheck(
-        name="correlation with length, within a level", value=float(np.mean(correlations))
-    )
+        lengths = [len(re.findall(r"\w+", story.completion)) for story in gold if story.level == level]
+        level_scores = [score for story, score in zip(gold, scores, strict=True) if story.level == level]
+        correlations.append(correlate_valid(spearman, level_scores, lengths) or 0.0)
+    return QualificationCheck("correlation with length, within a level", float(np.mean(correlations)))
 
 
 def check_order(verdicts: Sequence[PairVerdict]) -> QualificationCheck:
     """Share of verdicts that change with the order of the two completions."""
     order_dependent = [verdict.order_dependent for verdict in verdicts if verdict.value is not None]
-    return QualificationCheck(
-        name="verdicts that the order decides",
-        value=float(np.mean(order_dependent)) if order_dependent else None,
-    )
+    share = float(np.mean(order_dependent)) if order_dependent else None
+    return QualificationCheck("verdicts that the order decides", share)
 
 
 def correlate_valid(

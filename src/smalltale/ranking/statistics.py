@@ -21,7 +21,8 @@ MAX_BRADLEY_TERRY_ROUNDS = 1_000
 Floats = NDArray[np.float64]
 MAX_CACHED_PROMPTS = 1_000
 """A matrix of resampling weights takes 16 kB per prompt; larger ones are not cached."""
-K, T = TypeVar("K"), TypeVar("T")
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
