@@ -1,4 +1,4 @@
-"""What the operating system grants this process."""
+"""Number of CPU cores available to this process."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Input: records of the `smalltale` loggers. A record with `extra={"done": n, "total": m, "unit": "stories"}` updates the stage
 named by its message (m is None while unknown; `figures`, short texts with the most important first, replace the count);
 every other record is printed as a line. Output: standard error.
-Note: a stage that starts before another has finished is shown below it, and the first continues afterwards.
+Note: a stage that starts inside another is shown below it; the outer one continues when the inner one has finished.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ProgressHandler(logging.Handler):
                 self.close()
 
     def start_or_resume_stage(self, name: str, total: float | None) -> Task:
-        """The stage of that name, innermost from now on; a new one is shown below the last unfinished stage only."""
+        """Make the stage of that name the innermost one; a new stage keeps only the last unfinished one above it."""
         tasks = self.progress.tasks
         names = [task.description for task in tasks]
         if name in names:
@@ -99,7 +99,7 @@ class ProgressHandler(logging.Handler):
         return shown[-1]
 
     def print_line(self, task: Task) -> None:
-        """Print a stage's state, unless it was printed a moment ago; a short stage inside another is never printed."""
+        """Print a stage's state at most every SECONDS_BETWEEN_LINES; a short stage inside another is never printed."""
         now = time.monotonic()
         is_inner = task.id != self.progress.tasks[0].id
         if now - task.fields["printed_at"] < SECONDS_BETWEEN_LINES and (is_inner or not task.finished):
@@ -120,14 +120,14 @@ class ProgressHandler(logging.Handler):
 
 
 def count_figures(task: Task, unit: str) -> list[str]:
-    """The count of a stage that logs no figures of its own, and its speed once that is known."""
+    """The count and, once it is known, the speed of a stage that logs no figures."""
     total = f"/{task.total:,.0f}" if task.total is not None else ""
     speed = [f"{task.speed:,.0f}/s"] if task.speed else []
     return [f"{task.completed:,.0f}{total} {unit}", *speed]
 
 
 def fit_width(words: Sequence[str], width: int) -> str:
-    """As many of `words`, from the first on, as fit into a line."""
+    """The first of `words`, joined, that fit into `width` columns; a single word that is too long is cut."""
     fitting = list(words)
     while len(fitting) > 1 and len("  ".join(fitting)) > width:
         fitting.pop()

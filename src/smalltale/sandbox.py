@@ -1,8 +1,8 @@
-"""Runs a Python module as a subprocess with limits on time and memory and without secrets in its environment.
+"""Runs Python as a subprocess with limits on time and memory and without secrets in its environment.
 
 Input: arguments for `python`. Output: what the process wrote to standard output.
-Note: this contains a parser that hangs or takes all memory on an untrusted file. It does not contain hostile code: the
-process has the same user, files and network, so callers open only formats that execute nothing.
+Note: this protects from a parser that hangs or takes all memory on an untrusted file. It does not protect from hostile code: the
+process has the same user, files and network, so it may open only file formats that execute nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from smalltale.errors import SmalltaleError
 
 PASSED_VARIABLES = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS"}
-"""Environment variables that the process gets: no database URL, no sign-in secret, no key of a judge."""
+"""The only environment variables that are passed on: no database URL, no secret of a sign-in provider, no API key of a judge."""
 OFFLINE_VARIABLES = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 TIMEOUT_SECONDS = 120
 MEMORY_GIBIBYTES = 6
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.5
 
 
 class SandboxStopped(Exception):
-    """The caller's stop event was set while the process ran; the process is dead."""
+    """The caller's stop event was set while the process ran; the process was killed."""
 
 
 def run_limited(
@@ -39,9 +39,10 @@ def run_limited(
 ) -> str:
     """Run `python ARGUMENTS` and return its standard output; its child processes are killed when it ends.
 
-    Raises SmalltaleError if it fails or reaches a limit, SandboxStopped if `stop` is set first.
+    Raises SmalltaleError if it fails or reaches a limit, with a message that continues the caller's name of the task ("took more
+    than 120 seconds"). Raises SandboxStopped if `stop` is set first.
     """
-    # A shell sets the limits: Python code between fork and exec may hang if other threads hold locks.
+    # A shell sets the limits, because Python code between fork and exec may hang if other threads hold locks.
     limits = f'ulimit -t {2 * timeout_seconds} && ulimit -d {memory_gibibytes << 20} && exec "$@"'
     environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
     with subprocess.Popen(
@@ -60,9 +61,9 @@ def run_limited(
                 os.killpg(process.pid, signal.SIGKILL)
     # Our commands exit with 1 for a negative verdict, which they print on standard output.
     if process.returncode not in {0, 1} or not output.strip():
-        last_line = (errors.strip().splitlines() or ["no message"])[-1]
+        last_line = (errors.strip().splitlines() or ["no message"])[-1][:300]
         raise SmalltaleError(
-            f"stopped with status {process.returncode} within {memory_gibibytes} GiB ({last_line[:300]})"
+            f"stopped with status {process.returncode} (memory limit {memory_gibibytes} GiB): {last_line}"
         )
     return output
 

@@ -20,15 +20,15 @@ GRADER = r"(?:judge|grader|evaluator|examiner|assessor|marker|reviewer|jury|llm|
 JUDGE_DIRECTED = re.compile(
     "|".join(
         (
-            # orders
+            # orders to the judge
             r"\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:instructions?|rubric|criteria|above|previous)\b",
             r"\b(?:text|story|exercise|completion) above\b",
             r"\b(?:copy|repeat|use) th(?:e|is|ese) (?:marks?|scores?|grades?)\b",
-            # addressing the reader who marks it
+            # addressing the grader
             rf"\b(?:as|dear|you are|you're)\s+(?:an?\s+|the\s+)?{GRADER}\b",
             rf"\b(?:note|message|instructions?|reminder)\s+(?:to|for)\s+(?:the\s+|all\s+|any\s+|my\s+)?(?:{GRADER}|teacher|assistant)\b",
             r"\b(?:teacher's note|student's (?:text|part)|json|rubric|system prompt|language model)\b",
-            # marks
+            # demands for a grade
             r"\b(?:give|rate|score|grade|marks|award)\b[^.\n]{0,40}\b(?:10|ten)\b[^.\n]{0,20}",
             r"\b(?:10\s?/\s?10|(?:10|ten) out of (?:10|ten)|full marks|(?:highest|perfect|maximum) (?:score|mark|grade|rating)s?)\b",
             r"\b(?:this|my|the) (?:story|text|completion|exercise|piece) (?:deserves|(?:must|should) (?:get|receive|score|be (?:given|rated|graded|scored|marked)))\b",

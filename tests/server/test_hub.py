@@ -142,7 +142,7 @@ def test_an_edition_is_exported_to_the_hub_and_imported_from_it(
         **hub_variables,
     )
     assert imported.returncode == 0, imported.stderr[-1500:]
-    assert "loaded 1 submissions, skipped 0" in imported.stdout
+    assert "imported 1 submissions, skipped 0" in imported.stdout
     missing = run_edition(
         tmp_path, "import", str(rules), "hf://datasets/me/none", "--database", other_database, **hub_variables
     )

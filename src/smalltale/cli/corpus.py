@@ -29,8 +29,7 @@ def build(
     out: Annotated[Path, Option(help="The corpus folder to write.")],
     recipe: RecipeArgument = "demo",
     source: Annotated[
-        list[str] | None,
-        Option(help="A short name, NAME=PATH, file, folder or glob; may be repeated."),
+        list[str] | None, Option(help="A short name, NAME=PATH, file, folder or glob; may be repeated.")
     ] = None,
     set_: Overrides = None,
 ) -> None:

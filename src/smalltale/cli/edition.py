@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from smalltale.cli.serve import DEFAULT, DatabaseOption, open_database
+from smalltale.cli.serve import DEFAULT_DATABASE, DatabaseOption, open_database
 
 HUB = "hf://datasets/"
 
@@ -30,8 +30,7 @@ def add_to(app: typer.Typer) -> None:
 def check(
     rules: Annotated[Path, Argument(help="The edition's TOML file.")],
     against: Annotated[
-        list[Path] | None,
-        Option(help="A training text that must not contain the prompts; may be repeated."),
+        list[Path] | None, Option(help="A training text that must not contain the prompts; may be repeated.")
     ] = None,
 ) -> None:
     """Check an edition before it starts: leaked prompts, implausible dates, judges that have not qualified."""
@@ -53,7 +52,7 @@ def check(
 
 
 def backup(
-    out: Annotated[Path, Argument(help="The file to write.")], database_url: DatabaseOption = DEFAULT
+    out: Annotated[Path, Argument(help="The file to write.")], database_url: DatabaseOption = DEFAULT_DATABASE
 ) -> None:
     """Copy the database to a file; the server may be running."""
     from smalltale.server.database.backup import backup as write_backup
@@ -65,7 +64,7 @@ def backup(
 
 
 def restore(
-    source: Annotated[Path, Argument(help="A backup file.")], database_url: DatabaseOption = DEFAULT
+    source: Annotated[Path, Argument(help="A backup file.")], database_url: DatabaseOption = DEFAULT_DATABASE
 ) -> None:
     """Fill an empty database from a backup."""
     from smalltale.server.database.backup import restore as restore_backup
@@ -78,7 +77,7 @@ def restore(
 def verify(
     number: Annotated[int, Argument(help="The submission's number.")],
     checkpoint: Annotated[Path, Argument(help="The checkpoint folder that the team sent.")],
-    database_url: DatabaseOption = DEFAULT,
+    database_url: DatabaseOption = DEFAULT_DATABASE,
     by: Annotated[str, Option(help="Your name, for the audit log.")] = "organiser",
     frozen: Annotated[list[str] | None, Option(help="A weight accepted as frozen; may be repeated.")] = None,
 ) -> None:
@@ -101,7 +100,7 @@ def verify(
 def export(
     slug: Annotated[str, Argument(help="The edition's short name.")],
     out: Annotated[Path, Argument(help="A new folder for the submissions, metadata.json and scores.")],
-    database_url: DatabaseOption = DEFAULT,
+    database_url: DatabaseOption = DEFAULT_DATABASE,
     hub: Annotated[str | None, Option(help="Upload to this dataset, OWNER/NAME; reads HF_TOKEN.")] = None,
     private: Annotated[bool, Option("--private", help="Create the repository as private.")] = False,
 ) -> None:
@@ -127,7 +126,7 @@ def import_event(
             metavar="FOLDER",
         ),
     ],
-    database_url: DatabaseOption = DEFAULT,
+    database_url: DatabaseOption = DEFAULT_DATABASE,
 ) -> None:
     """Import an earlier event: its submissions are queued for judging, or keep the scores of the folder."""
     from smalltale.server.editions.editions import import_edition, read_edition
@@ -146,4 +145,4 @@ def import_event(
     database.close()
     for line in skipped:
         typer.echo(f"skipped: {line}")
-    typer.echo(f"loaded {imported} submissions, skipped {len(skipped)}")
+    typer.echo(f"imported {imported} submissions, skipped {len(skipped)}")

@@ -18,8 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("export")(export_command)
     app.command("import")(import_command)
     frameworks = typer.Typer(
-        help="List, install, train with and prove other training frameworks.",
-        invoke_without_command=True,
+        help="List, install, train with and prove other training frameworks.", invoke_without_command=True
     )
     app.add_typer(frameworks, name="frameworks")
     frameworks.callback()(list_frameworks)
@@ -61,9 +60,8 @@ def train_command(folder: Annotated[Path, Argument(help="An export folder of `sm
     train(framework, folder, {})
     trust = " --trust" if framework.needs_trust else ""
     if framework.read is not None:
-        typer.echo(
-            f"next: smalltale import {folder / framework.checkpoint} --from {framework.name}{trust} --out NEW"
-        )
+        checkpoint = folder / framework.checkpoint
+        typer.echo(f"next: smalltale import {checkpoint} --from {framework.name}{trust} --out NEW")
 
 
 def prove_command(
@@ -183,31 +181,23 @@ def show_table() -> None:
 
 def show_proofs(proofs: list[Proof]) -> None:
     """Print the verdict, figures and message of each proof."""
+    from smalltale.frameworks.records import format_figures
+
     table = Table(
-        "framework",
-        "",
-        "loss",
-        "tokens/s",
-        "smalltale",
-        "logits",
-        "counted",
-        "bits/byte",
-        "seconds",
-        "message",
-    )
+        "framework", "", "loss", "tokens/s", "smalltale", "logits", "counted", "bits/byte", "seconds", "message",
+    )  # fmt: skip
     for proof in proofs:
-        figures = proof.figures
-        loss = (
-            f"{figures['first_losses']:.2f} → {figures['last_losses']:.2f}"
-            if "last_losses" in figures
-            else ""
+        figures = format_figures(proof.figures)
+        table.add_row(
+            proof.name,
+            "pass" if proof.passed else "FAIL",
+            figures["losses"],
+            figures["tokens_per_second"],
+            figures["own_tokens_per_second"],
+            figures["largest_logit_difference"],
+            figures["counted_parameters"],
+            figures["bits_per_byte"],
+            f"{proof.seconds:.0f}" if proof.seconds else "",
+            proof.message,
         )
-        speed = f"{figures['tokens_per_second']:,.0f}" if figures.get("tokens_per_second") else ""
-        own = f"{figures['own_tokens_per_second']:,.0f}"
-        logits = f"{figures['largest_logit_difference']:.1e}" if "largest_logit_difference" in figures else ""
-        counted = f"{figures['counted_parameters']:,}" if "counted_parameters" in figures else ""
-        bits = f"{figures['bits_per_byte']:.3f}" if "bits_per_byte" in figures else ""
-        verdict = "pass" if proof.passed else "FAIL"
-        seconds = f"{proof.seconds:.0f}" if proof.seconds else ""
-        table.add_row(proof.name, verdict, loss, speed, own, logits, counted, bits, seconds, proof.message)
     Console(width=180).print(table)

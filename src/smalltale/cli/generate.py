@@ -26,8 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 def generate(
     checkpoint: Annotated[
-        str,
-        Argument(help="A checkpoint folder of smalltale or Hugging Face, or package.module:factory."),
+        str, Argument(help="A checkpoint folder of smalltale or Hugging Face, or package.module:factory.")
     ],
     prompts: Annotated[Path, Option(help="A prompt file: .csv, .yaml, .jsonl or .txt.")],
     out: Annotated[Path, Option(help="The submission to write: .csv, .jsonl or .parquet.")],
@@ -35,8 +34,7 @@ def generate(
     team: Annotated[str, Option(help="Your team's name.")] = "my team",
     best_of: Annotated[int | None, Option(help="Generate N candidates per prompt, keep the best.")] = None,
     copied_from: Annotated[
-        Path | None,
-        Option(help="With --best-of: prefer candidates that do not copy these training stories."),
+        Path | None, Option(help="With --best-of: prefer candidates that do not copy these training stories.")
     ] = None,
     seed: Annotated[int | None, Option(help="Random seed.")] = None,
     device: DeviceName = "auto",

@@ -186,7 +186,7 @@ def show_estimate(
     for name in judges:
         item_by_key = index_by_cache_key(items, *judge_identity(name), scoring_rubric, config.sampling)
         uncached = [item for key, item in item_by_key.items() if key not in cached_keys]
-        estimates.append((name, estimate_cost(name, uncached, scoring_rubric, prices.get(name))))
+        estimates.append((name, estimate_cost(uncached, scoring_rubric, prices.get(name))))
     print_estimates(estimates)
     if cached_keys:
         typer.echo(f"Judgements in {cache} are not asked again.")
@@ -234,7 +234,7 @@ def qualify(
     check_prices(prices, [judge], budget=0.0)
     if dry_run:
         judge_identity(judge)
-        passing, failing = estimate_qualification(judge, scoring_rubric, graded_stories, prices.get(judge))
+        passing, failing = estimate_qualification(scoring_rubric, graded_stories, prices.get(judge))
         print_estimates([(judge, passing), ("if it fails the first check", failing)])
         return
     with open_judges([judge], concurrency=config.concurrency or None) as (opened,):

@@ -18,8 +18,7 @@ def compare(
     first: Annotated[Path, Argument(help="A judgements folder.")],
     second: Annotated[Path, Argument(help="The judgements folder to compare with.")],
     judge: Annotated[
-        str | None,
-        Option(help="Ask this judge which completion of each pair is better, in both orders."),
+        str | None, Option(help="Ask this judge which completion of each pair is better, in both orders.")
     ] = None,
     resolution: Annotated[
         float, Option(min=0.01, help="Print how many prompts separate a score difference this large.")
@@ -51,8 +50,8 @@ def compare(
     overall = comparisons.get("overall")
     if overall is not None and overall.spread:
         typer.echo(
-            f"Separating two such entries that differ by {resolution:g} points takes "
-            f"{overall.prompts_to_separate(resolution)} paired prompts; these share {overall.prompts}."
+            f"To separate entries that differ by {resolution:g} points, {overall.prompts_to_separate(resolution)} "
+            f"shared prompts are needed; these share {overall.prompts}."
         )
     if not (is_qualified(first) and is_qualified(second)):
         typer.echo("These judges have not qualified: the difference does not count for ranking.")
@@ -85,7 +84,7 @@ def show_pairwise(
             first, second, opened, rubric, config, only_shared=only_shared, cache=verdict_cache
         )
     typer.echo(
-        f"{first} beat {second} in a share of {result.win_share} of {result.pairs} pairs (a tie counts half), "
+        f"{first} against {second}: win share {result.win_share} in {result.pairs} pairs (a tie counts half), "
         f"log odds {result.log_odds:+.2f}; {result.without_verdict} without a verdict, "
         f"{result.order_dependent} decided by the order, {result.with_judge_directed_text} compared without the text "
         f"that addresses the judge, {result.calls} calls"

@@ -25,8 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def measure(
     file: SubmissionFile,
     training: Annotated[
-        Path | None,
-        Option(help="Training stories (text file or corpus folder) to search for copied text."),
+        Path | None, Option(help="Training stories (text file or corpus folder) to search for copied text.")
     ] = None,
     plots: Annotated[Path | None, Option(help="Write histograms to this .svg, .png or .pdf.")] = None,
     signals: Annotated[

@@ -22,8 +22,7 @@ def provenance(
     checkpoint: Annotated[str, Argument(help="A checkpoint folder of smalltale or Hugging Face.")],
     stories: Annotated[Path, Option(help="The submission: .csv, .jsonl or .parquet.")],
     sampling: Annotated[
-        str | None,
-        Option(help="The declared sampling settings (default: those in submission.json)."),
+        str | None, Option(help="The declared sampling settings (default: those in submission.json).")
     ] = None,
     device: DeviceName = "auto",
     as_json: AsJson = False,

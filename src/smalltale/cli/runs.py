@@ -32,8 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 def runs(
     folders: Annotated[
-        list[Path] | None,
-        Argument(help="Runs, or folders that contain runs; by default the current folder."),
+        list[Path] | None, Argument(help="Runs, or folders that contain runs; by default the current folder.")
     ] = None,
     compare: Annotated[bool, Option("--compare", help="Show settings that differ between the runs.")] = False,
     plot: Annotated[Path | None, Option(help="Write the curves to this .png, .svg or .pdf.")] = None,

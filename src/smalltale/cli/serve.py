@@ -18,7 +18,7 @@ DatabaseOption = Annotated[
     Option("--database", help="sqlite:///FILE or postgresql://USER@HOST/NAME.", envvar="SMALLTALE_DATABASE"),
 ]
 LogJson = Annotated[bool, Option("--log-json", help="Log requests, jobs and errors as JSON lines.")]
-DEFAULT = "sqlite:///hackathon.db"
+DEFAULT_DATABASE = "sqlite:///hackathon.db"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,13 +41,12 @@ def open_database(url: str) -> Database:
 
 def serve(
     rules: Annotated[Path | None, Option(help="The edition's TOML file.")] = None,
-    database_url: DatabaseOption = DEFAULT,
+    database_url: DatabaseOption = DEFAULT_DATABASE,
     demo: Annotated[bool, Option("--demo", help="Create a sample edition with a scripted judge.")] = False,
     host: Annotated[str, Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Option(help="The port to listen on.")] = 8000,
     public_url: Annotated[
-        str,
-        Option(help="The public address; with https, cookies are secure.", envvar="SMALLTALE_PUBLIC_URL"),
+        str, Option(help="The public address; with https, cookies are secure.", envvar="SMALLTALE_PUBLIC_URL")
     ] = "",
     workers: Annotated[int, Option(help="Judging threads; 0 if `smalltale worker` runs separately.")] = 1,
     log_json: LogJson = False,
@@ -146,7 +145,7 @@ def print_first_invitation(database: Database, url: str) -> None:
 
 
 def worker(
-    database_url: DatabaseOption = DEFAULT,
+    database_url: DatabaseOption = DEFAULT_DATABASE,
     until_idle: Annotated[bool, Option("--until-idle", help="Exit when the queue is empty.")] = False,
     log_json: LogJson = False,
 ) -> None:

@@ -36,16 +36,14 @@ def submit(
     edition: Annotated[str | None, Option(help="The edition's short name; the latest by default.")] = None,
     final: Annotated[bool, Option("--final", help="Submit for the final, on its prompts.")] = False,
     check_only: Annotated[
-        bool,
-        Option("--check", help="Only check it. Nothing is saved; your daily submission is not used."),
+        bool, Option("--check", help="Only check it. Nothing is saved; your daily submission is not used.")
     ] = False,
     weight_class: Annotated[str | None, Option("--class", help="Override the declared weight class.")] = None,
     data: Annotated[str | None, Option(help="Override the declared training data.")] = None,
     from_scratch: Annotated[bool, Option("--from-scratch", help="Declare training from scratch.")] = False,
     model: Annotated[Path | None, Option(help="The checkpoint, for --final or --submission.")] = None,
     number: Annotated[
-        int | None,
-        Option("--submission", "--hand-in", help="Send --model for this earlier submission."),
+        int | None, Option("--submission", "--hand-in", help="Send --model for this earlier submission.")
     ] = None,
 ) -> None:
     """Submit a file, send the model of a submission, or both."""
@@ -75,7 +73,9 @@ def submit(
     fields |= {name: value for name, value in (("weight_class", weight_class), ("data", data)) if value}
     if from_scratch:
         fields["from_scratch"] = "true"
-    accepted = call_api(to, f"/editions/{edition}/hand-ins/{kind}", token=token, form=(fields, file))
+    accepted = call_api(
+        to, f"/editions/{edition}/hand-ins/{kind}", token=token, fields=fields, files=[("file", file)]
+    )
     typer.echo(
         f"accepted as submission {accepted['id']}, number {accepted['place_in_queue']} in the queue: "
         f"{submission_url(to, accepted['id'])}"
@@ -89,7 +89,7 @@ def check_remotely(to: str, edition: str, kind: str, file: Path, token: str) -> 
     from smalltale.errors import SmalltaleError
     from smalltale.server.client import call_api
 
-    result = call_api(to, f"/editions/{edition}/check/{kind}", token=token, form=({}, file))
+    result = call_api(to, f"/editions/{edition}/check/{kind}", token=token, files=[("file", file)])
     for line in (*result["errors"], *(f"warning: {warning}" for warning in result["warnings"])):
         typer.echo(line)
     if not result["accepted"]:

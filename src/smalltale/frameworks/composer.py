@@ -55,18 +55,17 @@ def write_mds(folder: Path, stream: NDArray[Any], context: int) -> None:
     shards = []
     for number, start in enumerate(range(0, rows, samples_per_shard)):
         count = min(samples_per_shard, rows - start)
-        ids = np.asarray(stream[start * context : (start + count) * context], dtype="<i8").reshape(
-            count, context
-        )
+        ids = np.asarray(stream[start * context : (start + count) * context], dtype="<i8")
+        rows_of_bytes = ids.reshape(count, context).view(np.uint8)
         lengths = np.full((count, 1), 8 * context, dtype="<u4").view(np.uint8)
-        samples = np.concatenate((lengths, ids.view(np.uint8)), axis=1)
-        first = 4 + 4 * (count + 1) + len(layout)
-        offsets = first + np.arange(count + 1, dtype="<u4") * samples.shape[1]
+        samples = np.concatenate((lengths, rows_of_bytes), axis=1)
+        header_bytes = 4 + 4 * (count + 1) + len(layout)
+        offsets = header_bytes + np.arange(count + 1, dtype="<u4") * samples.shape[1]
         name = f"shard.{number:05d}.mds"
         with atomic_file(folder / name) as temporary, temporary.open("wb") as out:
             out.write(np.uint32(count).tobytes() + offsets.astype("<u4").tobytes() + layout)
             samples.tofile(out)
-        size = first + samples.size
+        size = header_bytes + samples.size
         raw = {"basename": name, "bytes": size, "hashes": {}}
         shards.append({**LAYOUT, "raw_data": raw, "samples": count, "zip_data": None})
     write_json(folder / "index.json", {"version": 2, "shards": shards})

@@ -1,4 +1,4 @@
-"""`smalltale export`: writes a token folder in a framework's own format, with a recipe that runs.
+"""`smalltale export`: writes tokens in a framework's own format, with a recipe that trains on them.
 
 Input: a token folder, its tokenizer, an ExportPlan. Output: a folder with data, recipe, README.md, the tokenizer and meta.json.
 An existing export folder is never overwritten, because training writes its checkpoint there.
@@ -24,7 +24,7 @@ from smalltale.files import (
 )
 from smalltale.frameworks.framework import ExportPlan, ExportRequest, Framework
 from smalltale.rules import Rules
-from smalltale.tokens.token_folder import TokenFolder, read_tokens
+from smalltale.tokens.token_folder import read_tokens
 from smalltale.tokens.tokenizer import Tokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,7 +32,7 @@ WIDTH, HEADS = 512, 8
 
 
 def plan_for_small_class(vocabulary: int, **overrides: int | float | None) -> ExportPlan:
-    """A Plan with as many layers as the small class allows; `overrides` replace its values."""
+    """An ExportPlan with as many layers as the small class allows; `overrides` that are not None replace its values."""
     chosen = {key: value for key, value in overrides.items() if value is not None}
     shape = ExportPlan(**{"vocabulary": vocabulary, "layers": 1, "width": WIDTH, "heads": HEADS, **chosen})  # type: ignore[arg-type]
     if "layers" in chosen:
@@ -48,7 +48,8 @@ def export(framework: Framework, tokens: Path, tokenizer: Path, out: Path, plan:
     """Write the export folder `out`. Raises FileProblem if the parts do not match or `out` is not empty."""
     began = time.monotonic()
     token_folder = read_tokens(tokens)
-    check_tokenizer(token_folder, Tokenizer.load(tokenizer), tokens, tokenizer)
+    if token_folder.meta.get("tokenizer_hash") != Tokenizer.load(tokenizer).hash:
+        raise FileProblem(f"{tokens} was not encoded with {tokenizer}; name its tokenizer with --tokenizer")
     with translate_os_errors(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileProblem(f"{out} exists and is not empty; choose a new folder")
@@ -84,16 +85,6 @@ def export(framework: Framework, tokens: Path, tokenizer: Path, out: Path, plan:
     return out
 
 
-def check_tokenizer(
-    tokens: TokenFolder, tokenizer: Tokenizer, tokens_path: Path, tokenizer_path: Path
-) -> None:
-    """Raise FileProblem unless the tokens were encoded with the tokenizer."""
-    if tokens.meta.get("tokenizer_hash") != tokenizer.hash:
-        raise FileProblem(
-            f"{tokens_path} was encoded with another tokenizer than {tokenizer_path}; give the right one with --tokenizer"
-        )
-
-
 def write_streams(export: ExportRequest, folder: Path) -> None:
     """Write train.bin and val.bin: all stories, each followed by the end token."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +96,7 @@ def write_streams(export: ExportRequest, folder: Path) -> None:
 def render_template(
     framework: Framework, name: str, folder: Path, plan: ExportPlan, **variables: Any
 ) -> None:
-    """Copy a recipe file to `folder`; in NAME.template, $variables are substituted."""
+    """Write recipe file `name` to `folder`: a copy, or a NAME.template with its $variables substituted."""
     own, shared = TEMPLATES / framework.name, TEMPLATES / "shared"
     for source in (own / f"{name}.template", own / name, shared / f"{name}.template", shared / name):
         if source.exists():
@@ -113,6 +104,10 @@ def render_template(
     else:
         raise AssertionError(f"no template {name} for {framework.name}")
     text = source.read_text(encoding="utf-8")
+    checkout = ""
+    if framework.needs_checkout:
+        clone, variable = f"git clone {framework.needs_checkout} FOLDER", framework.name.upper()
+        checkout = f"\n   and get its checkout: `{clone}`, `export {variable}=FOLDER`"
     if source.suffix == ".template":
         names = {
             **asdict(plan),
@@ -125,9 +120,7 @@ def render_template(
             "train": "\n".join(f"   {line}" for line in framework.train),
             "checkpoint": framework.checkpoint,
             "trust": " --trust" if framework.needs_trust else "",
-            "checkout": f"\n   and get its checkout: `git clone {framework.needs_checkout} FOLDER`, `export {framework.name.upper()}=FOLDER`"
-            if framework.needs_checkout
-            else "",
+            "checkout": checkout,
             **framework.names,
             **variables,
         }

@@ -64,18 +64,14 @@ def import_checkpoint(
     imported = framework.read(checkpoint, trust)
     loaded_tokenizer = load_tokenizer(checkpoint, tokenizer, imported)
     with atomic_folder(out) as folder:
-        save_file(
-            {name: weight.contiguous() for name, weight in imported.weights.items()},
-            folder / "model.safetensors",
-        )
+        weights = {name: weight.contiguous() for name, weight in imported.weights.items()}
+        save_file(weights, folder / "model.safetensors")
         write_json(folder / "config.json", imported.config)
         model = open_foreign_model(folder)
         counted = count_parameters(model.inner)
         weight_class = Rules().class_for(counted.counted)
-        count = {
-            "counted_parameters": counted.counted,
-            "weight_class": weight_class.name if weight_class else None,
-        }
+        class_name = weight_class.name if weight_class else None
+        count = {"counted_parameters": counted.counted, "weight_class": class_name}
         write_json(folder / "config.json", {**imported.config, **count})
         loaded_tokenizer.save(folder)
         reference = compare_logits(model, checkpoint)
@@ -93,18 +89,13 @@ def import_checkpoint(
             "plan": export.get("plan"),
         }
         write_json(folder / "meta.json", {**record, **fields})
-    return Imported(
-        out=out,
-        counted=counted.counted,
-        weight_class=weight_class.name if weight_class else None,
-        reference=reference,
-    )
+    return Imported(out=out, counted=counted.counted, weight_class=class_name, reference=reference)
 
 
 def check_export(framework: Framework, checkpoint: Path) -> dict[str, object]:
     """The meta.json of the export folder that has the checkpoint; {} if there is none. Raises FileProblem."""
     if not checkpoint.exists():
-        raise FileProblem(f"{checkpoint} does not exist; train first, as the export folder's README.md says")
+        raise FileProblem(f"{checkpoint} does not exist; train first: see README.md in the export folder")
     path = find_upwards(checkpoint, "meta.json")
     meta = read_json(path) if path else {}
     if not isinstance(meta, dict) or meta.get("kind") != "export":
@@ -122,9 +113,7 @@ def load_tokenizer(checkpoint: Path, folder: Path | None, imported: ImportedMode
     path = find_upwards(checkpoint, "tokenizer.json")
     folder = folder or (path.parent if path else None)
     if folder is None:
-        raise FileProblem(
-            f"no tokenizer.json in {checkpoint} or above it; name the tokenizer folder with --tokenizer"
-        )
+        raise FileProblem(f"no tokenizer.json in {checkpoint} or above it; name its folder with --tokenizer")
     tokenizer = Tokenizer.load(folder)
     rows = int(imported.config.get("vocab_size", 0))
     if not tokenizer.vocabulary_size <= rows < tokenizer.vocabulary_size + PADDED_ROWS:

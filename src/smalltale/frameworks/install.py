@@ -81,9 +81,8 @@ def require_environment(framework: Framework) -> Environment:
     """The framework's environment. Raises SmalltaleError with the command that installs it."""
     environment = find_environment(framework)
     if environment is None:
-        raise SmalltaleError(
-            f"{framework.title} is not installed; run: smalltale frameworks install {framework.name}"
-        )
+        command = f"smalltale frameworks install {framework.name}"
+        raise SmalltaleError(f"{framework.title} is not installed; run: {command}")
     return environment
 
 
@@ -102,6 +101,7 @@ def install(framework: Framework) -> Environment:
     if "torch" in versions:
         pip_install(python, ["--constraint", str(constraints), f"torch=={versions['torch']}"], folder)
     pip_install(python, ["--no-deps", "--requirement", str(constraints)], folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     write_json(
         folder / "installed.json",
         {
@@ -109,8 +109,7 @@ def install(framework: Framework) -> Environment:
             "constraints": sha256_file(constraints),
             "packages": len(versions),
             "seconds": round(time.monotonic() - began, 1),
-            "megabytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            // 1_000_000,
+            "megabytes": size // 1_000_000,
         },
     )
     return require_environment(framework)
@@ -149,7 +148,6 @@ def pip_install(python: Path, arguments: list[str], folder: Path) -> None:
 
 def environment_variables(environment: Environment) -> dict[str, str]:
     """Variables for a framework's process: its environment first on PATH, no variable that leads to our packages."""
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
-    }
+    ours = ("PYTHON", "VIRTUAL_ENV")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**inherited, "PATH": f"{environment.python.parent}{os.pathsep}{os.environ.get('PATH', '')}"}

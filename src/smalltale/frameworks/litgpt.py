@@ -129,9 +129,7 @@ def read_shape(path: Path) -> dict[str, Any]:
         raise FileProblem(f"{path} is not YAML ({error}); copy it again") from error
     missing = [key for key in SIZES if not isinstance(shape, dict) or key not in shape]
     if missing:
-        raise FileProblem(
-            f"{path} has no {missing[0]}; copy the file that litgpt wrote next to the checkpoint"
-        )
+        raise FileProblem(f"{path} has no {missing[0]}; copy the file that litgpt wrote with the checkpoint")
     return dict(shape)
 
 

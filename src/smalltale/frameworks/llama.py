@@ -1,4 +1,4 @@
-"""The Llama that most recipes train, in Hugging Face's format: nearly every trainer supports this class.
+"""The Llama that most recipes train, in Hugging Face's format, because nearly every trainer supports it.
 
 The embedding is tied to the output head. A file may contain both copies: they must be equal, and one is kept.
 """
@@ -70,7 +70,6 @@ def import_llama(weights: Mapping[str, Tensor], config: dict[str, Any]) -> Impor
             "train the exported recipe's Llama, or name its framework with --from"
         )
     prefix = anchor.removesuffix(EMBEDDING)
-    unprefixed = {
-        name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)
-    }
+    prefixed = ((name, weight) for name, weight in weights.items() if name.startswith(prefix))
+    unprefixed = {name.removeprefix(prefix): weight for name, weight in prefixed}
     return ImportedModel(config=config, weights=drop_tied_head(unprefixed, config))

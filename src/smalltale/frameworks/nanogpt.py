@@ -46,17 +46,12 @@ def read(checkpoint: Path, trust: bool) -> ImportedModel:
     path = checkpoint / "ckpt.pt" if checkpoint.is_dir() else checkpoint
     loaded = load_pickle(path, trust, "nanogpt")
     if not isinstance(loaded, dict) or not {"model", "model_args"} <= loaded.keys():
-        raise FileProblem(
-            f"{path} has no model and model_args, so it is not a nanoGPT checkpoint; name its framework with --from"
-        )
+        raise FileProblem(f"{path} has no model and model_args, so it is not of nanoGPT; use another --from")
     shape = GPTConfig.from_dict(loaded["model_args"], path)
     weights = {name.removeprefix("_orig_mod."): weight for name, weight in loaded["model"].items()}
     # Older checkouts save the causal mask as a buffer of every layer.
-    weights = {
-        name: weight
-        for name, weight in weights.items()
-        if not name.endswith((".attn.bias", ".attn.masked_bias"))
-    }
+    masks = (".attn.bias", ".attn.masked_bias")
+    weights = {name: weight for name, weight in weights.items() if not name.endswith(masks)}
     # Embedding and head are tied: one weight, kept once.
     head = weights.pop(HEAD, None)
     if EMBEDDING not in weights and head is None:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from smalltale.corpus.corpus_folder import read_corpus
@@ -46,23 +47,21 @@ ROUND_TRIP = f"{EXPORT_ONLY}, import, count, evaluate, generate, check"
 
 
 def prepare_data(work: Path, source: str) -> None:
-    """Make corpus, tokenizer, tokens, held-out text and prompts for all frameworks, once per source of stories."""
+    """Write corpus, tokenizer, tokens, held-out text and prompts that all frameworks share, once per source of stories."""
     source_record = work / "source.txt"
     if source_record.exists() and source_record.read_text(encoding="utf-8") == source:
         return
     source_record.unlink(missing_ok=True)
     for name in ("corpus", "tokenizer", "tokens"):
-        remove(work / name)
+        shutil.rmtree(work / name, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    run_smalltale(
-        "corpus", "build", "--source", source, "--set", f"corpus.stories={STORIES}", "--out", work / "corpus"
-    )
+    corpus, tokenizer, tokens = work / "corpus", work / "tokenizer", work / "tokens"
+    size = ["--set", f"corpus.stories={STORIES}"]
+    run_smalltale("corpus", "build", "--source", source, *size, "--out", corpus)
     size = ["--set", f"tokenizer.vocabulary={VOCABULARY}"]
-    run_smalltale("tokens", "train", work / "corpus", "--out", work / "tokenizer", *size)
-    run_smalltale(
-        "tokens", "encode", work / "corpus", "--tokenizer", work / "tokenizer", "--out", work / "tokens"
-    )
-    stories = [document.text for document in read_corpus(work / "corpus", "val")]
+    run_smalltale("tokens", "train", corpus, *size, "--out", tokenizer)
+    run_smalltale("tokens", "encode", corpus, "--tokenizer", tokenizer, "--out", tokens)
+    stories = [document.text for document in read_corpus(corpus, "val")]
     (work / "val.txt").write_text(f"\n{END_OF_STORY}\n".join(stories), encoding="utf-8")
     prompts = [" ".join(story.split()[:8]) for story in stories[:PROMPTS]]
     (work / "prompts.txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
@@ -80,12 +79,11 @@ def measure_own_speed(work: Path) -> float:
     }
     overrides = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     folders = ["--tokens", work / "tokens", "--tokenizer", work / "tokenizer", "--out", work / "own"]
-    remove(work / "own")
+    shutil.rmtree(work / "own", ignore_errors=True)
     run_smalltale("train", "demo", *folders, "--steps", RUN["steps"], "--device", "cpu", *overrides)
     seconds = [row["seconds"] for row in read_jsonl(work / "own" / "metrics.jsonl") if "loss" in row]
-    tokens_per_second = median_tokens_per_second(
-        [after - before for before, after in pairwise(seconds)], tokens
-    )
+    step_seconds = [after - before for before, after in pairwise(seconds)]
+    tokens_per_second = median_tokens_per_second(step_seconds, tokens)
     assert tokens_per_second is not None
     return tokens_per_second
 
@@ -137,14 +135,14 @@ def prove_round_trip(framework: Framework, work: Path, figures: dict[str, Any]) 
     """Export, train, import, count, evaluate, generate and check; adds to `figures`. Raises SmalltaleError at the first failure."""
     exported, imported = work / "exports" / framework.name, work / "imports" / framework.name
     for folder in (exported, imported):
-        remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     shape = [word for key, value in {**SHAPE, **RUN}.items() for word in (f"--{key}", str(value))]
     run_smalltale("export", work / "tokens", "--for", framework.name, "--out", exported, *shape)
     run = train_export(framework, exported)
-    first, last = mean(run.losses[:10]), mean(run.losses[-10:])
-    figures.update(steps=len(run.losses), first_losses=first, last_losses=last)
-    figures["tokens_per_second"] = run.tokens_per_second
+    figures.update(steps=len(run.losses), tokens_per_second=run.tokens_per_second)
     require(len(run.losses) >= RUN["steps"], f"{len(run.losses)} optimizer steps, expected {RUN['steps']}")
+    first, last = fmean(run.losses[:10]), fmean(run.losses[-10:])
+    figures.update(first_losses=first, last_losses=last)
     require(
         first - last > MIN_LOSS_FALL,
         f"the loss went from {first:.3f} to {last:.3f}, expected a fall of more than {MIN_LOSS_FALL}",
@@ -159,9 +157,8 @@ def prove_round_trip(framework: Framework, work: Path, figures: dict[str, Any]) 
     figures["largest_logit_difference"] = reference["difference"]
     counted = json.loads(run_smalltale("count", imported, "--json"))["counted"]
     figures["counted_parameters"] = counted
-    require(
-        counted == reference["parameters"], f"counted {counted}, the framework has {reference['parameters']}"
-    )
+    expected = reference["parameters"]
+    require(counted == expected, f"counted {counted} parameters, the framework reports {expected}")
     evaluation = json.loads(run_smalltale("evaluate", imported, "--text", work / "val.txt", "--json"))
     figures["bits_per_byte"] = evaluation["bits_per_byte"]
     submission = imported.with_name(f"{framework.name}.csv")
@@ -188,13 +185,11 @@ def train_export(framework: Framework, folder: Path) -> FrameworkRun:
 def run_smalltale(*arguments: object) -> str:
     """Run a smalltale command; returns its standard output. Raises SmalltaleError with its message."""
     command = [sys.executable, "-m", "smalltale", *map(str, arguments)]
-    completed = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **THREADS}
-    )
+    environment = {**os.environ, **THREADS}
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if completed.returncode:
-        raise SmalltaleError(
-            last_line(completed.stderr or completed.stdout) or f"status {completed.returncode}"
-        )
+        message = last_line(completed.stderr or completed.stdout)
+        raise SmalltaleError(message or f"status {completed.returncode}")
     return completed.stdout
 
 
@@ -202,15 +197,6 @@ def last_line(text: str) -> str:
     """The last non-empty line, without our prefix."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
     return lines[-1].removeprefix("smalltale: ")[:400] if lines else ""
-
-
-def remove(folder: Path) -> None:
-    """Delete the folder of an earlier proof, if any."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / max(1, len(values))
 
 
 def require(condition: bool, message: str) -> None:

@@ -1,7 +1,7 @@
 """Opens checkpoints of other trainers: safetensors directly, pickles only if the user trusts them.
 
 Input: a file or folder. Output: tensors by name.
-torch.load(weights_only=True) still reads a pickle, so it needs --trust, and only tensors and plain values are taken from it.
+Pitfall: torch.load(weights_only=True) still parses a pickle, so --trust is required even though no code in it runs.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ def load_pickle(path: Path, trust: bool, expected: str) -> Any:
     Raises FileProblem if it is not trusted, incomplete, or another framework's.
     """
     if not trust:
-        raise FileProblem(
-            f"{path} is a pickle, which may run code when opened; if you trust it, pass --trust"
-        )
+        raise FileProblem(f"{path} is a pickle, which can run code when opened; pass --trust if you trust it")
     with translate_os_errors(path):
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -43,9 +41,8 @@ def load_pickle(path: Path, trust: bool, expected: str) -> Any:
                 "save its weights alone, for example as safetensors (in fastai: learn.save(name, with_opt=False))"
             ) from error
         except (RuntimeError, EOFError, ValueError, KeyError) as error:
-            raise FileProblem(
-                f"{path} is not a complete torch file ({type(error).__name__}); copy it again"
-            ) from error
+            kind = type(error).__name__
+            raise FileProblem(f"{path} is not a complete torch file ({kind}); copy it again") from error
     for key, name in MARKER_KEYS:
         if isinstance(loaded, dict) and key in loaded and name != expected:
             raise FileProblem(f"{path} is a checkpoint of {name}, not of {expected}; use --from {name}")
@@ -57,9 +54,8 @@ def weight_files(checkpoint: Path) -> list[Path]:
     if checkpoint.is_file():
         return [checkpoint]
     safetensors = sorted(checkpoint.glob("model*.safetensors"))
-    return safetensors or sorted(
-        path for path in checkpoint.iterdir() if path.suffix in (".pt", ".pth", ".ckpt")
-    )
+    pickles = (path for path in checkpoint.iterdir() if path.suffix in (".pt", ".pth", ".ckpt"))
+    return safetensors or sorted(pickles)
 
 
 def load_safetensors(folder: Path) -> dict[str, Tensor]:
@@ -79,24 +75,17 @@ def load_weights(
     """Tensors by name, from a safetensors file or folder, or from a pickle under the nested keys `inside`."""
     with translate_os_errors(checkpoint):
         if not checkpoint.exists():
-            raise FileProblem(
-                f"{checkpoint} does not exist; train first, as the export folder's README.md says"
-            )
+            raise FileProblem(f"{checkpoint} does not exist; train first: see README.md in the export folder")
     if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
         return load_safetensors(checkpoint)
     loaded = load_pickle(checkpoint, trust, expected)
     for key in inside:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    weights = (
-        {name: weight for name, weight in loaded.items() if isinstance(weight, Tensor)}
-        if isinstance(loaded, Mapping)
-        else {}
-    )
+    tensors = loaded.items() if isinstance(loaded, Mapping) else ()
+    weights = {name: tensor for name, tensor in tensors if isinstance(tensor, Tensor)}
     if not weights:
-        raise FileProblem(
-            f"{checkpoint} has no weights of {expected}; is it another framework's? name it with --from"
-        )
+        raise FileProblem(f"{checkpoint} has no weights of {expected}; name its framework with --from")
     return weights
 
 

@@ -1,12 +1,12 @@
-"""The last recorded proof of each framework, kept in the repository as records/NAME.json.
+"""The last proof of each framework, kept in the repository as records/NAME.json. A proof is a real run (proving.py).
 
-A record has the hashes of the module, recipe files and constraints that it proved. When they change, the record is stale:
+A record has the hashes of the module, recipe files and constraints that were used. When they change, the record is stale:
 the table shows it, and nothing fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -80,18 +80,33 @@ def figures_table(frameworks: Iterable[Framework]) -> str:
 
 def figures_line(framework: Framework, proof: Proof) -> str:
     """One line of the table; cells that the proof did not reach are empty."""
-    figures = proof.figures
+    figures = format_figures(proof.figures)
     installed = proof.install_seconds and f"{proof.install_megabytes:,} MB, {proof.install_seconds:.0f} s"
     cells = [
         framework.title,
         proof.version,
         installed or "",
-        f"{figures['tokens_per_second']:,.0f}" if figures.get("tokens_per_second") else "",
-        f"{figures['own_tokens_per_second']:,.0f}" if "own_tokens_per_second" in figures else "",
-        f"{figures['first_losses']:.2f} → {figures['last_losses']:.2f}" if "last_losses" in figures else "",
-        f"{figures['largest_logit_difference']:.1e}" if "largest_logit_difference" in figures else "",
-        f"{figures['bits_per_byte']:.3f}" if "bits_per_byte" in figures else "",
+        figures["tokens_per_second"],
+        figures["own_tokens_per_second"],
+        figures["losses"],
+        figures["largest_logit_difference"],
+        figures["bits_per_byte"],
         f"FAILED: {proof.message}" if not proof.passed else f"{proof.seconds:.0f} s" if proof.seconds else "",
         proof.proven_at[:10],
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def format_figures(figures: Mapping[str, Any]) -> dict[str, str]:
+    """The figures of a proof as text for tables; empty where the proof ended before measuring one."""
+    formats = {
+        "tokens_per_second": ",.0f",
+        "own_tokens_per_second": ",.0f",
+        "largest_logit_difference": ".1e",
+        "counted_parameters": ",",
+        "bits_per_byte": ".3f",
+    }
+    measured = {name: figures[name] for name in formats if figures.get(name) is not None}
+    texts = {name: format(measured[name], spec) if name in measured else "" for name, spec in formats.items()}
+    losses = [f"{figures[name]:.2f}" for name in ("first_losses", "last_losses") if name in figures]
+    return {**texts, "losses": " → ".join(losses)}

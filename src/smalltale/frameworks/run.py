@@ -45,24 +45,16 @@ def train(
 
     Raises SmalltaleError if a line fails.
     """
-    variables_of_run = {
-        **environment_variables(require_environment(framework)),
-        **checkout_variable(framework),
-        **OFFLINE,
-        **variables,
-    }
-    script = "set -e\n" + "\n".join(framework.train)
-    status = subprocess.run(
-        ["bash", "-c", script],
-        cwd=folder,
-        env=variables_of_run,
-        stdout=output,
-        stderr=output and subprocess.STDOUT,
-        check=False,
-    ).returncode
-    if status:
+    inherited = environment_variables(require_environment(framework))
+    environment = {**inherited, **checkout_variable(framework), **OFFLINE, **variables}
+    command = ["bash", "-c", "set -e\n" + "\n".join(framework.train)]
+    stderr = output and subprocess.STDOUT
+    completed = subprocess.run(
+        command, cwd=folder, env=environment, stdout=output, stderr=stderr, check=False
+    )
+    if status := completed.returncode:
         raise SmalltaleError(
-            f"{framework.title} ended with status {status} in {folder}; see its output above for the reason"
+            f"{framework.title} ended with status {status} in {folder}; see its output above"
         )
 
 
@@ -94,7 +86,6 @@ def read_run(framework: Framework, folder: Path, printed: str) -> FrameworkRun:
 
 def median_tokens_per_second(seconds: Sequence[float], step_tokens: int) -> float | None:
     """Median tokens per second over windows of steps; None if there is no full window after the first."""
-    windows = [
-        sum(seconds[start : start + WINDOW]) for start in range(WINDOW, len(seconds) - WINDOW + 1, WINDOW)
-    ]
+    starts = range(WINDOW, len(seconds) - WINDOW + 1, WINDOW)
+    windows = [sum(seconds[start : start + WINDOW]) for start in starts]
     return WINDOW * step_tokens / median(windows) if windows else None

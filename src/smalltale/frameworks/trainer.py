@@ -34,9 +34,8 @@ def write_rows(path: Path, stream: NDArray[Any], context: int) -> None:
             count = min(ROWS_PER_GROUP, rows - start)
             ids = np.asarray(stream[start * context : (start + count) * context], dtype=np.int32)
             ends = pa.array(np.arange(0, count * context + 1, context, dtype=np.int32))
-            writer.write_table(
-                pa.table({"input_ids": pa.ListArray.from_arrays(ends, pa.array(ids))}, schema=schema)
-            )
+            packed_rows = pa.ListArray.from_arrays(ends, pa.array(ids))
+            writer.write_table(pa.table({"input_ids": packed_rows}, schema=schema))
 
 
 FRAMEWORK = Framework(

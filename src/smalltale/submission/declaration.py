@@ -1,6 +1,6 @@
 """`submission.json`, the declaration of a submission: team, weight class, model, training data.
 
-Input: the file next to a submission. Output: errors that an organiser would refuse, and the fields left open.
+Input: the file next to a submission. Output: errors for values that cannot be right, warnings for missing fields.
 Pitfall: it is only the team's claim; a finalist's model is counted and run again by the organiser (server/verification).
 """
 
@@ -39,7 +39,7 @@ def declaration_path(submission: Path) -> Path:
 
 
 def check_declaration(submission: Path, rules: Rules) -> tuple[list[SubmissionIssue], list[SubmissionIssue]]:
-    """Errors of the declaration next to a submission, and warnings for the fields it leaves open."""
+    """Errors of the declaration next to a submission, and warnings for the fields that it lacks."""
     path = declaration_path(submission)
     if not path.exists():
         fix = "smalltale generate writes it; the hackathon's submission form has the same fields"
@@ -61,7 +61,7 @@ def check_declaration(submission: Path, rules: Rules) -> tuple[list[SubmissionIs
 
 
 def find_errors(declaration: dict[str, Any], rules: Rules) -> list[SubmissionIssue]:
-    """Declared values that cannot be right."""
+    """An issue for each declared value that cannot be right."""
     errors = []
     count, model_hash = declaration.get("counted_parameters"), declaration.get("model_hash")
     if count and (not isinstance(count, int) or count < 0):

@@ -1,8 +1,8 @@
 """A submission's file: CSV, Parquet or JSONL with the columns prompt and completion.
 
 Input: a file. Output: a SubmissionTable with its rows and the issues of single cells.
-Pitfall: a cell is text, whatever a spreadsheet would make of it. Bytes that are not UTF-8 become lone surrogates, which
-are then reported.
+Pitfall: a cell is text even if it looks like a number or a formula. Bytes that are not UTF-8 become lone surrogates,
+which are then reported.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SubmissionIssue:
     row: int | None = None
     """The data row, from 1; None for the whole file."""
     column: str | None = None
-    """None for a whole row or file."""
+    """None for the whole row or file."""
     problem: str
     fix: str
 
@@ -67,7 +67,7 @@ class SubmissionTable:
 
 @dataclass(frozen=True)
 class UnreadableRow:
-    """A row that has no cells to check."""
+    """A row without cells to check: broken JSON, or more cells than the header."""
 
     problem: str
     fix: str

@@ -77,7 +77,7 @@ def check_submission(path: Path, prompts: Sequence[str], rules: Rules) -> Valida
 
 
 def refuse_file(problem: str, fix: str) -> ValidationResult:
-    """The result for a file of which no row can be used."""
+    """The result for a file without usable rows."""
     return ValidationResult(errors=(SubmissionIssue(problem=problem, fix=fix),), warnings=(), rows=())
 
 
@@ -100,7 +100,7 @@ def check_row(number: int, row: Completion, rules: Rules) -> list[SubmissionIssu
 
 
 def check_prompts(rows: dict[int, Completion], prompts: Sequence[str], rules: Rules) -> list[SubmissionIssue]:
-    """Unknown prompts, prompts with a wrong number of completions, and completions that repeat for one prompt."""
+    """Issues of unknown prompts, wrong numbers of completions, and repeated completions of a prompt."""
     prompt_by_key = {normalize_prompt(prompt): prompt for prompt in prompts}
     prompt_by_skeleton = {confusable_skeleton(prompt): prompt for prompt in prompts}
     completions_by_key: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -134,7 +134,7 @@ def unknown_prompt(number: int, prompt: str, near: str | None) -> SubmissionIssu
 
 
 def find_repeats(completions: Sequence[tuple[int, str]], required: int) -> list[SubmissionIssue]:
-    """Completions of one prompt that read the same as an earlier one."""
+    """Completions that look the same as an earlier one of their prompt."""
     first_row: dict[str, int] = {}
     errors = []
     for number, completion in completions:
@@ -182,6 +182,6 @@ def confusable_skeleton(text: str) -> str:
 
 
 def quote_text(text: str) -> str:
-    """A text as a message quotes it: shortened, with invisible characters as escapes."""
+    """A text in quotes for a message: shortened, with invisible characters as escapes."""
     short = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
     return repr(short) if all(char.isprintable() for char in short) else ascii(short)
