@@ -37,7 +37,10 @@ def test_an_exported_edition_is_imported_with_its_scores(hackathon: Hackathon, t
         imported, refusals = import_archive(target.database, target.edition, tmp_path / "event")
         assert (imported, len(refusals)) == (2, 1)
     original, imported_again = (
-        [(row.team, row.standing.rank, row.standing.entry.mean) for row in leaderboard_rows(server)]
+        [
+            (row.standing.entry.name, row.standing.rank, row.standing.entry.mean)
+            for row in leaderboard_rows(server)
+        ]
         for server in (hackathon, target)
     )
     assert original == imported_again

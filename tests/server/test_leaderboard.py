@@ -89,7 +89,7 @@ def test_a_leaderboard_has_each_teams_best_submission_in_its_class_and_over_all(
     with hackathon.database.read() as session:
         leaderboards = build_leaderboards(session, hackathon.edition, kind="daily", side="public")
     counts = {
-        weight_class: {row.team: row.submission_count for row in leaderboard.rows}
+        weight_class: {row.standing.entry.name: row.submission_count for row in leaderboard.rows}
         for weight_class, leaderboard in leaderboards.items()
     }
     assert counts == {
@@ -98,7 +98,9 @@ def test_a_leaderboard_has_each_teams_best_submission_in_its_class_and_over_all(
         "large": {"Team ada": 1},
     }
     means = {
-        weight_class: [row.standing.entry.mean for row in leaderboard.rows if row.team == "Team ada"]
+        weight_class: [
+            row.standing.entry.mean for row in leaderboard.rows if row.standing.entry.name == "Team ada"
+        ]
         for weight_class, leaderboard in leaderboards.items()
     }
     assert means[None] == [max(*means["small"], *means["large"])]
@@ -113,8 +115,8 @@ def test_a_cached_leaderboard_shows_a_new_submission_once_it_is_outdated(hackath
         edition = session.get_one(Edition, hackathon.edition.id)
     assert cache.get(edition).rows == []
     cache.FRESH_SECONDS = cache.MAX_AGE_SECONDS = 0.0
-    assert [row.team for row in cache.get(edition).rows] == ["Team ada"]
-    assert [row.team for row in cache.get(edition, weight_class="small").rows] == ["Team ada"]
+    assert [row.standing.entry.name for row in cache.get(edition).rows] == ["Team ada"]
+    assert [row.standing.entry.name for row in cache.get(edition, weight_class="small").rows] == ["Team ada"]
     assert cache.get(edition, weight_class="large").rows == []
 
 

@@ -199,7 +199,7 @@ def test_a_verified_model_is_marked_on_the_leaderboard_and_its_files_are_deleted
     assert count_chunks(hackathon) == 0
     with hackathon.database.read() as session:
         row = build_leaderboards(session, hackathon.edition, kind="final", side="all")[None].rows[0]
-    assert (row.counted_parameters, row.verified) == (COUNTED, True)
+    assert (row.standing.entry.counted_parameters, row.standing.entry.verified) == (COUNTED, True)
     page = hackathon.sign_in("ada").get(f"/submissions/{submission.id}").text
     assert "1,668 (verified)" in page
     assert "<b>Verified:</b>" in page

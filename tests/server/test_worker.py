@@ -53,7 +53,7 @@ class FailingPanel:
             self.failing_batches -= 1
             raise SmalltaleError("the judge does not answer")
         for opinion in self.inner.judge(stories, judge):
-            self.judged.append((opinion.story_id, judge))
+            self.judged.append((opinion.completion_id, judge))
             if self.failing_stories > 0:
                 self.failing_stories -= 1
                 opinion = replace(opinion, state="error", overall=None, scores={})
@@ -78,7 +78,7 @@ def test_a_submission_is_judged_once_by_every_judge_and_ranked(hackathon: Hackat
             ("all", 48, 48),
         }
         board = build_leaderboards(session, hackathon.edition, kind="daily", side="public")["small"]
-    assert [(entry.team, entry.standing.rank) for entry in board.rows] == [("Team ada", 1)]
+    assert [(row.standing.entry.name, row.standing.rank) for row in board.rows] == [("Team ada", 1)]
 
 
 def test_an_unreachable_judge_is_asked_again_later_and_nothing_is_lost(hackathon: Hackathon) -> None:

@@ -6,8 +6,6 @@ Pitfall: before an edition ends only organisers may see its private side and its
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -24,17 +22,15 @@ class LeaderboardRow:
     """A team's best submission with its rank."""
 
     standing: Standing
+    """Its `entry` holds the team's name and the submission's scores, weight class and parameters."""
     submission_id: int
     team_id: int
-    team: str
     hardware: str
-    weight_class: str
     confirmed: bool
     """Whether an organiser has confirmed the weight class of the team's hardware."""
-    counted_parameters: int
-    verified: bool
     received: datetime
     submission_count: int
+    """The team's submissions on this leaderboard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +52,9 @@ def build_leaderboards(
 ) -> dict[str | None, Leaderboard]:
     """Leaderboards by weight class, for the classes that have a submission, and over all classes (None)."""
     candidates = select_best_submissions(session, edition, kind, side, panel or edition.panel)
-    candidates_by_class: dict[str | None, list[Any]] = {None: best_per_team(candidates)}
-    submissions_by_team: Counter[int] = Counter()
+    candidates_by_class: dict[str | None, list[Any]] = {None: [row for row in candidates if row.is_team_best]}
     for candidate in candidates:
         candidates_by_class.setdefault(candidate.weight_class, []).append(candidate)
-        submissions_by_team[candidate.team_id] += candidate.submission_count
     entries = {candidate.submission_id: to_entry(candidate) for candidate in candidates}
     leaderboards = {}
     for weight_class, class_candidates in candidates_by_class.items():
@@ -70,8 +64,17 @@ def build_leaderboards(
         rows = []
         for standing in standings:
             candidate = candidate_by_team[standing.entry.name]
-            count = candidate.submission_count if weight_class else submissions_by_team[candidate.team_id]
-            rows.append(to_row(candidate, standing, count))
+            rows.append(
+                LeaderboardRow(
+                    standing=standing,
+                    submission_id=candidate.submission_id,
+                    team_id=candidate.team_id,
+                    hardware=candidate.hardware,
+                    confirmed=candidate.confirmed,
+                    received=candidate.received,
+                    submission_count=candidate.class_count if weight_class else candidate.team_count,
+                )
+            )
         leaderboards[weight_class] = Leaderboard(
             revision=edition.revision,
             kind=kind,
@@ -83,27 +86,13 @@ def build_leaderboards(
     return leaderboards
 
 
-def best_per_team(candidates: Iterable[Any]) -> list[Any]:
-    """Each team's best candidate over all weight classes; ties go to the earlier submission."""
-    best: dict[int, Any] = {}
-    for candidate in sorted(candidates, key=sort_key, reverse=True):
-        best.setdefault(candidate.team_id, candidate)
-    return list(best.values())
-
-
-def sort_key(candidate: Any) -> tuple[bool, bool, float, int]:
-    """Sort key of a team's submissions, the best highest: the Python form of the order in `select_best_submissions`."""
-    is_complete = candidate.judged >= candidate.expected > 0
-    mean = -1.0 if candidate.mean is None else candidate.mean
-    return candidate.qualified, is_complete, mean, -candidate.submission_id
-
-
 def select_best_submissions(
     session: Session, edition: Edition, kind: str, side: str, panel: str
 ) -> list[Any]:
-    """Each team's best submission in each weight class, with the number of its submissions in that class.
+    """Each team's best submission in each weight class, with the team's number of submissions in that class and in all.
 
-    A window function picks them in the database: only the picked rows' `prompt_means` (JSON, one number per prompt) are read and parsed.
+    Ties go to the earlier submission. Window functions pick the rows in the database: only the picked rows' `prompt_means`
+    (JSON, one number per prompt) are read and parsed.
     """
     is_complete = (Score.judged >= Score.expected) & (Score.expected > 0)
     best_first = (
@@ -112,12 +101,14 @@ def select_best_submissions(
         func.coalesce(Score.mean, -1).desc(),
         Submission.id,
     )
-    group = (Submission.team_id, Submission.weight_class)
+    team, team_and_class = Submission.team_id, (Submission.team_id, Submission.weight_class)
     ordered = (
         select(
             Submission.id,
-            func.row_number().over(partition_by=group, order_by=best_first).label("position"),
-            func.count().over(partition_by=group).label("submission_count"),
+            func.row_number().over(partition_by=team, order_by=best_first).label("team_position"),
+            func.row_number().over(partition_by=team_and_class, order_by=best_first).label("class_position"),
+            func.count().over(partition_by=team).label("team_count"),
+            func.count().over(partition_by=team_and_class).label("class_count"),
         )
         .join(Score, Score.submission_id == Submission.id)
         .join(Team, Team.id == Submission.team_id)
@@ -151,12 +142,14 @@ def select_best_submissions(
             Score.expected,
             Score.disagreement,
             Score.qualified,
-            ordered.c.submission_count,
+            (ordered.c.team_position == 1).label("is_team_best"),
+            ordered.c.team_count,
+            ordered.c.class_count,
         )
         .join(Submission, Submission.id == ordered.c.id)
         .join(Team, Team.id == Submission.team_id)
         .join(Score, (Score.submission_id == Submission.id) & (Score.side == side) & (Score.panel == panel))
-        .where(ordered.c.position == 1)
+        .where(ordered.c.class_position == 1)
     )
     return list(session.execute(best))
 
@@ -177,21 +170,4 @@ def to_entry(candidate: Any) -> Entry:
         weight_class=candidate.weight_class,
         counted_parameters=candidate.verified_parameters or candidate.counted_parameters,
         verified=candidate.verified_parameters is not None,
-    )
-
-
-def to_row(candidate: Any, standing: Standing, submission_count: int) -> LeaderboardRow:
-    """A ranked row of `select_best_submissions`."""
-    return LeaderboardRow(
-        standing=standing,
-        submission_id=candidate.submission_id,
-        team_id=candidate.team_id,
-        team=candidate.team,
-        hardware=candidate.hardware,
-        weight_class=candidate.weight_class,
-        confirmed=candidate.confirmed,
-        counted_parameters=candidate.verified_parameters or candidate.counted_parameters,
-        verified=candidate.verified_parameters is not None,
-        received=candidate.received,
-        submission_count=submission_count,
     )
