@@ -147,7 +147,7 @@ def test_every_fault_ends_in_the_same_state_as_behind_an_endpoint(
         (["whatever"], "unknown judge"),
         (["scripted", "scripted"], "named twice"),
         (["http://127.0.0.1:1/v1#m", "http://127.0.0.1:2/v1#m"], "have one name"),
-        (["http://me:secret@127.0.0.1:1/v1#m"], "holds a secret"),
+        (["http://me:secret@127.0.0.1:1/v1#m"], "contains a secret"),
         ([], "no judge is named"),
     ],
 )

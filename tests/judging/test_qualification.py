@@ -82,7 +82,7 @@ def test_a_judge_that_does_not_read_does_not_qualify(
 
 
 def test_a_qualification_makes_the_calls_that_were_estimated(tmp_path: Path) -> None:
-    both, failing = estimate_qualification("m", load_rubric("paper"), [], Price(1.0, 1.0))
+    both, failing = estimate_qualification(load_rubric("paper"), [], Price(1.0, 1.0))
     assert report_of(scripted(knows), tmp_path / "knows").calls == both.calls
     assert report_of(scripted(lambda story, draw: 7.0), tmp_path / "constant").calls == failing.calls == 64
     assert both.dollars == pytest.approx((both.input_tokens + both.output_tokens) / 1e6)

@@ -1,1 +1,1 @@
-"""A submission in, judgements that can be trusted out."""
+"""Score the completions of a submission with LLM judges that have qualified for it."""

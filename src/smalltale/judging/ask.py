@@ -25,10 +25,11 @@ from smalltale.judging.judge import (
     RequestRejected,
     Sampling,
 )
-from smalltale.judging.judgement import Answer, InvalidAnswer, State, parse_answer
+from smalltale.judging.judgement import Answer, InvalidAnswer, parse_answer
 from smalltale.judging.logprob_scores import weighted_scores
 from smalltale.judging.prompt_injection import derive_delimiter, derive_nonce, neutralise
 from smalltale.judging.rubric import CHECK, Rubric
+from smalltale.ranking.standings import State
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ Note: judgements under different rubrics are never compared.
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from smalltale.judging.judgement import Judgement
 from smalltale.judging.pairwise import CompletionPair, compare_pairs
 from smalltale.judging.panel import panel_scores
 from smalltale.judging.rubric import Rubric
-from smalltale.judging.validate import require_shared_prompts
+from smalltale.judging.validate import quote_prompt
 from smalltale.ranking.entries import read_meta, read_rows
 from smalltale.ranking.statistics import (
     Interval,
@@ -29,6 +28,7 @@ from smalltale.ranking.statistics import (
     bradley_terry,
     clustered_interval,
     compare_paired,
+    group_by_key,
     length_adjusted,
 )
 
@@ -44,18 +44,13 @@ def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> 
         raise SmalltaleError(
             f"{first} and {second} were judged under different rubrics ({', '.join(sorted(hashes))}); judge both under one"
         )
-    judges = {judgement.judge for judgement in first_judgements} & {
-        judgement.judge for judgement in second_judgements
-    }
+    first_judges, second_judges = (
+        {judgement.judge for judgement in judgements} for judgements in (first_judgements, second_judgements)
+    )
+    judges = first_judges & second_judges
     if not judges:
         raise SmalltaleError(f"{first} and {second} share no judge; judge both with the same judges")
-    require_shared_prompts(
-        first,
-        [judgement.prompt for judgement in first_judgements],
-        second,
-        [judgement.prompt for judgement in second_judgements],
-        only_shared=only_shared,
-    )
+    first_texts, second_texts = read_completions(first, second, only_shared=only_shared)
     first_judgements, second_judgements = (
         [judgement for judgement in judgements if judgement.judge in judges]
         for judgements in (first_judgements, second_judgements)
@@ -73,9 +68,7 @@ def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> 
         raise SmalltaleError(
             f"{first} and {second} share no prompt with a score; judge both on the same prompts"
         )
-    adjusted = compare_length_adjusted(
-        first_judgements, read_completions(first), second_judgements, read_completions(second)
-    )
+    adjusted = compare_length_adjusted(first_judgements, first_texts, second_judgements, second_texts)
     if adjusted is not None:
         comparisons["overall, adjusted for length"] = adjusted
     return comparisons
@@ -83,31 +76,27 @@ def compare_folders(first: Path, second: Path, *, only_shared: bool = False) -> 
 
 def group_scores_by_prompt(judgements: Sequence[Judgement], measure: str) -> dict[str, list[float]]:
     """The scores of one measure; `overall` is the panel's score of each story."""
-    scores_by_prompt: dict[str, list[float]] = defaultdict(list)
     if measure == "overall":
-        for story in panel_scores(judgements):
-            scores_by_prompt[story.prompt].append(story.score)
-        return scores_by_prompt
-    for judgement in judgements:
-        if measure in judgement.scores:
-            scores_by_prompt[judgement.prompt].append(judgement.scores[measure])
-    return scores_by_prompt
+        return group_by_key((story.prompt, story.score) for story in panel_scores(judgements))
+    return group_by_key(
+        (judgement.prompt, judgement.scores[measure])
+        for judgement in judgements
+        if measure in judgement.scores
+    )
 
 
 def compare_length_adjusted(
     first: Sequence[Judgement], first_texts: Texts, second: Sequence[Judgement], second_texts: Texts
 ) -> PairedComparison | None:
-    """The overall comparison without what one regression on log length, over both entries, explains."""
-    entries = (panel_scores(first), first_texts), (panel_scores(second), second_texts)
-    stories = [(story, texts) for scores, texts in entries for story in scores]
-    adjusted = length_adjusted(
-        [story.score for story, _ in stories],
-        [len(texts[story.prompt, story.sample]) for story, texts in stories],
-    )
-    sides: tuple[dict[str, list[float]], ...] = (defaultdict(list), defaultdict(list))
-    for number, ((story, _), score) in enumerate(zip(stories, adjusted, strict=True)):
-        sides[number >= len(entries[0][0])][story.prompt].append(float(score))
-    return compare_paired(*sides)
+    """Compare overall scores after subtracting their regression on log length, fitted on both entries together."""
+    first_stories, second_stories = panel_scores(first), panel_scores(second)
+    lengths = [len(first_texts[story.prompt, story.sample]) for story in first_stories]
+    lengths += [len(second_texts[story.prompt, story.sample]) for story in second_stories]
+    stories = first_stories + second_stories
+    adjusted = length_adjusted([story.score for story in stories], lengths).tolist()
+    scores = [(story.prompt, score) for story, score in zip(stories, adjusted, strict=True)]
+    count = len(first_stories)
+    return compare_paired(group_by_key(scores[:count]), group_by_key(scores[count:]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,24 +129,18 @@ def compare_pairwise(
 
     An open `cache` saves verdicts; cached ones are not asked again. Raises SmalltaleError.
     """
-    first_texts, second_texts = read_completions(first), read_completions(second)
-    require_shared_prompts(
-        first,
-        [prompt for prompt, _ in first_texts],
-        second,
-        [prompt for prompt, _ in second_texts],
-        only_shared=only_shared,
-    )
+    first_texts, second_texts = read_completions(first, second, only_shared=only_shared)
     pairs = [
         CompletionPair(prompt=key[0], first=text, second=second_texts[key])
         for key, text in first_texts.items()
         if key in second_texts
     ]
     verdicts = compare_pairs(pairs, judge, rubric, config, secrets.token_hex(16), cache)
-    values_by_prompt: dict[str, list[float]] = defaultdict(list)
-    for pair, verdict in zip(pairs, verdicts, strict=True):
-        if verdict.value is not None:
-            values_by_prompt[pair.prompt].append(verdict.value)
+    values_by_prompt = group_by_key(
+        (pair.prompt, verdict.value)
+        for pair, verdict in zip(pairs, verdicts, strict=True)
+        if verdict.value is not None
+    )
     win_share = clustered_interval(values_by_prompt)
     if win_share is None:
         raise SmalltaleError(
@@ -177,9 +160,25 @@ def compare_pairwise(
     )
 
 
-def read_completions(folder: Path) -> Texts:
-    """The completions of a judgements folder."""
-    return {(row["prompt"], row["sample"]): row["completion"] for row in read_rows(folder)}
+def read_completions(first: Path, second: Path, *, only_shared: bool) -> tuple[Texts, Texts]:
+    """The completions of two judgements folders. Raises SmalltaleError if their prompts differ, unless `only_shared`."""
+    first_texts, second_texts = (
+        {(row["prompt"], row["sample"]): row["completion"] for row in read_rows(folder)}
+        for folder in (first, second)
+    )
+    first_prompts, second_prompts = (
+        dict.fromkeys(prompt for prompt, _ in texts) for texts in (first_texts, second_texts)
+    )
+    shared = first_prompts.keys() & second_prompts.keys()
+    if not shared:
+        raise SmalltaleError(f"{first} and {second} share no prompt; judge both on the same prompts")
+    unshared = [prompt for prompt in first_prompts | second_prompts if prompt not in shared]
+    if unshared and not only_shared:
+        raise SmalltaleError(
+            f"{first} and {second} answer different prompts: {len(shared)} are shared, {len(unshared)} are not, for example "
+            f"{quote_prompt(unshared[0])}; add --shared to compare only the shared ones"
+        )
+    return first_texts, second_texts
 
 
 def is_qualified(folder: Path) -> bool:

@@ -43,9 +43,8 @@ class Spending:
 
     def add(self, judge: str, input_tokens: int, output_tokens: int) -> None:
         if judge in self.prices:
-            self.max_call_dollars = max(
-                self.max_call_dollars, self.prices[judge].dollars(input_tokens, output_tokens)
-            )
+            dollars = self.prices[judge].dollars(input_tokens, output_tokens)
+            self.max_call_dollars = max(self.max_call_dollars, dollars)
         total_input, total_output = self.tokens.get(judge, (0, 0))
         self.tokens[judge] = (total_input + input_tokens, total_output + output_tokens)
 
@@ -57,14 +56,11 @@ class Spending:
         return sum(self.prices[name].dollars(*tokens) for name, tokens in self.tokens.items())
 
     def estimate_max_dollars(self, judge: str, rubric: Rubric, text: str) -> float:
-        """Likely maximum of asking about a text: with the longest answer, or the most expensive judgement so far. 0 without a price."""
-        price = self.prices.get(judge)
-        if price is None:
+        """Likely maximum for one text: the longest answer, or the most expensive judgement so far. 0 without a price."""
+        if judge not in self.prices:
             return 0.0
-        return max(
-            self.max_call_dollars,
-            price.dollars(estimate_input_tokens(rubric, text), rubric.max_answer_tokens),
-        )
+        tokens = estimate_input_tokens(rubric, text), rubric.max_answer_tokens
+        return max(self.max_call_dollars, self.prices[judge].dollars(*tokens))
 
     def reserve(self, dollars: float) -> bool:
         """Reserve dollars for a call. False if that would exceed the budget."""
@@ -78,11 +74,10 @@ class Spending:
         self.reserved -= dollars
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Estimate:
-    """Estimated calls, tokens and dollars of one judge."""
+    """Estimated calls, tokens and dollars of asking one judge; `dollars` is None without a price."""
 
-    judge: str
     calls: int
     input_tokens: int
     output_tokens: int
@@ -90,17 +85,15 @@ class Estimate:
 
     def __add__(self, other: Estimate) -> Estimate:
         """The sum of two estimates of the same judge."""
-        has_dollars = self.dollars is not None and other.dollars is not None
         return Estimate(
-            judge=self.judge,
-            calls=self.calls + other.calls,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            dollars=(self.dollars or 0.0) + (other.dollars or 0.0) if has_dollars else None,
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            None if self.dollars is None or other.dollars is None else self.dollars + other.dollars,
         )
 
 
-def estimate_cost(judge: str, items: Sequence[Item], rubric: Rubric, price: Price | None) -> Estimate:
+def estimate_cost(items: Sequence[Item], rubric: Rubric, price: Price | None) -> Estimate:
     """Estimate asking a judge about `items`. A story that speaks to the judge takes two calls."""
     texts = [
         f"{item.prompt} {text}"
@@ -110,13 +103,8 @@ def estimate_cost(judge: str, items: Sequence[Item], rubric: Rubric, price: Pric
     ]
     input_tokens = sum(estimate_input_tokens(rubric, text) for text in texts)
     output_tokens = round(len(texts) * rubric.max_answer_tokens * ANSWER_SHARE)
-    return Estimate(
-        judge=judge,
-        calls=len(texts),
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        dollars=price.dollars(input_tokens, output_tokens) if price else None,
-    )
+    dollars = price.dollars(input_tokens, output_tokens) if price else None
+    return Estimate(len(texts), input_tokens, output_tokens, dollars)
 
 
 def estimate_input_tokens(rubric: Rubric, text: str) -> int:
@@ -128,12 +116,10 @@ def parse_price(text: str) -> tuple[str, Price]:
     """Parse `JUDGE=INPUT/OUTPUT`. Raises SmalltaleError."""
     name, equals, numbers = text.rpartition("=")
     try:
-        input_price, _, output_price = numbers.partition("/")
-        price = Price(float(input_price), float(output_price))
-    except ValueError as error:
-        raise SmalltaleError(
-            f"--price {text!r} is not JUDGE=INPUT/OUTPUT in dollars per million tokens"
-        ) from error
-    if not equals or not (price.input >= 0 and price.output >= 0):
+        price = Price(*map(float, numbers.split("/")))
+        is_valid = bool(equals) and price.input >= 0 and price.output >= 0
+    except (ValueError, TypeError):
+        is_valid = False
+    if not is_valid:
         raise SmalltaleError(f"--price {text!r} is not JUDGE=INPUT/OUTPUT in dollars per million tokens")
     return name, price

@@ -163,10 +163,8 @@ def parse_chat_completion(content: bytes) -> Reply:
         refused = message.get("refusal") or ""
         if choice.get("finish_reason") == "content_filter":
             refused = refused or "the provider's filter stopped the answer"
-        if not isinstance(text, str) and not refused:
-            text = ""
         return Reply(
-            text=text or "",
+            text=text if isinstance(text, str) else "",
             input_tokens=int(usage.get("prompt_tokens") or 0),
             output_tokens=int(usage.get("completion_tokens") or 0),
             tokens=tuple(parse_token(entry) for entry in (choice.get("logprobs") or {}).get("content") or ()),

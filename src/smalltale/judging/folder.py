@@ -70,10 +70,10 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], criteria: Sequence[s
 
 def read_judgements(folder: Path) -> list[Judgement]:
     """The judgements of a folder written by `judge run`, in the order of the submission. Raises FileProblem."""
-    return [parse_row(row) for row in read_rows(folder)]
+    return list(map(to_judgement, read_rows(folder)))
 
 
-def parse_row(row: dict[str, Any]) -> Judgement:
+def to_judgement(row: dict[str, Any]) -> Judgement:
     """A row as a Judgement."""
     values = {name: row[name] for name in Judgement.__dataclass_fields__ if name in row}
     for column in ("scores", "weighted"):

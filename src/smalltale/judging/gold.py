@@ -8,10 +8,11 @@ Note: a graded completion ends at its end-of-story mark; text after it is droppe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import Any
 
 from smalltale.errors import FileProblem
 from smalltale.files import read_jsonl
@@ -64,16 +65,16 @@ def read_gold_stories() -> list[GoldStory]:
     ]
 
 
+def missing_keys(row: Any, keys: Iterable[str]) -> list[str]:
+    """The keys that a row of a JSONL file lacks; all of them if it is not an object."""
+    return [key for key in keys if not isinstance(row, dict) or key not in row]
+
+
 def read_graded_stories(path: Path, criteria: Sequence[str]) -> list[GradedStory]:
     """Read a graded JSONL file: prompt, completion and a score per criterion. Raises FileProblem."""
     stories = []
     for number, row in enumerate(read_jsonl(path), 1):
-        missing = [
-            name
-            for name in ("prompt", "completion", *criteria)
-            if not isinstance(row, dict) or name not in row
-        ]
-        if missing:
+        if missing := missing_keys(row, ("prompt", "completion", *criteria)):
             raise FileProblem(
                 f"{path} line {number} has no {', no '.join(missing)}; a graded file needs a score for each criterion"
             )

@@ -10,12 +10,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, get_args
 
 from smalltale.judging.rubric import CHECK, Rubric, RubricField
+from smalltale.ranking.standings import State
 
-State = Literal["ok", "unparsable", "refused", "error"]
-STATES: tuple[State, ...] = ("ok", "unparsable", "refused", "error")
+STATES: tuple[State, ...] = get_args(State)
 FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
 MAX_QUOTED = 80
 

@@ -87,13 +87,13 @@ def grammar_request_body(question: Question) -> Mapping[str, Any]:
 
 
 def build_grammar(question: Question) -> str:
-    """GBNF grammar of an answer: an object of the nonce, texts, integers in a range and choices."""
+    """GBNF grammar of an answer: the nonce, texts, integers in a range and choices. A GBNF literal is a JSON string."""
     pairs, rules = [], []
     for number, (name, value_schema) in enumerate(question.schema["properties"].items()):
         if name == CHECK:
-            pairs.append(gbnf_literal(f'"{CHECK}":"{question.nonce}"'))
+            pairs.append(json.dumps(f'"{CHECK}":"{question.nonce}"'))
             continue
-        pairs.append(f"{gbnf_literal(json.dumps(name) + ':')} v{number}")
+        pairs.append(f"{json.dumps(json.dumps(name) + ':')} v{number}")
         rules.append(f"v{number} ::= {build_value_rule(value_schema)}")
     joined = ' "," '.join(pairs)
     return "\n".join([f'root ::= "{{" {joined} "}}"', *rules, 'char ::= [^"\\\\\\x00-\\x1f]'])
@@ -103,13 +103,8 @@ def build_value_rule(schema: Mapping[str, Any]) -> str:
     """GBNF rule of one value. Scores are listed from high to low, so that 10 is matched before 1."""
     if schema["type"] == "integer":
         return " | ".join(
-            gbnf_literal(str(score)) for score in range(schema["maximum"], schema["minimum"] - 1, -1)
+            json.dumps(str(score)) for score in range(schema["maximum"], schema["minimum"] - 1, -1)
         )
     if "enum" in schema:
-        return " | ".join(gbnf_literal(json.dumps(choice)) for choice in schema["enum"])
+        return " | ".join(json.dumps(json.dumps(choice)) for choice in schema["enum"])
     return f'"\\"" char{{8,{min(MAX_TEXT_CHARACTERS, schema["maxLength"])}}} "\\""'
-
-
-def gbnf_literal(text: str) -> str:
-    """A GBNF literal."""
-    return json.dumps(text)

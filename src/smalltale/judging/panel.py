@@ -6,7 +6,6 @@ Note: judges are averaged only if all are calibrated, because one may use 1 to 5
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from smalltale.errors import FileProblem, SmalltaleError
 from smalltale.files import read_json
 from smalltale.judging.judgement import Judgement
 from smalltale.judging.rubric import Rubric
-from smalltale.ranking.statistics import weighted_mean_and_sd
+from smalltale.ranking.statistics import group_by_key, weighted_mean_and_sd
 
 COMMON_MEAN, COMMON_SD = 5.5, 2.0
 """The common scale: mean and standard deviation of calibrated scores on the gold set."""
@@ -79,16 +78,12 @@ def match_calibrations(
     calibrations: dict[str, Calibration] = {}
     for path in paths:
         calibration = read_calibration(path)
-        names = [
-            name
-            for name, identity in identities.items()
-            if calibration.matches(*identity, rubric_hash=rubric.hash)
-        ]
+        names = [name for name, identity in identities.items() if calibration.matches(*identity, rubric.hash)]
         if not names:
-            asked = ", ".join(f"{judge} at {endpoint}" for judge, endpoint in identities.values())
+            judges = ", ".join(f"{judge} at {endpoint}" for judge, endpoint in identities.values())
             raise SmalltaleError(
-                f"{path} qualifies {calibration.judge} at {calibration.endpoint} under rubric hash {calibration.rubric_hash}, but asked are {asked} "
-                f"under {rubric.name}, {rubric.hash}; qualify the judge that is asked: smalltale judge qualify"
+                f"{path} qualifies {calibration.judge} at {calibration.endpoint} under rubric hash {calibration.rubric_hash}, but this run has {judges} "
+                f"under rubric {rubric.name}, {rubric.hash}; qualify the judge of this run with: smalltale judge qualify"
             )
         if calibration.bar not in (None, asdict(rubric.qualification)):
             raise SmalltaleError(
@@ -147,9 +142,9 @@ class PanelScore:
 
 def panel_scores(judgements: Iterable[Judgement]) -> list[PanelScore]:
     """The score of each completion that all its judges scored: the weighted mean for a calibrated panel."""
-    judgements_by_story: dict[tuple[str, int], list[Judgement]] = defaultdict(list)
-    for judgement in judgements:
-        judgements_by_story[judgement.prompt, judgement.sample].append(judgement)
+    judgements_by_story = group_by_key(
+        ((judgement.prompt, judgement.sample), judgement) for judgement in judgements
+    )
     scores = []
     for (prompt, sample), panel in judgements_by_story.items():
         scores_and_weights = [

@@ -144,18 +144,15 @@ def parse_model_output(output: Any) -> Reply:
     if not output.choices:
         raise AttemptFailed(f"an answer without choices ({output.error or 'no reason given'})")
     choice, usage = output.choices[0], output.usage
-    content = choice.logprobs.content if choice.logprobs is not None else ()
+    entries = choice.logprobs.content if choice.logprobs is not None else ()
     return Reply(
         text=choice.message.text,
         input_tokens=usage.input_tokens if usage else 0,
         output_tokens=usage.output_tokens if usage else 0,
-        tokens=tuple(
-            TokenChoice(
-                token=logprob.token,
-                top={top.token: top.logprob for top in logprob.top_logprobs or ()},
-            )
-            for logprob in content
-        ),
+        tokens=[
+            TokenChoice(token=entry.token, top={top.token: top.logprob for top in entry.top_logprobs or ()})
+            for entry in entries
+        ],
         refused="the provider's filter stopped the answer" if choice.stop_reason == "content_filter" else "",
     )
 

@@ -182,7 +182,7 @@ def pair_good_with_dull(gold: Sequence[GoldStory]) -> list[CompletionPair]:
 
 
 def estimate_qualification(
-    judge: str, rubric: Rubric, graded: Sequence[GradedStory], price: Price | None
+    rubric: Rubric, graded: Sequence[GradedStory], price: Price | None
 ) -> tuple[Estimate, Estimate]:
     """The cost of all checks, and of only the first ones, for a judge that cannot separate the gold levels."""
     gold = read_gold_stories()
@@ -191,9 +191,9 @@ def estimate_qualification(
         Item(prompt=pair.prompt, completion=f"{pair.first} {pair.second}", sample=0)
         for pair in pair_good_with_dull(gold)
     ]
-    first_checks = estimate_cost(judge, gold_items, rubric, price)
-    other_checks = estimate_cost(judge, [*gold_items, *attacked_items, *graded_items], rubric, price)
-    both_orders = estimate_cost(judge, [*pair_items, *pair_items], load_rubric("pairwise"), price)
+    first_checks = estimate_cost(gold_items, rubric, price)
+    other_checks = estimate_cost([*gold_items, *attacked_items, *graded_items], rubric, price)
+    both_orders = estimate_cost([*pair_items, *pair_items], load_rubric("pairwise"), price)
     return first_checks + other_checks + both_orders, first_checks
 
 

@@ -8,7 +8,6 @@ most of those. Its scores are never mixed with a judge's and never count for ran
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files as package_files
@@ -20,6 +19,8 @@ from numpy.typing import NDArray
 
 from smalltale.errors import FileProblem
 from smalltale.files import read_json, read_jsonl, write_json
+from smalltale.judging.gold import missing_keys
+from smalltale.ranking.statistics import group_by_key
 
 SIGNALS = (
     "words",
@@ -148,12 +149,7 @@ def read_signal_table(path: Path) -> SignalTable:
     """Read a table written by `smalltale measure --signals`. Raises FileProblem."""
     rows = read_jsonl(path)
     for number, row in enumerate(rows, 1):
-        missing = [
-            name
-            for name in ("prompt", "completion", *SIGNALS)
-            if not isinstance(row, dict) or name not in row
-        ]
-        if missing:
+        if missing := missing_keys(row, ("prompt", "completion", *SIGNALS)):
             raise FileProblem(
                 f"{path} row {number} has no {', no '.join(missing)}; create the table with: smalltale measure FILE --signals {path}"
             )
@@ -201,10 +197,7 @@ def add_overall(scores: Mapping[str, Floats]) -> dict[str, Floats]:
 
 def group_by_prompt(table: SignalTable, scores: Floats) -> dict[str, list[float]]:
     """The scores of the table's stories by prompt."""
-    scores_by_prompt: dict[str, list[float]] = defaultdict(list)
-    for prompt, score in zip(table.prompts, scores, strict=True):
-        scores_by_prompt[prompt].append(float(score))
-    return scores_by_prompt
+    return group_by_key(zip(table.prompts, scores.tolist(), strict=True))
 
 
 def score_columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Floats]:

@@ -90,7 +90,7 @@ def split_judge_url(name: str) -> tuple[str, str]:
         )
     if "@" in url:
         raise SmalltaleError(
-            f"the address of judge {model} holds a secret, which would be saved with its answers; "
+            f"the address of judge {model} contains a secret, which would be saved with its answers; "
             f"remove it and set {KEY_VARIABLE}"
         )
     return url.rstrip("/"), model

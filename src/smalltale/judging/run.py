@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -205,10 +205,7 @@ def build_meta(
     spending: Spending,
 ) -> dict[str, Any]:
     """The content of a judgements folder's meta.json."""
-    declaration_path = submission.with_name("submission.json")
-    tokens: dict[str, dict[str, int]] = defaultdict(dict)
-    for name, (input_tokens, output_tokens) in spending.tokens.items():
-        tokens[name] = {"input": input_tokens, "output": output_tokens}
+    declaration_path, tokens = submission.with_name("submission.json"), spending.tokens
     return {
         **provenance_record(
             recipe=asdict(config),
@@ -226,7 +223,7 @@ def build_meta(
         "expected": summary.expected,
         "finished": sum(summary.states.values()) == summary.expected and not summary.states.get("error"),
         "stopped": summary.stopped,
-        "tokens": tokens,
+        "tokens": {name: {"input": sent, "output": received} for name, (sent, received) in tokens.items()},
         "dollars": summary.dollars,
         "salt": salt,
     }

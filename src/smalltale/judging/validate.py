@@ -62,27 +62,6 @@ def refuse_judge_directed_prompts(path: Path, prompts: Iterable[str]) -> None:
             )
 
 
-def require_shared_prompts(
-    first: Path,
-    first_prompts: Sequence[str],
-    second: Path,
-    second_prompts: Sequence[str],
-    *,
-    only_shared: bool,
-) -> set[str]:
-    """The prompts of both entries. Raises SmalltaleError if they differ, unless `only_shared`."""
-    shared = set(first_prompts) & set(second_prompts)
-    if not shared:
-        raise SmalltaleError(f"{first} and {second} share no prompt; judge both on the same prompts")
-    unshared = [prompt for prompt in dict.fromkeys([*first_prompts, *second_prompts]) if prompt not in shared]
-    if unshared and not only_shared:
-        raise SmalltaleError(
-            f"{first} and {second} answer different prompts: {len(shared)} are shared, {len(unshared)} are not, for example "
-            f"{quote_prompt(unshared[0])}; add --shared to compare on the shared ones alone"
-        )
-    return shared
-
-
 def quote_prompt(prompt: str) -> str:
     """A prompt, shortened for a message."""
     return repr(prompt if len(prompt) <= MAX_QUOTED_PROMPT else f"{prompt[:MAX_QUOTED_PROMPT]}…")

@@ -1,1 +1,1 @@
-"""Scores to ranks: statistics, leaderboard entries, standings with intervals and ties."""
+"""Rank judged entries: statistics, leaderboard entries, standings with intervals and ties."""

@@ -70,8 +70,7 @@ def read_criterion_intervals(folder: Path) -> list[tuple[str, float, float, floa
     for criterion, scores in scores_by_criterion.items():
         interval = clustered_interval(group_by_key(scores))
         if interval is not None:
-            low, high = (interval.mean if bound is None else bound for bound in (interval.low, interval.high))
-            intervals.append((criterion, interval.mean, low, high))
+            intervals.append((criterion, interval.mean, *interval.bounds()))
     return intervals
 
 

@@ -34,8 +34,12 @@ class Interval:
     high: float | None
 
     def __str__(self) -> str:
-        bounds = "" if self.low is None else f" ({self.low:.2f} to {self.high:.2f})"
-        return f"{self.mean:.2f}{bounds}"
+        interval = "" if self.low is None else f" ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.mean:.2f}{interval}"
+
+    def bounds(self) -> tuple[float, float]:
+        """Low and high; the mean twice for a single prompt."""
+        return (self.mean, self.mean) if self.low is None or self.high is None else (self.low, self.high)
 
 
 def bootstrap_interval(prompt_means: Sequence[float], *, seed: int = 0) -> Interval | None:
