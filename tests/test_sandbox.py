@@ -29,7 +29,7 @@ def test_the_process_gets_no_secrets_and_does_not_reach_for_the_hub(monkeypatch:
     ("code", "message"),
     [
         ("while True: pass", "took more than 1 seconds"),
-        ("bytearray(2 << 30)", r"stopped with status 1 within 1 GiB \(MemoryError\)"),
+        ("bytearray(2 << 30)", r"stopped with status 1 \(memory limit 1 GiB\): MemoryError"),
         ("raise SystemExit('no such model')", "no such model"),
         ("pass", "stopped with status 0"),
     ],

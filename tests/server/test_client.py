@@ -58,12 +58,12 @@ def test_the_client_submits_a_file_and_reports_every_problem(
         "from_scratch": True,
     }
     (tmp_path / "submission.json").write_text(json.dumps(declaration))
-    fields = read_declaration(path)
+    address, fields, files = "/editions/first/hand-ins/daily", read_declaration(path), [("file", path)]
     with pytest.raises(SmalltaleError, match="every prompt needs 4") as raised:
-        call_api(url, "/editions/first/hand-ins/daily", token=load_token(url), form=(fields, path))
+        call_api(url, address, token=load_token(url), fields=fields, files=files)
     assert str(raised.value).count("file:") == 7
     path.write_bytes(submission_csv())
-    submission = call_api(url, "/editions/first/hand-ins/daily", token=load_token(url), form=(fields, path))
+    submission = call_api(url, address, token=load_token(url), fields=fields, files=files)
     assert submission["state"] == "queued"
 
 

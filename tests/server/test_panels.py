@@ -200,7 +200,7 @@ def test_opinions_from_before_a_judge_became_unusable_are_used() -> None:
     opinions = list(
         panel.judge([Story(id=n, prompt="Once", sample=n, text=f"A story {n}.") for n in range(8)], MILD)
     )
-    assert [opinion.story_id for opinion in opinions] == [0, 1, 2]
+    assert [opinion.completion_id for opinion in opinions] == [0, 1, 2]
     with pytest.raises(SmalltaleError, match="expired"):
         list(panel.judge([Story(id=9, prompt="Once", sample=0, text="Another story.")], MILD))
 

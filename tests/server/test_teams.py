@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from smalltale.server.accounts import accounts
 from smalltale.server.database.models import Audit, Person, Team, TeamMember
-from smalltale.server.database.session import append_audit, find_broken_audit_row
+from smalltale.server.database.session import append_audit, find_broken_audit_row, translate_audit
 from smalltale.server.editions import teams
 from smalltale.server.errors import RequestProblem
 
@@ -150,3 +150,8 @@ def test_the_audit_log_only_grows_and_a_planted_row_is_found(hackathon: Hackatho
         )
     with hackathon.database.read() as session:
         assert find_broken_audit_row(session) == last.id + 1
+
+
+def test_older_terms_of_the_audit_log_are_shown_in_current_ones() -> None:
+    stored = ("handed in", "hand-in 12", "disqualified", "hand-in heroes")
+    assert [*map(translate_audit, stored)] == ["submitted", "submission 12", "disqualified", "hand-in heroes"]

@@ -74,7 +74,7 @@ def submit(
     if from_scratch:
         fields["from_scratch"] = "true"
     accepted = call_api(
-        to, f"/editions/{edition}/hand-ins/{kind}", token=token, fields=fields, files=[("file", file)]
+        to, f"/editions/{edition}/submissions/{kind}", token=token, fields=fields, files=[("file", file)]
     )
     typer.echo(
         f"accepted as submission {accepted['id']}, number {accepted['place_in_queue']} in the queue: "
@@ -109,4 +109,4 @@ def upload_model(to: str, number: int | None, model: Path | None, token: str) ->
 
 
 def submission_url(to: str, number: int) -> str:
-    return f"{to.rstrip('/')}/hand-ins/{number}"
+    return f"{to.rstrip('/')}/submissions/{number}"

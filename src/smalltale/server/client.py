@@ -1,7 +1,7 @@
-"""Client of the API for contestants: saves a token, submits a file, uploads a model. Uses the standard library only.
+"""Client of the API for contestants: saves a token, submits a file, uploads a model. HTTP by the standard library.
 
 Input: a server's address, a file. Output: the server's answer.
-Note: only its owner can read the token file, and a token is sent only to the server for which it was saved.
+Note: only its owner can read the token file, and a saved token is sent only to its server.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import secrets
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,9 +25,8 @@ LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
 
 
 def token_file() -> Path:
-    """The path of the token file."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "smalltale" / "tokens.json"
+    """The file with a token per server, in the user's configuration folder."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "smalltale" / "tokens.json"
 
 
 def server_url(url: str) -> str:
@@ -56,67 +55,34 @@ def load_token(url: str) -> str:
     tokens = read_json(token_file()) if token_file().exists() else {}
     if server_url(url) not in tokens:
         raise SmalltaleError(
-            f"there is no token for {server_url(url)}; make one on its account page, then run: smalltale login {server_url(url)}"
+            f"there is no token for {server_url(url)}; create one on its account page, then run: smalltale login {server_url(url)}"
         )
     return str(tokens[server_url(url)])
 
 
 def call_api(
-    url: str, path: str, *, token: str | None = None, form: tuple[dict[str, str], Path] | None = None
+    url: str,
+    path: str,
+    *,
+    token: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    files: Sequence[tuple[str, Path]] = (),
 ) -> Any:
-    """Call the API. Raises SmalltaleError with every problem that the server reports."""
-    headers, body = {"Accept": "application/json"}, None
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    if form:
-        boundary = secrets.token_hex(16)
-        headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
-        body = encode_form(boundary, *form)
-    request = urllib.request.Request(f"{server_url(url)}/api/v1{path}", data=body, headers=headers)
-    return send_request(request, url)
+    """Send a GET request to the API, or with `files` (form field, path) a POST request with a multipart form.
 
-
-def send_model(url: str, number: int, folder: Path, token: str) -> Any:
-    """Upload a checkpoint folder's model for a submission. Raises SmalltaleError with every problem that the server reports."""
-    check_model_folder(folder)
-    model = call_api(url, f"/hand-ins/{number}", token=token)["model"]
-    if not model["wanted"]:
-        raise SmalltaleError(
-            f"submission {number} needs no model now (it is {model['state'] or 'not requested'}); "
-            "models are uploaded for final submissions, or when an organiser requests one"
-        )
-    boundary = secrets.token_hex(16)
-    parts: list[bytes | Path] = []
-    for name in MODEL_FILES:
-        if (folder / name).is_file():
-            parts += [part_header(boundary, "files", name), folder / name, b"\r\n"]
-    parts.append(f"--{boundary}--\r\n".encode())
-    size = sum(len(part) if isinstance(part, bytes) else part.stat().st_size for part in parts)
-    headers = {
-        "Accept": "application/json",
-        "Authorization": f"Bearer {token}",
-        "Content-Type": f"multipart/form-data; boundary={boundary}",
-        "Content-Length": str(size),
-    }
-    endpoint = f"{server_url(url)}/api/v1/hand-ins/{number}/model"
-    return send_request(
-        urllib.request.Request(endpoint, data=stream_parts(parts), headers=headers, method="POST"), url
+    Returns the JSON of the answer. Raises SmalltaleError with every problem that the server reports.
+    """
+    request = urllib.request.Request(
+        f"{server_url(url)}/api/v1{path}", headers={"Accept": "application/json"}
     )
-
-
-def stream_parts(parts: Sequence[bytes | Path]) -> Iterator[bytes]:
-    """The chunks of a large body, so that it is never complete in memory."""
-    for part in parts:
-        if isinstance(part, bytes):
-            yield part
-            continue
-        with translate_os_errors(part), part.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                yield chunk
-
-
-def send_request(request: urllib.request.Request, url: str) -> Any:
-    """Send a request. Returns the JSON of the answer. Raises SmalltaleError with every problem that the server reports."""
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    if files:
+        boundary = secrets.token_hex(16)
+        parts = form_parts(boundary, fields or {}, files)
+        request.data = stream_parts(parts)
+        request.add_header("Content-Type", f"multipart/form-data; boundary={boundary}")
+        request.add_header("Content-Length", str(sum(map(part_size, parts))))
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
             return json.loads(response.read())
@@ -130,41 +96,65 @@ def send_request(request: urllib.request.Request, url: str) -> Any:
         ) from error
 
 
+def send_model(url: str, number: int, folder: Path, token: str) -> Any:
+    """Upload a checkpoint folder's model for a submission. Raises SmalltaleError with every problem that the server reports."""
+    check_model_folder(folder)
+    model = call_api(url, f"/submissions/{number}", token=token)["model"]
+    if not model["wanted"]:
+        raise SmalltaleError(
+            f"submission {number} needs no model now (it is {model['state'] or 'not requested'}); "
+            "models are uploaded for final submissions, or when an organiser requests one"
+        )
+    files = [("files", folder / name) for name in MODEL_FILES if (folder / name).is_file()]
+    return call_api(url, f"/submissions/{number}/model", token=token, files=files)
+
+
+def form_parts(
+    boundary: str, fields: Mapping[str, str], files: Sequence[tuple[str, Path]]
+) -> list[bytes | Path]:
+    """The parts of a multipart form: bytes, and the paths of files whose contents belong there."""
+    start = f"--{boundary}\r\nContent-Disposition: form-data; name="
+    parts: list[bytes | Path] = [
+        f'{start}"{key}"\r\n\r\n{value}\r\n'.encode() for key, value in fields.items()
+    ]
+    for field, path in files:
+        name = "".join(char if char.isalnum() or char in "._-" else "_" for char in path.name)
+        header = f'{start}"{field}"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+        parts += [header.encode(), path, b"\r\n"]
+    return [*parts, f"--{boundary}--\r\n".encode()]
+
+
+def part_size(part: bytes | Path) -> int:
+    """The length of a part in bytes. Raises FileProblem if its file cannot be read."""
+    if isinstance(part, bytes):
+        return len(part)
+    with translate_os_errors(part):
+        return part.stat().st_size
+
+
+def stream_parts(parts: Sequence[bytes | Path]) -> Iterator[bytes]:
+    """The parts in chunks, so that a large file is never completely in memory."""
+    for part in parts:
+        if isinstance(part, bytes):
+            yield part
+            continue
+        with translate_os_errors(part), part.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                yield chunk
+
+
 def format_problem(body: bytes, status: int) -> str:
     """A problem+json answer as text, one line per field."""
     try:
         problem = json.loads(body)
-        lines = [
-            "; ".join(
-                filter(None, (f"{error['field']}: {error['found']}", error.get("fix", error.get("mend"))))
-            )
-            for error in problem["errors"]
-        ]
-        return "\n  ".join([str(problem["title"]), *lines])
+        lines = [str(problem["title"])]
+        for error in problem["errors"]:
+            # Servers of earlier versions call the fix `mend`.
+            fix = error.get("fix", error.get("mend"))
+            lines.append(f"{error['field']}: {error['found']}" + (f"; {fix}" if fix else ""))
+        return "\n  ".join(lines)
     except (ValueError, KeyError, TypeError):
         return f"the server answered with status {status}; try again later"
-
-
-def encode_form(boundary: str, fields: dict[str, str], path: Path) -> bytes:
-    """A multipart form with one file."""
-    with translate_os_errors(path):
-        content = path.read_bytes()
-    name = "".join(char if char.isalnum() or char in "._-" else "_" for char in path.name)
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
-        for key, value in fields.items()
-    ]
-    return b"".join(
-        [*parts, part_header(boundary, "file", name), content, f"\r\n--{boundary}--\r\n".encode()]
-    )
-
-
-def part_header(boundary: str, field: str, name: str) -> bytes:
-    """The headers of a file in a multipart form."""
-    return (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    ).encode()
 
 
 def read_declaration(path: Path) -> dict[str, str]:
@@ -173,14 +163,11 @@ def read_declaration(path: Path) -> dict[str, str]:
     declaration = read_json(declaration_path) if declaration_path.exists() else {}
     data = declaration.get("data", declaration.get("data_sources", ""))
     sampling = declaration.get("sampling", declaration.get("generation", ""))
+    from_scratch = declaration.get("from_scratch", declaration.get("trained_from_scratch"))
     fields = {
-        "weight_class": declaration.get("weight_class"),
-        "counted_parameters": declaration.get("counted_parameters"),
-        "model_hash": declaration.get("model_hash"),
+        **{key: declaration.get(key) for key in ("weight_class", "counted_parameters", "model_hash")},
         "data": ", ".join(map(str, data)) if isinstance(data, list) else data,
         "sampling": sampling if isinstance(sampling, str) else json.dumps(sampling),
-        "from_scratch": "true"
-        if declaration.get("from_scratch", declaration.get("trained_from_scratch"))
-        else "",
+        "from_scratch": "true" if from_scratch else "",
     }
     return {key: str(value) for key, value in fields.items() if value not in (None, "")}

@@ -34,18 +34,11 @@ from smalltale.server.judging.scripted import ScriptedPanel
 from smalltale.server.worker import run_worker
 
 PASSWORD = "tell me a story"
-"""Of the demonstration's accounts; the sign-in page shows it."""
+"""The password of the demonstration's accounts; the sign-in page shows it."""
 NAMES = ("Lily", "Tom", "Mia", "Ben", "Anna", "Sam", "Zoe", "Max")
 TOYS = (
-    "a red kite",
-    "a lost kitten",
-    "a shiny button",
-    "a talking frog",
-    "an old map",
-    "a tiny door",
-    "a blue boat",
-    "a sleepy bear",
-)
+    "a red kite", "a lost kitten", "a shiny button", "a talking frog", "an old map", "a tiny door", "a blue boat", "a sleepy bear",
+)  # fmt: skip
 PLACES = ("the park", "the garden", "the attic", "the old barn", "the kitchen", "the woods")
 SENTENCES = (
     "{n} was a little scared, but also very curious.",
@@ -68,7 +61,7 @@ TEAMS = (
 
 
 def make_story(rng: random.Random, skill: int) -> str:
-    """An invented continuation; less skill (1 to 12) repeats more sentences."""
+    """An invented continuation; the lower the skill (1 to 12), the more sentences are repeated."""
     name, templates, sentences = rng.choice(NAMES), list(SENTENCES), [""]
     rng.shuffle(templates)
     for template in templates[:5]:
@@ -175,27 +168,20 @@ def create_team(
             received=received,
             sha256=hashlib.sha256(f"{name}{days_ago}".encode()).hexdigest(),
             weight_class=weight_class.name,
-            counted_parameters=int(weight_class.max_parameters * rng.uniform(0.6, 1.0)),
-            verified_parameters=None,
+            counted_parameters=(counted := int(weight_class.max_parameters * rng.uniform(0.6, 1.0))),
+            verified_parameters=counted if rng.random() < 0.4 else None,
             model_hash=hashlib.sha256(name.encode()).hexdigest(),
             declaration={"data": "invented for the demonstration", "sampling": "none", "from_scratch": True},
             warnings=[],
             state="queued",
         )
-        if rng.random() < 0.4:
-            submission.verified_parameters = submission.counted_parameters
         session.add(submission)
         session.flush()
         skill_then = max(1, skill - days_ago // 4)
         completions = [
-            {
-                "submission_id": submission.id,
-                "prompt_id": prompt.id,
-                "sample": sample,
-                "text": make_story(rng, skill_then),
-            }
+            {"prompt_id": prompt.id, "sample": sample, "text": make_story(rng, skill_then)}
             for prompt in prompts
             for sample in range(rules.completions_per_prompt)
         ]
-        session.execute(insert(CompletionRow), completions)
+        session.execute(insert(CompletionRow).values(submission_id=submission.id), completions)
         queue_judging(session, database, submission, edition.panel)

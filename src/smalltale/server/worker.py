@@ -1,7 +1,7 @@
 """A worker process: leases one job at a time, has its stories judged or its model verified, and stores the results.
 
 Input: a database, and a function that opens panels. Output: JudgementRows and Scores, or a Verification.
-Note: judgements are written batch by batch in transactions that renew the lease; a worker that lost its lease writes nothing.
+Note: each batch of judgements is written in a transaction that renews the lease, so a worker that lost its lease writes nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import asdict
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -47,7 +47,7 @@ PanelOpener = Callable[[Edition, str], Panel]
 
 
 def new_worker_name() -> str:
-    """A unique name: a restarted worker must not take the lease of its dead predecessor for its own."""
+    """A unique name, so that a restarted worker does not mistake the lease of its dead predecessor for its own."""
     return f"{socket.gethostname()[:40]}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
@@ -59,7 +59,7 @@ def run_worker(
     name: str | None = None,
     until_idle: bool = False,
 ) -> int:
-    """Run jobs until `stop` is set, or with `until_idle` until none waits. Returns the number of jobs."""
+    """Run jobs until `stop` is set, or with `until_idle` until no job waits. Returns the number of jobs."""
     name, jobs, last_heartbeat = name or new_worker_name(), 0, -math.inf
     while not stop.is_set():
         try:
@@ -80,7 +80,7 @@ def run_worker(
 
 
 def run_job(database: Database, open_panel: PanelOpener, job: LeasedJob, worker: str) -> None:
-    """Run one job: it is finished, retried later or, after the last attempt, failed."""
+    """Run one job. After an error it is retried later; after the last attempt it has failed."""
     log.info("%s submission %d, %s (attempt %d)", job.kind, job.submission_id, job.panel, job.attempts)
     try:
         try:
@@ -157,7 +157,7 @@ def run_judging(
                 renew_lease(session, database, job, worker)
                 insert_judgements(session, job, opinions)
     if missing and job.attempts < MAX_ATTEMPTS:
-        raise SmalltaleError(f"{missing} judgements ended in an error; they are tried again")
+        raise SmalltaleError(f"{missing} judgements ended in an error; they are retried")
     with database.write() as session:
         renew_lease(session, database, job, worker)
         submission = session.get_one(Submission, job.submission_id)
@@ -179,36 +179,18 @@ def load_stories(session: Session, submission_id: int) -> list[Story]:
 
 def insert_judgements(session: Session, job: LeasedJob, opinions: Sequence[JudgeOpinion]) -> None:
     """Insert opinions as judgements; existing judgements stay unchanged."""
-    if not opinions:
-        return
-    rows: list[dict[str, Any]] = [
-        {
-            "completion_id": opinion.story_id,
-            "panel": job.panel,
-            "judge": opinion.judge,
-            "submission_id": job.submission_id,
-            "state": opinion.state,
-            "overall": opinion.overall,
-            "calibrated": opinion.calibrated,
-            "weight": opinion.weight,
-            "scores": opinion.scores,
-            "age": opinion.age,
-            "words": opinion.words,
-        }
-        for opinion in opinions
-    ]
-    session.execute(insert_for(session, JudgementRow).on_conflict_do_nothing(), rows)
+    keys = {"submission_id": job.submission_id, "panel": job.panel}
+    if rows := [{**keys, **asdict(opinion)} for opinion in opinions]:
+        session.execute(insert_for(session, JudgementRow).on_conflict_do_nothing(), rows)
 
 
 def fail_judging(session: Session, open_panel: PanelOpener, job: LeasedJob, error: str) -> None:
-    """After the last attempt: score what is judged, mark the rest as incomplete; without any judgement free the slot."""
+    """After the last attempt: score the existing judgements as incomplete; without any, the submission fails and frees its slot."""
     submission = session.get_one(Submission, job.submission_id)
-    judgements = session.scalar(
-        select(func.count())
-        .select_from(JudgementRow)
-        .where(JudgementRow.submission_id == submission.id, JudgementRow.panel == job.panel)
+    judgements = select(JudgementRow.judge).where(
+        JudgementRow.submission_id == submission.id, JudgementRow.panel == job.panel
     )
-    if judgements:
+    if session.scalar(judgements.limit(1)) is not None:
         panel = open_panel(session.get_one(Edition, submission.edition_id), job.panel)
         score_submission(session, submission, job.panel, panel.judges, qualified=panel.qualified)
         submission.state = "judged"

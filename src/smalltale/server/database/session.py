@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,16 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 AUDIT_LOCK = 7_305_401
 """Number of the PostgreSQL advisory lock for appends to the audit log; the next number is the lock for migrations."""
+
+AUDIT_TRANSLATIONS = {
+    "account made": "account created",
+    "team made": "team created",
+    "token made": "token created",
+    "handed in": "submitted",
+    "hand-in loaded": "submission imported",
+    "model asked for": "model requested",
+    "model sent": "model uploaded",
+}
 
 
 class Database:
@@ -191,6 +202,11 @@ def append_audit(
     row.hash = hash_audit_row(last_hash, row)
     session.add(row)
     session.flush()
+
+
+def translate_audit(stored: str) -> str:
+    """An action or a subject of the audit log in current terms. Rows are append-only, so the stored terms stay as they are."""
+    return AUDIT_TRANSLATIONS.get(stored) or re.sub(r"^hand-in (?=\d+$)", "submission ", stored)
 
 
 def hash_audit_row(last_hash: str, row: Audit) -> str:

@@ -27,7 +27,7 @@ from smalltale.prompts import read_prompts
 from smalltale.rules import Rules, rules_from_table
 from smalltale.server.database.models import Edition, Job, Prompt, PromptSet, Submission
 from smalltale.server.database.session import Database, append_audit
-from smalltale.server.errors import not_found
+from smalltale.server.errors import RequestProblem, not_found
 from smalltale.server.judging.scoring import is_scripted
 
 PROMPT_SET_KINDS = ("practice", "daily", "final")
@@ -238,5 +238,5 @@ def get_prompt_set(session: Session, edition: Edition, kind: str, now: datetime)
         select(PromptSet).where(PromptSet.edition_id == edition.id, PromptSet.kind == kind)
     )
     if prompt_set is None or prompt_set.appears > now:
-        raise not_found(f"prompt set yet: {kind}")
+        raise RequestProblem(404, f"the {kind} prompts have not appeared yet")
     return prompt_set

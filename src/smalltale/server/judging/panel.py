@@ -21,7 +21,7 @@ class Story:
 class JudgeOpinion:
     """One judge's answer about one story."""
 
-    story_id: int
+    completion_id: int
     judge: str
     state: str
     overall: float | None = None

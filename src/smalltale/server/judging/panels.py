@@ -1,8 +1,8 @@
 """Opens the panel that judges an edition: language models, or the scripts of the demonstration.
 
 Input: an edition and a panel's name. Output: a Panel, which a worker asks for opinions batch by batch, in memory.
-Note: judges named `scripted-…` are for demonstrations. A panel ranks only if the edition has a qualification of each of
-its judges (`smalltale judge qualify`) and each judge has passed it.
+Note: a panel ranks only if the edition has a qualification of each of its judges (`smalltale judge qualify`) and each judge has
+passed it. Judges named `scripted-…` are for demonstrations and need none.
 """
 
 from __future__ import annotations
@@ -35,15 +35,12 @@ def open_panel(edition: Edition, panel: str) -> Panel:
 
     Raises SmalltaleError if the edition names no judge, or this machine's rubric is of another version.
     """
-    definition = edition.panels.get(panel) or {
-        "judges": edition.judges,
-        "rubric": edition.rubric,
-        "version": "",
-    }
+    current = {"judges": edition.judges, "rubric": edition.rubric, "version": ""}
+    definition = edition.panels.get(panel, current)
     judges = definition["judges"]
     if not judges:
         raise SmalltaleError(
-            f"edition {edition.slug} names no judges; add judges = […] to [edition] in its file and start again"
+            f"edition {edition.slug} names no judges; add judges = […] to [edition] in its file and import it again"
         )
     if all(map(is_scripted, judges)):
         return ScriptedPanel(judges=tuple(judges))
@@ -71,12 +68,12 @@ class LanguageModelPanel:
         if version not in {"", self.rubric.hash}:
             raise SmalltaleError(
                 f"the rubric {rubric} has version {self.rubric.hash} here, and the panel judges by {version}; "
-                "run the smalltale that the edition was started with, or give [edition] a new panel"
+                "run the version of smalltale that imported the edition, or name a new panel in [edition]"
             )
         stack = contextlib.ExitStack()
         self.judges_by_name = dict(zip(judges, stack.enter_context(open_judges(judges)), strict=True))
         weakref.finalize(self, stack.close)
-        # A rubric or an endpoint may have changed since the edition was read.
+        # A calibration no longer counts if the rubric or the endpoint has changed since the edition was imported.
         self.calibrations = {
             name: calibration
             for name, calibration in (calibrations or {}).items()
@@ -95,10 +92,10 @@ class LanguageModelPanel:
     def judge(self, stories: Sequence[Story], judge: str) -> Iterable[JudgeOpinion]:
         items = items_from_rows([Completion(story.prompt, story.text) for story in stories])
         batch = judge_items(items, [self.judges_by_name[judge]], self.rubric)
-        # Refusals are opinions. Only a batch of errors is a failure of the judge.
+        # A refusal is an opinion. The judge has failed only if all judgements of the batch are errors.
         if all(judgement.state == "error" for judgement in batch.judgements):
             batch.raise_without_score()
-        # A judge that failed in the middle has no judgement of the remaining stories.
+        # If the judge failed in the middle, the batch has no judgement of the remaining stories.
         stories_by_item = {
             (item.prompt, item.sample): story for item, story in zip(items, stories, strict=True)
         }
@@ -110,10 +107,10 @@ class LanguageModelPanel:
 
 
 def opinion_from(judgement: Judgement, story: Story) -> JudgeOpinion:
-    """A judgement as an opinion of a story; half characters and NUL, which databases refuse, are replaced."""
+    """A judgement as an opinion of a story. Half surrogate pairs are replaced and NUL removed: databases refuse both."""
     words = (judgement.words or judgement.reason).encode("utf-8", "replace").decode()
     return JudgeOpinion(
-        story_id=story.id,
+        completion_id=story.id,
         judge=judgement.judge,
         state=judgement.state,
         overall=judgement.overall,

@@ -1,8 +1,8 @@
-"""A durable job queue in the database: a worker leases a job, and loses it when it stops renewing the lease.
+"""A durable job queue in the database: a worker leases a job, and loses it if it stops renewing the lease.
 
-Input: submissions to judge and models to verify. Output: jobs that exactly one live worker holds.
-Why not a library: DBOS was the first choice, but without its managed Conductor a worker that dies for good keeps its workflows
-(https://docs.dbos.dev/production/workflow-recovery); an expired lease needs no one to notice the death.
+Input: submissions to judge and models to verify. Output: jobs, each leased by at most one live worker.
+No library is used: DBOS was the first choice, but without its managed Conductor the workflows of a worker that never restarts are
+not recovered (https://docs.dbos.dev/production/workflow-recovery). A lease expires without anyone noticing the death.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from smalltale.server.database.models import Job, Submission, Worker
 from smalltale.server.database.session import Database
 
 LEASE_SECONDS = 30
-"""A worker renews at a third of this; after its death its job is free at most this long later."""
+"""A worker renews its lease at a third of this. After its death its job is free again within this time."""
 MAX_ATTEMPTS = 5
 FIRST_RETRY_SECONDS = 10
 WORKER_LISTED_FOR = timedelta(days=1)
@@ -25,7 +25,7 @@ WORKER_LISTED_FOR = timedelta(days=1)
 
 @dataclass(frozen=True, kw_only=True)
 class LeasedJob:
-    """A job that this worker holds."""
+    """A job that a worker has leased, without its session."""
 
     id: int
     kind: str
@@ -35,11 +35,11 @@ class LeasedJob:
 
 
 class LeaseLost(Exception):
-    """Another worker has the job now; stop at once and write nothing."""
+    """Another worker has the job now; this worker must stop and write nothing."""
 
 
 def queue_judging(session: Session, database: Database, submission: Submission, panel: str) -> None:
-    """Queue a submission for a panel; a second call changes nothing."""
+    """Queue a submission for a panel, unless it has been queued before."""
     key = f"judge:{submission.id}:{panel}"
     if session.scalar(select(Job.id).where(Job.key == key)) is None:
         session.add(
@@ -49,7 +49,7 @@ def queue_judging(session: Session, database: Database, submission: Submission, 
 
 
 def queue_verification(session: Session, database: Database, submission_id: int, upload: str) -> None:
-    """Queue an uploaded model for verification; one that was verified before is verified again."""
+    """Queue an uploaded model for verification. A finished or failed verification of the same upload runs again."""
     key = f"verify:{submission_id}:{upload}"
     job = session.scalar(select(Job).where(Job.key == key))
     if job is None:
@@ -63,7 +63,7 @@ def queue_verification(session: Session, database: Database, submission_id: int,
 def lease_job(database: Database, worker: str) -> LeasedJob | None:
     """Lease the oldest job that waits or whose lease has expired; None if there is none.
 
-    Judging goes first: it takes seconds and people wait for it, a verification takes minutes.
+    Judging jobs go first: judging takes seconds and people wait for it, a verification takes minutes.
     """
     now = database.now()
     is_free = or_(
@@ -139,7 +139,7 @@ def list_live_workers(session: Session, database: Database) -> list[Worker]:
 
 
 def get_queue_position(session: Session, submission_id: int) -> int | None:
-    """1 for the submission that is judged next; None if it does not wait."""
+    """A submission's position among the waiting judging jobs, from 1; None if it does not wait."""
     waits_for_judges = (Job.state == "waiting") & (Job.kind == "judge")
     job_id = session.scalar(
         select(func.max(Job.id)).where(waits_for_judges, Job.submission_id == submission_id)

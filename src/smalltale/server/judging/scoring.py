@@ -1,7 +1,7 @@
-"""Summarises a submission's judgements into scores, one row per side of the prompts, and determines which judges may rank.
+"""Summarises a submission's judgements into scores for the public, the private and all prompts, and tells which judges may rank.
 
-Input: JudgementRows of one panel, an edition. Output: Score rows (public, private, all), and a new revision of the edition.
-Note: scoring runs in the transaction of the last judgements, so a leaderboard never shows half of them as complete.
+Input: JudgementRows of one panel, an edition. Output: Score rows, and a new revision of the edition.
+Note: a submission is scored in the transaction that marks it as judged, so a leaderboard never shows partial scores as complete.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def get_calibrations(edition: Edition) -> dict[str, Calibration]:
 
 
 def is_panel_qualified(edition: Edition, judges: Sequence[str]) -> bool:
-    """Whether submissions judged by these may rank: each has passed its qualification, or all are scripts."""
+    """Whether submissions that these judges judged may rank: each has passed its qualification, or all are scripts."""
     return all(map(is_scripted, judges)) or may_rank(judges, get_calibrations(edition))
 
 
@@ -40,14 +40,14 @@ class PanelJudge:
 
     judge: str
     script: bool
-    """A script of the demonstration, which has not read the stories."""
+    """Whether it is a script of the demonstration, which does not read the stories."""
     qualified: bool
     weight: float | None
     """Its weight in a calibrated panel's mean."""
 
 
 def list_panel_judges(edition: Edition) -> list[PanelJudge]:
-    """The panel of an edition."""
+    """The judges of an edition's current panel."""
     calibrations = get_calibrations(edition)
     weights = panel_weights(edition.judges, calibrations)
     return [
@@ -63,8 +63,8 @@ def list_panel_judges(edition: Edition) -> list[PanelJudge]:
 
 def score_submission(
     session: Session, submission: Submission, panel: str, judges: Sequence[str], *, qualified: bool
-) -> Entry:
-    """Summarise a panel's judgements of a submission. Returns the entry over all prompts."""
+) -> None:
+    """Replace a submission's scores by a panel: one Score for each side of the prompts."""
     completions = session.execute(
         select(CompletionRow.id, CompletionRow.sample, CompletionRow.prompt_id, Prompt.public)
         .join(Prompt, Prompt.id == CompletionRow.prompt_id)
@@ -74,7 +74,6 @@ def score_submission(
         select(JudgementRow).where(JudgementRow.submission_id == submission.id, JudgementRow.panel == panel)
     ).all()
     session.execute(delete(Score).where(Score.submission_id == submission.id, Score.panel == panel))
-    entry = None
     for side in SIDES:
         on_side = {row.id: row for row in completions if side == "all" or row.public == (side == "public")}
         entry = summarise_entry(
@@ -96,11 +95,8 @@ def score_submission(
             qualified=qualified,
         )
         session.add(score_row(submission.id, panel, side, entry))
-    assert entry is not None
-    session.execute(
-        update(Edition).where(Edition.id == submission.edition_id).values(revision=Edition.revision + 1)
-    )
-    return entry
+    edition = update(Edition).where(Edition.id == submission.edition_id)
+    session.execute(edition.values(revision=Edition.revision + 1))
 
 
 def score_row(submission_id: int, panel: str, side: str, entry: Entry) -> Score:

@@ -1,7 +1,7 @@
 """A panel that scores by counting words, for the demonstration and for tests. It does not judge quality.
 
-Input: stories. Output: opinions that are the same every time.
-Note: the pages of an edition that uses it say so; `qualified` is the caller's claim, for demonstrations only.
+Input: stories. Output: opinions, the same in each run.
+Note: the pages of an edition with this panel say that no one read the stories. `qualified` is True so that demonstrations rank.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CRITERIA = ("grammar", "creativity", "consistency", "plot")
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedPanel:
-    """Scores that rise with the variety of a story's words, with some noise of each judge."""
+    """Scores that rise with the variety of a story's words, plus noise that differs between judges."""
 
     judges: Sequence[str] = ("scripted-a", "scripted-b")
     qualified: bool = True
@@ -28,19 +28,13 @@ class ScriptedPanel:
             words = re.findall(r"[a-z']+", story.text.lower())
             variety = len(set(words)) / len(words) if words else 0.0
             noise = hashlib.sha256(f"{judge}|{story.prompt}|{story.text}".encode()).digest()
+            quality = 1.5 + 7.0 * variety + min(len(words), 80) / 80
             scores = {
-                name: float(
-                    round(
-                        min(
-                            10.0,
-                            max(1.0, 1.5 + 7.0 * variety + min(len(words), 80) / 80 + noise[i] / 170 - 0.75),
-                        )
-                    )
-                )
-                for i, name in enumerate(CRITERIA)
+                name: float(round(min(10.0, max(1.0, quality + byte / 170 - 0.75))))
+                for name, byte in zip(CRITERIA, noise, strict=False)
             }
             yield JudgeOpinion(
-                story_id=story.id,
+                completion_id=story.id,
                 judge=judge,
                 state="ok",
                 overall=sum(scores.values()) / len(scores),

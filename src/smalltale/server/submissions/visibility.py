@@ -6,13 +6,14 @@ Note: until the edition ends, only organisers see scores on private prompts; the
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from smalltale.server.database.models import (
@@ -34,7 +35,7 @@ ORDERS = ("prompt", "best", "worst")
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionView:
-    """A submission and what one visitor may see of it."""
+    """A submission, and the facts that determine what one visitor may see of it."""
 
     submission: Submission
     team: Team
@@ -55,6 +56,7 @@ class SubmissionView:
 
     @property
     def side(self) -> str:
+        """The side of the scores that the visitor may see: public or all."""
         return "public" if self.scores_public_only else "all"
 
 
@@ -114,10 +116,7 @@ class StoryPage:
     stories: list[StoryView]
     total: int
     page: int
-
-    @property
-    def pages(self) -> int:
-        return max(1, -(-self.total // STORIES_PER_PAGE))
+    pages: int
 
 
 def load_story_page(
@@ -131,7 +130,7 @@ def load_story_page(
 ) -> StoryPage:
     """A page of a submission's stories, or all of them if `page` is None.
 
-    `order` is prompt, best or worst; `search` keeps stories with that text in the story or its prompt.
+    `order` is one of ORDERS; `search` selects stories with that text in the story or its prompt.
     """
     panel = panel or view.edition.panel
     mean = (
@@ -149,11 +148,9 @@ def load_story_page(
     if view.stories_public_only:
         query = query.where(Prompt.public)
     if search:
-        query = query.where(
-            CompletionRow.text.icontains(search[:200], autoescape=True)
-            | Prompt.text.icontains(search[:200], autoescape=True)
-        )
-    # Sorting by score would reveal scores on private prompts by their position: they are left out.
+        texts = CompletionRow.text, Prompt.text
+        query = query.where(or_(*(text.icontains(search[:200], autoescape=True) for text in texts)))
+    # Stories of private prompts are left out when sorted by score, because their positions would reveal their scores.
     if order in {"best", "worst"}:
         if view.scores_public_only:
             query = query.where(Prompt.public)
@@ -162,8 +159,9 @@ def load_story_page(
     else:
         sorted_query = query.order_by(Prompt.position, CompletionRow.sample)
     total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    pages = max(1, math.ceil(total / STORIES_PER_PAGE))
     if page is not None:
-        page = min(max(page, 1), max(1, -(-total // STORIES_PER_PAGE)))
+        page = min(max(page, 1), pages)
         sorted_query = sorted_query.limit(STORIES_PER_PAGE).offset((page - 1) * STORIES_PER_PAGE)
     rows = session.execute(sorted_query).all()
     scores_visible = {
@@ -183,11 +181,11 @@ def load_story_page(
         )
         for completion, prompt, mean_score in rows
     ]
-    return StoryPage(stories=stories, total=total, page=page or 1)
+    return StoryPage(stories=stories, total=total, page=page or 1, pages=pages)
 
 
 def story_mean() -> ColumnElement[float]:
-    """The panel's mean of a story in SQL, as `ranking.statistics.weighted_mean_and_sd` computes it."""
+    """The SQL expression of a story's mean over its judges, equal to `ranking.statistics.weighted_mean_and_sd`."""
     score = func.coalesce(JudgementRow.calibrated, JudgementRow.overall)
     weight = case((JudgementRow.overall.is_not(None), func.coalesce(JudgementRow.weight, 1.0)), else_=0.0)
     return func.coalesce(func.sum(score * weight) / func.nullif(func.sum(weight), 0.0), func.avg(score))

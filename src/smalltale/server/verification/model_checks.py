@@ -1,7 +1,7 @@
-"""Checks an uploaded model in a sandboxed subprocess: its counted parameters, and whether it could have written the stories.
+"""Checks a model in subprocesses with limits: its counted parameters, and whether it could have written the stories.
 
 Input: a folder of the model's files, the declaration and the stories. Output: a VerificationResult.
-Note: only the files named here are accepted, never a pickle; the subprocess imports nothing of the web or the database.
+Note: only MODEL_FILES are accepted, never a pickle. The subprocesses import nothing of the web server or the database.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ VERDICTS = {"pass": "verified", "fail": "contradicted", "unproven": "unproven"}
 
 @dataclass(frozen=True, kw_only=True)
 class VerificationResult:
-    """verified, contradicted or unproven, and why."""
+    """The verdict on a model: verified, contradicted or unproven, with its reasons."""
 
     verdict: str
     counted: int | None
     reasons: Sequence[str]
     stories: dict[str, Any] = field(default_factory=dict)
-    """The answer of `smalltale plausible` about the stories; empty if they were not checked."""
+    """The JSON of `smalltale provenance` about the stories; empty if they were not checked."""
 
 
 def check_model_folder(folder: Path) -> None:
@@ -49,11 +49,13 @@ def check_model_folder(folder: Path) -> None:
     missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
     if missing:
         raise SmalltaleError(
-            f"{folder} has no {' and no '.join(missing)}; a model consists of {', '.join(REQUIRED_FILES)}"
+            f"{folder} has no {' and no '.join(missing)}; choose a folder with {', '.join(REQUIRED_FILES)}"
         )
     links = [name for name in MODEL_FILES if (folder / name).is_symlink()]
     if links:
-        raise SmalltaleError(f"{folder} contains links ({', '.join(links)}); put the files themselves there")
+        raise SmalltaleError(
+            f"{folder} contains links ({', '.join(links)}); replace the links with the files"
+        )
 
 
 def verify_model(
@@ -67,14 +69,14 @@ def verify_model(
     """Verify a claim under an edition's rules (TOML), as `smalltale count --verify` does, in one sandbox."""
     write_json(folder / "submission.json", claim)
     (folder / "rules.toml").write_text(rules, encoding="utf-8")
-    question = {
+    request = {
         "submission": str(folder / "submission.json"),
         "model": str(folder),
         "frozen": list(frozen),
         "rules": str(folder / "rules.toml"),
     }
     try:
-        output = run_limited(["-m", "smalltale.counting.verify", json.dumps(question)], stop=stop)
+        output = run_limited(["-m", "smalltale.counting.verify", json.dumps(request)], stop=stop)
         answer = json.loads(output.splitlines()[-1])
         return VerificationResult(
             verdict=VERDICTS[answer["verdict"]], counted=answer["counted"], reasons=answer["reasons"]
@@ -88,11 +90,11 @@ def verify_model(
 def check_stories(
     folder: Path, completions: Sequence[Completion], sampling: str, *, stop: threading.Event | None = None
 ) -> dict[str, Any]:
-    """The answer of `smalltale plausible`: whether the folder's model could have written these completions."""
+    """The JSON of `smalltale provenance`: whether the folder's model could have written these completions."""
     path = folder / "stories" / "submission.jsonl"
     write_submission(path, completions, {})
-    # "=" keeps settings that begin with a dash from being read as an option.
-    arguments = ["plausible", str(folder), "--stories", str(path), f"--sampling={sampling}", "--json"]
+    # With "=", settings that begin with a dash are not parsed as an option.
+    arguments = ["provenance", str(folder), "--stories", str(path), f"--sampling={sampling}", "--json"]
     failure = "gave no verdict"
     try:
         output = run_limited(

@@ -1,8 +1,7 @@
 """Uploaded model files: validates them, stores them in chunks, and writes them to a folder again.
 
 Input: files open for reading. Output: ModelChunk rows; a folder with the same files.
-Note: a chunk has a few megabytes and a transaction of its own, so that a large model never fills the memory or blocks the
-database.
+Note: a chunk has 4 MiB and its own transaction, so that a large model never fills the memory or blocks the database.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from smalltale.server.verification.model_checks import MODEL_FILES, REQUIRED_FIL
 
 CHUNK_BYTES = 4 << 20
 MAX_OTHER_FILE_BYTES = 32 << 20
-"""For each JSON file."""
+"""Size limit of each JSON file."""
 BYTES_PER_PARAMETER = 5
-"""4 of float32, and a margin for the header and for weights that are not counted."""
+"""For the size limit of the weights: 4 bytes of float32, and a margin for the header and for weights that are not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +40,13 @@ class UploadedFile:
     content: BinaryIO
 
 
-def max_weights_bytes(rules: Rules) -> int:
-    """Size limit of model.safetensors in an edition."""
-    return BYTES_PER_PARAMETER * max(weight_class.max_parameters for weight_class in rules.weight_classes)
-
-
 def check_files(files: Sequence[UploadedFile], rules: Rules) -> list[FieldProblem]:
-    """All problems of uploaded files that show before a model is opened."""
+    """All problems of uploaded files that can be found without opening the model."""
     names = [file.name for file in files]
     problems = [
         FieldProblem(
             "files",
-            f"{escape_unprintable(name) or 'a file without a name'} is not a file of a model",
+            f"{escape_unprintable(name)} is not a file of a model",
             f"upload only {', '.join(MODEL_FILES)}; never a pickle",
         )
         for name in names
@@ -65,22 +59,16 @@ def check_files(files: Sequence[UploadedFile], rules: Rules) -> list[FieldProble
     ]
     if len(set(names)) < len(names):
         problems.append(FieldProblem("files", "a file name occurs twice", "upload each file once"))
+    max_parameters = max(weight_class.max_parameters for weight_class in rules.weight_classes)
+    max_weights_bytes = BYTES_PER_PARAMETER * max_parameters
     for file in files:
-        limit = max_weights_bytes(rules) if file.name == WEIGHTS_FILE else MAX_OTHER_FILE_BYTES
+        limit = max_weights_bytes if file.name == WEIGHTS_FILE else MAX_OTHER_FILE_BYTES
         if file.size > limit:
-            problems.append(
-                FieldProblem(
-                    "files",
-                    f"{escape_unprintable(file.name)} has {file.size:,} bytes",
-                    f"at most {limit:,} are accepted",
-                )
-            )
+            message = f"{escape_unprintable(file.name)} has {file.size:,} bytes"
+            problems.append(FieldProblem("files", message, f"at most {limit:,} are accepted"))
         elif file.name == WEIGHTS_FILE and not looks_like_safetensors(file):
-            problems.append(
-                FieldProblem(
-                    "files", f"{WEIGHTS_FILE} is not a safetensors file", "write it with safetensors"
-                )
-            )
+            fix = "write it with the library safetensors"
+            problems.append(FieldProblem("files", f"{WEIGHTS_FILE} is not a safetensors file", fix))
     return problems
 
 
@@ -107,7 +95,7 @@ def delete_chunks(session: Session, submission_id: int, keep_upload: str = "") -
 
 
 def store_chunks(database: Database, submission_id: int, upload: str, files: Sequence[UploadedFile]) -> int:
-    """Write files in chunks, each in a transaction of its own. Returns the number of chunks."""
+    """Write files in chunks, each in its own transaction. Returns the number of chunks."""
     count = 0
     for file in files:
         for number, content in enumerate(iter_chunks(file.content)):

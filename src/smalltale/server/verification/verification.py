@@ -1,8 +1,8 @@
-"""Verifies that a submission's model is the declared one: request, upload, check by a worker, verdict for every page.
+"""Verifies that a submission's model is the declared one: request, upload, check by a worker, stored verdict.
 
 Input: the model of a final submission, or one that an organiser requested. Output: a Verification row, and the verified
 parameter count of the submission.
-Note: chunks are written in many transactions; an upload exists only when the last transaction has queued its job.
+Note: chunks are written in many transactions; an upload counts only once the last transaction has queued its job.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def is_model_wanted(submission: Submission, verification: Verification | None) -
 
 
 def request_model(database: Database, organiser: Person, submission_id: int) -> None:
-    """Request a team's model, or queue an uploaded model for another verification. Raises RequestProblem."""
+    """Request a team's model, or queue the uploaded one for another verification. Raises RequestProblem."""
     require_organiser(organiser)
     with database.write() as session:
         if session.get(Submission, submission_id) is None:
@@ -109,7 +109,7 @@ def model_status(
 
 
 def is_doubtful(verification: Verification) -> bool:
-    """Whether a finished verification leaves a question, so that another one makes sense."""
+    """Whether a finished verification did not confirm the model and its stories, so that a repetition makes sense."""
     return verification.state in {"contradicted", "unproven"} or (
         verification.state == "verified" and verification.stories.get("verdict") != "plausible"
     )
@@ -129,9 +129,8 @@ def authorize_model_upload(database: Database, person: Person, submission_id: in
     if verification is not None and verification.state == "verified":
         raise RequestProblem(409, "this submission's model is verified; nothing more is needed")
     if not is_model_wanted(submission, verification):
-        raise RequestProblem(
-            409, "models are uploaded for final submissions, or when an organiser requests one"
-        )
+        title = "models are uploaded for final submissions, or when an organiser requests one"
+        raise RequestProblem(409, title)
     return submission
 
 
@@ -147,16 +146,11 @@ def receive_model(
         raise RequestProblem(422, "this model was not accepted", problems)
     hashes = {file.name: hash_content(file) for file in files}
     if hashes[WEIGHTS_FILE] != submission.model_hash:
+        message = f"its SHA-256 is {hashes[WEIGHTS_FILE]}, the declared one is {submission.model_hash}"
         raise RequestProblem(
             422,
             "this model was not accepted",
-            [
-                FieldProblem(
-                    WEIGHTS_FILE,
-                    f"its SHA-256 is {hashes[WEIGHTS_FILE]}, declared was {submission.model_hash}",
-                    "upload the model that wrote the stories",
-                )
-            ],
+            [FieldProblem(WEIGHTS_FILE, message, "upload the model that wrote the stories")],
         )
     upload = secrets.token_hex(16)
     count = store_chunks(database, submission_id, upload, files)
@@ -164,25 +158,17 @@ def receive_model(
         stored = select(func.count()).select_from(ModelChunk).where(ModelChunk.upload == upload)
         verification = session.get(Verification, submission_id)
         if session.scalar(stored) != count or (verification and verification.state == "verified"):
-            raise RequestProblem(
-                409, "another model was uploaded for this submission meanwhile; see its page"
-            )
+            title = "another model was uploaded for this submission meanwhile; see its page"
+            raise RequestProblem(409, title)
         if verification is None:
-            verification = new_verification(database, submission_id)
-            session.add(verification)
+            session.add(verification := new_verification(database, submission_id))
         verification.state, verification.upload, verification.changed = "waiting", upload, database.now()
         verification.files = {file.name: {"bytes": file.size, "sha256": hashes[file.name]} for file in files}
         verification.counted, verification.reasons, verification.stories = None, [], {}
         delete_chunks(session, submission_id, keep_upload=upload)
         queue_verification(session, database, submission_id, upload)
-        append_audit(
-            session,
-            database.now(),
-            person.handle,
-            "model sent",
-            f"hand-in {submission_id}",
-            files=verification.files,
-        )
+        subject, files_by_name = f"hand-in {submission_id}", verification.files
+        append_audit(session, database.now(), person.handle, "model sent", subject, files=files_by_name)
 
 
 def hash_content(file: UploadedFile) -> str:
@@ -259,8 +245,7 @@ def verify_folder(
     with database.write() as session:
         verification = session.get(Verification, submission_id)
         if verification is None:
-            verification = new_verification(database, submission_id)
-            session.add(verification)
+            session.add(verification := new_verification(database, submission_id))
         store_result(session, database, verification, organiser, result)
     return result
 
@@ -268,7 +253,7 @@ def verify_folder(
 def store_result(
     session: Session, database: Database, verification: Verification, actor: str, result: VerificationResult
 ) -> None:
-    """Store a verdict for pages and leaderboards. A model without open questions is deleted."""
+    """Store a verdict for pages and leaderboards. The model is deleted if it is verified and its stories are plausible."""
     submission = session.get_one(Submission, verification.submission_id)
     verification.state, verification.counted = result.verdict, result.counted
     verification.reasons = [reason.replace("\x00", "")[:500] for reason in result.reasons]
@@ -277,17 +262,14 @@ def store_result(
     session.get_one(Edition, submission.edition_id).revision += 1
     if result.verdict == "verified" and result.stories.get("verdict") == "plausible":
         delete_chunks(session, submission.id)
-    append_audit(
-        session,
-        database.now(),
-        actor,
-        f"model {result.verdict}",
-        f"hand-in {submission.id}",
-        counted=result.counted,
-        claimed=submission.counted_parameters,
-        reasons=verification.reasons,
-        stories=result.stories.get("verdict"),
-    )
+    detail = {
+        "counted": result.counted,
+        "claimed": submission.counted_parameters,
+        "reasons": verification.reasons,
+        "stories": result.stories.get("verdict"),
+    }
+    action, subject = f"model {result.verdict}", f"hand-in {submission.id}"
+    append_audit(session, database.now(), actor, action, subject, **detail)
 
 
 def fail_verification(session: Session, database: Database, job: LeasedJob, error: str) -> None:

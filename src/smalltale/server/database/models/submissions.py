@@ -80,7 +80,7 @@ class Verification(Base):
     counted: Mapped[int | None] = mapped_column(BigInteger)
     reasons: Mapped[list[str]]
     stories: Mapped[dict[str, Any]]
-    """The answer of `smalltale plausible`; empty if the stories were not checked."""
+    """The JSON of `smalltale provenance`; empty if the stories were not checked."""
 
 
 class ModelChunk(Base):
