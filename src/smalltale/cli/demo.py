@@ -127,9 +127,8 @@ class Demo:
 
         path = self.out / "demo.json"
         with translate_os_errors(self.out):
-            if self.out.exists() and (
-                not self.out.is_dir() or (any(self.out.iterdir()) and not path.exists())
-            ):
+            is_demo = self.out.is_dir() and (path.exists() or not any(self.out.iterdir()))
+            if self.out.exists() and not is_demo:
                 raise FileProblem(f"{self.out} exists and is not a demo; choose an empty folder with --out")
             if path.exists():
                 if read_json(path) == self.record(finished=False):

@@ -43,8 +43,7 @@ def run(
     submission: SubmissionFile,
     out: Annotated[Path, Option(help="The judgements folder; a stopped run continues in it.")],
     judge: Annotated[
-        list[str],
-        Option("--judge", help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated."),
+        list[str], Option("--judge", help="local, scripted, URL#MODEL or PROVIDER/MODEL; may be repeated.")
     ],
     rubric: RubricName = "paper",
     recipe: RecipeOption = "demo",

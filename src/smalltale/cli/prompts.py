@@ -41,9 +41,8 @@ def check(
     prompts = read_prompts(file)
     leaks = find_leaked_prompts(prompts, read_stories_from(against))
     for leak in leaks:
-        typer.echo(
-            f"prompt {leak.prompt + 1}: {leak.words} of its words are in story {leak.story + 1}: {leak.span!r}"
-        )
+        prompt, story = leak.prompt + 1, leak.story + 1
+        typer.echo(f"prompt {prompt}: {leak.words} of its words are in story {story}: {leak.span!r}")
     typer.echo(f"{file}: {len(leaks)} of {len(prompts)} prompts leaked")
     if leaks:
         raise typer.Exit(2)

@@ -59,18 +59,15 @@ def runs(
 
         write_page(runs, html)
     if as_json:
-        table = {
-            "runs": [run.as_dict() for run in runs],
-            "differing": differing_settings(runs),
-            "notes": notes,
-        }
-        typer.echo(json.dumps(table, ensure_ascii=False))
+        rows = [run.as_dict() for run in runs]
+        summary = {"runs": rows, "differing": differing_settings(runs), "notes": notes}
+        typer.echo(json.dumps(summary, ensure_ascii=False))
         return
     show_runs(runs, console)
     if compare:
         show_differing(runs, console)
     for line in notes + [f"written: {path}" for path in (plot, html) if path is not None]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        typer.echo(line)
 
 
 def show_runs(runs: Sequence[TrainingRun], console: Console) -> None:
