@@ -1,4 +1,4 @@
-"""Summarises a submission's judgements into scores for the public, the private and all prompts, and tells which judges may rank.
+"""Summarises a submission's judgements into scores for the public, the private and all prompts, and decides which judges may rank.
 
 Input: JudgementRows of one panel, an edition. Output: Score rows, and a new revision of the edition.
 Note: a submission is scored in the transaction that marks it as judged, so a leaderboard never shows partial scores as complete.
