@@ -174,7 +174,7 @@ def trace_with_values(
     keep_data: Set[Weight] = frozenset(),
     fill_selections: bool | None = None,
 ) -> Trace:
-    """Trace a pass on the device of the weights; keep_data and fill_selections as of trace_forward."""
+    """Trace a pass on the device of the weights. keep_data, fill_selections: see trace_forward."""
     if inputs.on_meta:
         return trace_on_meta(inputs, weights, length)
     args, kwargs = inputs.arguments(length, seed, start)

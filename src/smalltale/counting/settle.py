@@ -20,7 +20,7 @@ from smalltale.counting.weights import ModelWeights, find_copies
 
 
 def settle_uses(inputs: ModelInputs, passes: TracedPasses, uses: Uses, depth: int) -> SettledUses:
-    """Settle the uses of every weight; depth as of count_parameters."""
+    """Decide how often each weight is used. depth: see count_parameters."""
     settled = settle_growth(inputs, passes.weights, uses.by_length).add_notes(passes.notes + uses.notes)
     settled = raise_to_activations(inputs, passes.weights, passes.by_length, settled, uses.shared)
     if passes.batch:
@@ -85,7 +85,7 @@ def settle_batch(inputs: ModelInputs, passes: TracedPasses, uses: Uses, settled:
 
 
 def raise_to_filled(passes: TracedPasses, uses: Uses, settled: SettledUses) -> SettledUses:
-    """Raise uses to those of passes in which selections take all elements or none."""
+    """Raise uses to the count of the passes in which selections take all elements or none."""
     doubts = [
         f"{passes.weights.name(weight)}: used up to {int(times.max())} times where data decides how many elements a tensor has "
         f"({join_names(passes.selections)}); the most uses count"

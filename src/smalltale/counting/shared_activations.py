@@ -54,7 +54,10 @@ def raise_to_activations(
 def added_positions(
     weights: ModelWeights, growth: UseCounts, counts: UseCounts, shared: UseCounts
 ) -> list[str]:
-    """Doubts about weights to which a second position brings fewer activations than the first: some may be added positions."""
+    """Doubts about weights that meet fewer activations for the second position than for the first.
+
+    Some of the first ones may belong to positions that the model adds.
+    """
     return [
         f"{weights.name(weight)}: the first position brings {int(counts[weight].max())} activations to it, a second one "
         "fewer; they may be positions that the model adds after the text, and are taken as uses"

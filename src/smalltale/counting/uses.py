@@ -30,7 +30,7 @@ class Uses:
     filled: UseCounts
     """With filled selections."""
     shared: UseCounts
-    """The operator calls alone, for weights that meet several activations of one position in one of them."""
+    """For weights that meet several activations of one position in one operator: how many operators use them."""
     input_dependent: tuple[Weight, ...]
     """Trained weights whose uses differ between inputs of one length."""
     notes: Notes

@@ -127,7 +127,7 @@ def summarize(tensor: Tensor) -> tuple[int, float, float] | None:
 
 
 def collect_weights(model: nn.Module, every_float: bool, frozen: frozenset[str]) -> ModelWeights:
-    """The storages of a module's floating-point parameters and buffers; arguments as of count_parameters."""
+    """The storages of a module's floating-point parameters and buffers. Arguments: see count_parameters."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     buffers = dict(model.named_buffers(remove_duplicate=False))
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}

@@ -101,7 +101,8 @@ def choose_best(
 
 def weighted_sum(signals: Signals, weights: RankWeights) -> float:
     """The sum of signals times weights; a signal that was not measured counts as 0."""
-    return sum(getattr(weights, name) * (signal or 0.0) for name, signal in asdict(signals).items())
+    points = (getattr(weights, name) * (signal or 0.0) for name, signal in asdict(signals).items())
+    return float(sum(points))
 
 
 def measure_signals(

@@ -96,7 +96,7 @@ def generate_completions(
             counts[prompt] += config.samples - len(usable[prompt])
     else:
         raise SmalltaleError(
-            f"the model gives only {len(usable[short[0]])} different completions of {prompts[short[0]][:40]!r}…, "
+            f"the model generated only {len(usable[short[0]])} different completions of {prompts[short[0]][:40]!r}…, "
             f"{config.samples} are needed; raise generation.temperature"
         )
     return [

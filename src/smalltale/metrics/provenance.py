@@ -38,7 +38,7 @@ MAX_Z = 4.0
 MAX_PAIR_SHARE = 0.75
 """Share of pairs (a submitted and a generated story) with the same sign above which a difference counts."""
 MAX_IMPOSSIBLE = 0.01
-"""Share of tokens cut by the declared settings, beyond that of generated stories, above which it counts."""
+"""By how much the share of tokens that the declared settings cut may exceed that of generated stories."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ def build_hugging_face_model(folder: Path, config: dict[str, Any], trust_remote_
     path = folder / "config.json"
     if "auto_map" in config and not trust_remote_code:
         raise SmalltaleError(
-            f"{path} names code of its own (auto_map), which is not run; add --trust-remote-code if you trust it"
+            f"{path} names code in its folder (auto_map), which is not run; add --trust-remote-code if you trust it"
         )
     try:
         trust = {"trust_remote_code": trust_remote_code}

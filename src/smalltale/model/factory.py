@@ -30,13 +30,12 @@ def call_factory(name: str) -> Any:
         return factory()
     except FORWARD_ERRORS as error:
         raise SmalltaleError(
-            f"calling {name}() failed ({type(error).__name__}: {error}); a factory takes no arguments, "
-            "so write one that passes those of the model"
+            f"calling {name}() failed ({type(error).__name__}: {error}); give a factory that needs no arguments"
         ) from error
 
 
 def build_model_from_factory(name: str) -> nn.Module:
-    """The torch module that a factory returns."""
+    """The torch module that `package.module:factory` returns. Raises SmalltaleError if it is another object."""
     model = call_factory(name)
     if not isinstance(model, nn.Module):
         raise SmalltaleError(f"{name}() returned a {type(model).__name__}; it must return a torch.nn.Module")

@@ -184,7 +184,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
         "show_progress": False,
         "initial_alphabet": ALPHABET,
     }
-    trainer = trainers.BpeTrainer(**settings)
+    trainer: Any = trainers.BpeTrainer(**settings)
     if is_wordpiece:
         trainer = trainers.WordPieceTrainer(**settings, continuing_subword_prefix="")
     engine.train_from_iterator(stories, trainer, length=len(stories))

@@ -35,7 +35,7 @@ def repeats_by_source(
     """Compute how often a story of each source is repeated.
 
     The share of a source grows as counts ** (1 / temperature): 1 keeps the sizes, a higher value evens them out while
-    the largest source stays as it is. `weights` multiply that; a source without a weight has 1.
+    the largest source is not repeated. `weights` multiply that; the default weight is 1.
     """
     check_source_names("weights", weights, counts)
     largest = max(counts.values(), default=1)

@@ -138,7 +138,7 @@ def sample_texts(config: CorpusConfig, sources: Sequence[Source]) -> Iterator[st
 
 
 def measure_shares(vocabulary_filter: VocabularyFilter, articles: Sequence[SourceDocument]) -> dict[str, Any]:
-    """Measure what each `share` keeps of some articles, with an example of a sentence that it newly lets in."""
+    """Measure which part of some articles each `share` keeps; the example is a sentence that the next stricter share drops."""
     sentences = [
         sentence
         for article in articles

@@ -27,7 +27,7 @@ class DataHistory(NamedTuple):
     decoders: int = 0
     """Products that may be a decoder."""
     carried: int = 0
-    """Uses whose weights the data still shows: looked up, written among data, or multiplied by a matrix that is no activation."""
+    """Uses whose weights can be read off the data: looked up, written among data, or multiplied by a matrix (`is_matrix`) of data."""
 
 
 class DataLineage:
@@ -54,7 +54,7 @@ class DataLineage:
     ) -> DataHistory:
         """Record a use; returns the history of its results.
 
-        keeps_elements: the operator moves elements or works on each alone.
+        keeps_elements: the operator moves elements or is element-wise.
         """
         history = self.combine(data)
         use_bit = 1 << len(self.uses)
@@ -110,7 +110,7 @@ def is_uniform(tensor: Tensor) -> bool:
 
 
 def is_matrix(tensor: Tensor) -> bool:
-    """Whether it has rows that are no multiples of one another; decided by shape alone on the meta device."""
+    """Whether two of its rows are linearly independent; on the meta device whether its shape allows that."""
     shape = [size for size in tensor.shape if size > 1]
     kernel_of_one = tensor.dim() > 2 and tensor.shape[-1] == 1  # a convolution kernel of width 1
     if len(shape) < 2 or tensor.dtype == torch.bool or (min(tensor.shape[-2:]) == 1 and not kernel_of_one):

@@ -33,7 +33,7 @@ class WeightUse:
     first_row: Operand | None
     """A look-up's first row; for a product, the weights of its first output."""
     from_ids: bool
-    """The data met no weight before: token ids, or values computed from them alone."""
+    """The data has met no weight yet: token ids, or values computed only from them."""
     is_output: bool = False
     """The result reaches the model's output and meets only element-wise operators on the way."""
     data_products: int = 0

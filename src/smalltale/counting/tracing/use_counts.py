@@ -29,7 +29,7 @@ def count_uses_in(trace: Trace) -> UseCounts:
 
 
 def count_uses_by_activation(trace: Trace, traces: list[Trace]) -> UseCounts:
-    """The same for an input of one position, where each different activation that a weight met is a use."""
+    """Uses in an input of one position: as `count_uses_in`, but each different activation that a weight met is a use."""
     return sum_with_pairs(
         trace,
         [split_use(use, matches, max(1, use.data_products)) for use, matches in match_uses(trace, traces)],
@@ -50,7 +50,7 @@ def count_activations(trace: Trace, traces: list[Trace]) -> UseCounts:
 
 
 def count_activations_by_shape(trace: Trace) -> UseCounts:
-    """An upper bound of that from shapes alone: activations are different unless a stride of 0 repeats them."""
+    """An upper bound of `count_activations` from shapes: activations differ unless a stride of 0 repeats them."""
     return sum_parts(
         part
         for use in trace.uses

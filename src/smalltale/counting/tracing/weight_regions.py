@@ -105,7 +105,7 @@ class Operand(NamedTuple):
     source: Source
     region: Region
     exact: bool = True
-    """Whether the region has the tensor's own axes; that of a view as another dtype has not."""
+    """Whether the region has the tensor's axes; false for a view as another dtype."""
 
     @staticmethod
     def of(source: Source, tensor: Tensor) -> Operand:

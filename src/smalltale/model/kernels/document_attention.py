@@ -251,7 +251,7 @@ def document_attention(
 
 
 @document_attention.register_fake
-def _(qkv: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(qkv: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     B, T, _, H, D = qkv.shape
     log_sums = qkv.new_empty(H, B * T, dtype=torch.float32)
     return qkv.new_empty(B, T, H, D), log_sums, qkv.new_empty(2, H, B * T, D)
@@ -278,7 +278,7 @@ def document_attention_backward(
 
 
 @document_attention_backward.register_fake
-def _(d_out: Tensor, qkv: Tensor, *_: Any) -> Tensor:
+def _(d_out: Tensor, qkv: Tensor, *inputs: Any) -> Tensor:
     return torch.empty_like(qkv)
 
 
