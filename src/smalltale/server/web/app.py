@@ -47,12 +47,9 @@ def create_app(
 ) -> FastAPI:
     """The app over a migrated database. A public_url of https makes the cookies secure and sets HSTS."""
     secure = public_url.startswith("https://")
+    openapi_url = "/api/v1/openapi.json"
     app = FastAPI(
-        title="smalltale hackathon",
-        version="1",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/api/v1/openapi.json",
+        title="smalltale hackathon", version="1", docs_url=None, redoc_url=None, openapi_url=openapi_url
     )
     app.state.server = AppState(
         database=database,
@@ -85,9 +82,7 @@ def problem_response(request: Request, problem: RequestProblem) -> Response:
         return problem_json(problem, headers)
     if problem.status == 401:
         return RedirectResponse(sign_in_path(request), status_code=303)
-    return create_context(request).render(
-        "error.html", status=problem.status, title=problem.title, fields=problem.fields, number=problem.status
-    )
+    return create_context(request).render("error.html", problem=problem, status=problem.status)
 
 
 def is_api(request: Request) -> bool:
@@ -95,20 +90,13 @@ def is_api(request: Request) -> bool:
 
 
 def problem_json(problem: RequestProblem, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(
-        problem.as_json(),
-        status_code=problem.status,
-        media_type="application/problem+json",
-        headers=headers,
-    )
+    return JSONResponse(problem.as_json(), problem.status, headers, media_type="application/problem+json")
 
 
 def validation_response(request: Request, error: RequestValidationError) -> Response:
     """A parameter that is missing or has the wrong type."""
     fields = [
-        FieldProblem(
-            ".".join(str(part) for part in detail["loc"][1:]) or "body", detail["msg"], "correct this value"
-        )
+        FieldProblem(".".join(map(str, detail["loc"][1:])) or "body", detail["msg"], "correct this value")
         for detail in error.errors()
     ]
     return problem_response(request, RequestProblem(422, "a value of the request is invalid", fields))

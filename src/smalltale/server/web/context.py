@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path as FilePath
@@ -45,8 +45,8 @@ def create_templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    templates.filters.update(FILTERS)
-    templates.globals.update(GLOBALS)
+    templates.filters.update((function.__name__, function) for function in FILTERS)
+    templates.globals.update((function.__name__, function) for function in GLOBALS)
     return templates
 
 
@@ -108,42 +108,36 @@ class RequestContext:
 
     def check_form_token(self, token: object) -> None:
         """Raise RequestProblem unless a form was sent from one of our pages in this browser (CSRF)."""
-        origin = self.request.headers.get("origin")
-        is_foreign_origin = origin not in (None, "null") and origin.split("://")[
-            -1
-        ] != self.request.headers.get("host")
-        is_cross_site = self.request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}
-        if (
-            is_foreign_origin
-            or is_cross_site
-            or not isinstance(token, str)
-            or not hmac.compare_digest(token.encode(), self.form_token.encode())
-        ):
-            raise RequestProblem(
-                403,
-                "this form has expired or came from another site; go back, reload the page and send it again",
+        headers, origin = self.request.headers, self.request.headers.get("origin")
+        is_foreign = origin not in (None, "null") and origin.split("://")[-1] != headers.get("host")
+        is_cross_site = headers.get("sec-fetch-site") in {"cross-site", "same-site"}
+        is_ours = isinstance(token, str) and hmac.compare_digest(token.encode(), self.form_token.encode())
+        if is_foreign or is_cross_site or not is_ours:
+            title = (
+                "this form has expired or came from another site; go back, reload the page and send it again"
             )
+            raise RequestProblem(403, title)
 
     def render(
         self,
         template: str,
         *,
-        status: int = 200,
-        problems: Sequence[FieldProblem] = (),
+        problem: RequestProblem | None = None,
         form_values: Mapping[str, Any] | None = None,
         **variables: Any,
     ) -> HTMLResponse:
-        """A page. `problems` are shown next to their fields; `form_values` fill the fields with what was entered."""
-        problems_by_field: dict[str, list[FieldProblem]] = {}
-        for problem in problems:
-            problems_by_field.setdefault(problem.field, []).append(problem)
+        """A page. A `problem` sets the status and is shown next to its fields; `form_values` fill in what was entered."""
+        problems: dict[str, list[FieldProblem]] = {}
+        for field_problem in problem.fields if problem else ():
+            problems.setdefault(field_problem.field, []).append(field_problem)
         variables.setdefault("edition", self.edition)
         edition: Edition | None = variables["edition"]
         text = self.app_state.templates.get_template(template).render(
             person=self.person,
             now=self.now,
             rules=get_rules(edition) if edition else None,
-            problems=problems_by_field,
+            problems=problems,
+            problem_title=problem.title if problem else "",
             form_values=form_values or {},
             form_token=self.form_token,
             path=self.request.url.path,
@@ -151,7 +145,7 @@ class RequestContext:
             demo=self.app_state.demo,
             **variables,
         )
-        response = HTMLResponse(text, status_code=status)
+        response = HTMLResponse(text, status_code=problem.status if problem else 200)
         if self.person:
             response.headers["Cache-Control"] = "private, no-store"
         elif self.form_token in text:
@@ -224,13 +218,8 @@ RowId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 def local_path(path: str) -> str:
     """The path if it leads to this site, else `/` (open redirect)."""
-    is_local = (
-        path.startswith("/")
-        and not path.startswith(("//", "/\\"))
-        and path.isprintable()
-        and "\\" not in path
-    )
-    return path if is_local else "/"
+    is_local = path.startswith("/") and not path.startswith("//") and "\\" not in path
+    return path if is_local and path.isprintable() else "/"
 
 
 def sign_in_path(request: Request) -> str:

@@ -6,9 +6,8 @@ The SVG uses classes of site.css for its colours: the Content-Security-Policy fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -122,8 +121,6 @@ def criteria_bars(rows: Sequence[tuple[str, float | None, float | None]]) -> Mar
 
 def score_timeline(points: Sequence[tuple[datetime, float, float | None, float | None]]) -> Markup:
     """A team's scores over time (instant, mean, low, high), with intervals."""
-    if not points:
-        return Markup("")
     values = [value for _, mean, low, high in points for value in (mean, low, high) if value is not None]
     bottom, top = min(values) - 0.2, max(values) + 0.2
     first, last = points[0][0].timestamp(), points[-1][0].timestamp()
@@ -134,36 +131,31 @@ def score_timeline(points: Sequence[tuple[datetime, float, float | None, float |
     def y(value: float) -> float:
         return round(150 - 130 * (value - bottom) / (top - bottom), 1)
 
+    def date(instant: datetime) -> str:
+        return instant.astimezone(AOE).strftime("%-d %b")
+
+    # Only numbers and dates are inserted, so nothing needs escaping.
     parts = [
-        Markup(
-            '<line class="grid" x1="40" y1="{0}" x2="600" y2="{0}"/><text class="mark" x="34" y="{1}">{2}</text>'
-        ).format(y(value), y(value) + 4, f"{value:.1f}")
+        f'<line class="grid" x1="40" y1="{y(value)}" x2="600" y2="{y(value)}"/>'
+        f'<text class="mark" x="34" y="{y(value) + 4}">{value:.1f}</text>'
         for value in (bottom + 0.2, (bottom + top) / 2, top - 0.2)
     ]
     for instant, _, low, high in points:
         if low is not None and high is not None:
             parts.append(
-                Markup('<line class="range" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/>').format(
-                    x(instant), y(low), y(high)
-                )
+                f'<line class="range" x1="{x(instant)}" y1="{y(low)}" x2="{x(instant)}" y2="{y(high)}"/>'
             )
     path = " ".join(f"{x(instant)},{y(mean)}" for instant, mean, _, _ in points)
-    parts.append(Markup('<polyline class="line" points="{}"/>').format(path))
+    parts.append(f'<polyline class="line" points="{path}"/>')
     for instant, mean, _, _ in points:
-        parts.append(
-            Markup('<circle class="dot" cx="{}" cy="{}" r="4.5"><title>{}: {}</title></circle>').format(
-                x(instant), y(mean), instant.astimezone(AOE).strftime("%-d %b"), score(mean)
-            )
-        )
+        title = f"<title>{date(instant)}: {score(mean)}</title>"
+        parts.append(f'<circle class="dot" cx="{x(instant)}" cy="{y(mean)}" r="4.5">{title}</circle>')
     for instant in {points[0][0], points[-1][0]}:
-        parts.append(
-            Markup('<text class="date" x="{}" y="172">{}</text>').format(
-                x(instant), instant.astimezone(AOE).strftime("%-d %b")
-            )
-        )
+        parts.append(f'<text class="date" x="{x(instant)}" y="172">{date(instant)}</text>')
     return Markup(
-        '<svg class="time" viewBox="0 0 610 180" width="610" height="180" role="img" aria-label="score over time">{}</svg>'
-    ).format(Markup("").join(parts))
+        '<svg class="time" viewBox="0 0 610 180" width="610" height="180" role="img" '
+        f'aria-label="score over time">{"".join(parts)}</svg>'
+    )
 
 
 def highlight_prompt(prompt: str, story: str) -> Markup:
@@ -180,19 +172,7 @@ def capitalise_first(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-FILTERS: dict[str, Callable[..., Any]] = {
-    "full_time": full_time,
-    "short_time": short_time,
-    "score": score,
-    "parameter_count": parameter_count,
-    "capitalise_first": capitalise_first,
-}
-GLOBALS: dict[str, Any] = {
-    "countdown": countdown,
-    "interval_plot": interval_plot,
-    "criteria_bars": criteria_bars,
-    "score_timeline": score_timeline,
-    "highlight_prompt": highlight_prompt,
-    "duration": duration,
-    "plural": plural,
-}
+FILTERS = (full_time, short_time, score, parameter_count, capitalise_first)
+"""Functions that templates use as filters."""
+GLOBALS = (countdown, interval_plot, criteria_bars, score_timeline, highlight_prompt, duration, plural)
+"""Functions that templates call."""

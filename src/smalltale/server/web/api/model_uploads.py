@@ -28,21 +28,14 @@ from smalltale.server.web.pages.submissions import render_submission
 router = APIRouter()
 MAX_FILES = len(MODEL_FILES) + 4
 """A few more than allowed are parsed, so that the error can name them."""
-REQUEST_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["files"],
-                    "properties": {
-                        "files": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                    },
-                }
-            }
-        },
-    }
+FILES_SCHEMA = {"type": "array", "items": {"type": "string", "format": "binary"}}
+FORM_SCHEMA = {"type": "object", "required": ["files"], "properties": {"files": FILES_SCHEMA}}
+API_OPTIONS: dict[str, Any] = {
+    "status_code": 202,
+    "responses": problems(401, 403, 404, 409, 413),
+    "openapi_extra": {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}
+    },
 }
 
 
@@ -74,19 +67,8 @@ async def upload_by_form(context: Context, request: Request, submission_id: RowI
     return context.redirect(f"/submissions/{submission_id}#model")
 
 
-@router.post(
-    "/api/v1/submissions/{submission_id}/model",
-    status_code=202,
-    responses=problems(401, 403, 404, 409, 413),
-    openapi_extra=REQUEST_BODY,
-)
-@router.post(
-    "/api/v1/hand-ins/{submission_id}/model",
-    status_code=202,
-    responses=problems(401, 403, 404, 409, 413),
-    openapi_extra=REQUEST_BODY,
-    deprecated=True,
-)
+@router.post("/api/v1/submissions/{submission_id}/model", **API_OPTIONS)
+@router.post("/api/v1/hand-ins/{submission_id}/model", **API_OPTIONS, deprecated=True)
 async def upload_by_api(
     state: State, submission_id: SubmissionId, person: Submitter, request: Request
 ) -> dict[str, Any]:

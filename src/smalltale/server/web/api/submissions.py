@@ -27,7 +27,8 @@ from smalltale.server.verification.verification import model_status
 from smalltale.server.web.api.api import Kind, Reader, Slug, State, SubmissionId, Submitter, problems
 
 router = APIRouter(prefix="/api/v1")
-SCORE_KEYS = (
+SUBMIT_OPTIONS: dict[str, Any] = {"status_code": 201, "responses": problems(401, 403, 404, 409, 413, 429)}
+SCORE_KEYS = [
     "side",
     "panel",
     "mean",
@@ -38,7 +39,7 @@ SCORE_KEYS = (
     "expected",
     "qualified",
     "disagreement",
-)
+]
 
 
 def submission_json(submission: Submission, queue_position: int | None) -> dict[str, Any]:
@@ -93,15 +94,8 @@ def check(
     return {"accepted": not checked.errors, "errors": checked.errors, "warnings": checked.warnings}
 
 
-@router.post(
-    "/editions/{slug}/submissions/{kind}", status_code=201, responses=problems(401, 403, 404, 409, 413, 429)
-)
-@router.post(
-    "/editions/{slug}/hand-ins/{kind}",
-    status_code=201,
-    responses=problems(401, 403, 404, 409, 413, 429),
-    deprecated=True,
-)
+@router.post("/editions/{slug}/submissions/{kind}", **SUBMIT_OPTIONS)
+@router.post("/editions/{slug}/hand-ins/{kind}", **SUBMIT_OPTIONS, deprecated=True)
 def submit(
     state: State,
     slug: Slug,

@@ -36,13 +36,9 @@ def sign_in(form: Form) -> Response:
     except RequestProblem as problem:
         if problem.status == 401:
             limit.record_failure(context.client_address, form["handle"])
-        return context.render(
-            "sign_in.html",
-            status=problem.status,
-            problems=problem.fields or [FieldProblem("password", problem.title)],
-            form_values={"handle": form["handle"]},
-            next=next_path,
-        )
+        if not problem.fields:
+            problem.fields = [FieldProblem("password", problem.title)]
+        return context.render("sign_in.html", problem=problem, form_values=form.fields, next=next_path)
     return context.redirect(next_path, cookie=accounts.sign_in(context.database, person))
 
 
@@ -68,13 +64,7 @@ def join(form: Form, code: str) -> Response:
     try:
         person = accounts.create_account(context.database, code, form["handle"], form["password"])
     except RequestProblem as problem:
-        return context.render(
-            "join.html",
-            status=problem.status,
-            problems=problem.fields,
-            form_values={"handle": form["handle"]},
-            code=code[:80],
-        )
+        return context.render("join.html", problem=problem, form_values=form.fields, code=code[:80])
     return context.redirect("/team", cookie=accounts.sign_in(context.database, person))
 
 
@@ -99,8 +89,7 @@ def render_account(
         ).all()
     return context.render(
         "account.html",
-        status=problem.status if problem else 200,
-        problems=problem.fields if problem else (),
+        problem=problem,
         form_values=form_values,
         tokens=tokens,
         token=token,

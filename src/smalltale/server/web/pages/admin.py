@@ -7,7 +7,7 @@ Every change is written to the audit log in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, Response
@@ -24,7 +24,7 @@ from smalltale.server.admin import (
     reset_password,
 )
 from smalltale.server.database.models import Appeal, Audit, Job, Person, Submission, Team
-from smalltale.server.database.session import find_broken_audit_row
+from smalltale.server.database.session import find_broken_audit_row, translate_audit
 from smalltale.server.editions.editions import get_rules
 from smalltale.server.editions.teams import moderate_team
 from smalltale.server.errors import FORM_ERROR_STATUSES, RequestProblem
@@ -88,9 +88,7 @@ def render_overview(
         ).all()
     return context.render(
         "organise.html",
-        status=problem.status if problem else 200,
-        problems=problem.fields if problem else (),
-        problem_title=problem.title if problem and not problem.fields else "",
+        problem=problem,
         form_values=form_values,
         form_name=form_name,
         teams=page_teams,
@@ -107,10 +105,13 @@ def render_overview(
     )
 
 
-def apply_action(form: PostedForm, form_name: str, action: Callable[[], object]) -> Response:
-    """Carry out an action; on a problem, show the overview with it next to the form."""
+def apply_action(
+    form: PostedForm, form_name: str, action: Callable[..., object], *arguments: Any, **options: Any
+) -> Response:
+    """Call an action with the database, the organiser and the arguments; on a problem, show it next to the form."""
+    organiser = form.context.require_organiser()
     try:
-        action()
+        action(form.context.database, organiser, *arguments, **options)
     except RequestProblem as problem:
         if problem.status not in FORM_ERROR_STATUSES and not problem.fields:
             raise
@@ -132,9 +133,7 @@ def update_account(form: Form) -> Response:
     context, action = form.context, form["act"]
     organiser = context.require_organiser()
     if action != "password":
-        return apply_action(
-            form, "accounts", lambda: change_account(context.database, organiser, form["handle"], action)
-        )
+        return apply_action(form, "accounts", change_account, form["handle"], action)
     try:
         password = reset_password(context.database, organiser, form["handle"])
     except RequestProblem as problem:
@@ -147,30 +146,21 @@ def update_account(form: Form) -> Response:
 @router.post("/judging")
 def judge_submissions(form: Form) -> Response:
     """Queue every submission that the edition's current panel has not judged."""
-    context = form.context
-    return apply_action(
-        form,
-        "judging",
-        lambda: queue_unjudged(context.database, context.require_organiser(), require_edition(context)),
-    )
+    return apply_action(form, "judging", queue_unjudged, require_edition(form.context))
 
 
 @router.post("/teams/{team_id}")
 def update_team(form: Form, team_id: RowId) -> Response:
     """Confirm a team's weight class, disqualify the team, or reinstate it."""
-    context, action = form.context, form["do"]
-    organiser = context.require_organiser()
+    action = form["do"]
     return apply_action(
         form,
         f"team {team_id}",
-        lambda: moderate_team(
-            context.database,
-            organiser,
-            team_id,
-            weight_class=form["weight_class"] if action == "confirm" else None,
-            disqualified=form["reason"] if action == "disqualify" else None,
-            reinstated=action == "reinstate",
-        ),
+        moderate_team,
+        team_id,
+        weight_class=form["weight_class"] if action == "confirm" else None,
+        disqualified=form["reason"] if action == "disqualify" else None,
+        reinstated=action == "reinstate",
     )
 
 
@@ -197,13 +187,7 @@ def update_submission(form: Form, submission_id: RowId) -> Response:
 
 @router.post("/appeals/{appeal_id}")
 def update_appeal(form: Form, appeal_id: RowId) -> Response:
-    """Answer an appeal."""
-    context = form.context
-    return apply_action(
-        form,
-        f"appeal {appeal_id}",
-        lambda: answer_appeal(context.database, context.require_organiser(), appeal_id, form["answer"]),
-    )
+    return apply_action(form, f"appeal {appeal_id}", answer_appeal, appeal_id, form["answer"])
 
 
 @router.get("/audit")
@@ -218,11 +202,13 @@ def audit_page(
     with context.database.read() as session:
         rows = session.scalars(query.limit(ROWS_PER_PAGE).offset((page - 1) * ROWS_PER_PAGE)).all()
         broken_row = find_broken_audit_row(session) if page == 1 and not action else None
+    has_more = len(rows) == ROWS_PER_PAGE
     return context.render(
         "audit.html",
         rows=rows,
         page=page,
-        has_more=len(rows) == ROWS_PER_PAGE,
+        has_more=has_more,
         action=action,
         broken_row=broken_row,
+        translate_audit=translate_audit,
     )

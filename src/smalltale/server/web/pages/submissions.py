@@ -99,9 +99,7 @@ def render_submission(
     criteria = score.criteria if score else {}
     return context.render(
         "submission.html",
-        status=problem.status if problem else 200,
-        problems=problem.fields if problem else (),
-        problem_title=problem.title if problem else "",
+        problem=problem,
         form_values=form_values,
         edition=view.edition,
         view=view,
@@ -115,9 +113,7 @@ def render_submission(
         appeal=appeal,
         verification=verification,
         is_model_wanted=is_model_wanted(view.submission, verification),
-        can_verify_again=verification is not None
-        and verification.upload is not None
-        and is_doubtful(verification),
+        can_verify_again=verification and verification.upload and is_doubtful(verification),
         panels=list(panels),
         panel=panel,
         formats=list(FORMATS),

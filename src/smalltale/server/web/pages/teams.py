@@ -9,16 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from smalltale.server.database.models import Appeal, Edition, Person, Submission, Team, TeamInvitation
+from smalltale.server.database.models import (
+    Appeal,
+    Edition,
+    Person,
+    PromptSet,
+    Submission,
+    Team,
+    TeamInvitation,
+)
 from smalltale.server.database.session import append_audit
 from smalltale.server.editions import teams
-from smalltale.server.editions.editions import get_prompt_set, get_rules
+from smalltale.server.editions.editions import get_rules
 from smalltale.server.errors import FORM_ERROR_STATUSES, FieldProblem, RequestProblem, invalid_field
 from smalltale.server.judging.queue import get_queue_position
 from smalltale.server.submissions.declaration import Declaration
@@ -73,9 +82,7 @@ def render_team(
         }
     return context.render(
         "team.html",
-        status=problem.status if problem else 200,
-        problems=problem.fields if problem else (),
-        problem_title=problem.title if problem and not problem.fields else "",
+        problem=problem,
         form_values=form_values,
         team=team,
         members=members,
@@ -87,64 +94,36 @@ def render_team(
     )
 
 
-def apply_to_team(form: PostedForm, action: Callable[[], object]) -> Response:
-    """Carry out an action on a team; on a problem, show the team page with it."""
-    form.context.require_person()
+def apply_action(form: PostedForm, action: Callable[..., object], *arguments: Any) -> Response:
+    """Call an action with the database, edition, person and arguments; on a problem, show the team page with it."""
+    context = form.context
+    person = context.require_person()
     try:
-        action()
+        action(context.database, require_edition(context), person, *arguments)
     except RequestProblem as problem:
-        return render_team(form.context, problem=problem, form_values=form.fields)
-    return form.context.redirect("/team")
+        return render_team(context, problem=problem, form_values=form.fields)
+    return context.redirect("/team")
 
 
 @router.post("/team")
 def create_team(form: Form) -> Response:
-    context = form.context
-    return apply_to_team(
-        form,
-        lambda: teams.create_team(
-            context.database,
-            require_edition(context),
-            context.require_person(),
-            form["name"],
-            form["hardware"],
-        ),
-    )
+    return apply_action(form, teams.create_team, form["name"], form["hardware"])
 
 
 @router.post("/team/invite")
 def invite_member(form: Form) -> Response:
-    context = form.context
-    return apply_to_team(
-        form,
-        lambda: teams.invite_member(
-            context.database, require_edition(context), context.require_person(), form["handle"]
-        ),
-    )
+    return apply_action(form, teams.invite_member, form["handle"])
 
 
 @router.post("/team/invitations/{invitation_id}")
 def answer_invitation(form: Form, invitation_id: RowId) -> Response:
     """Accept or decline an invitation."""
-    context = form.context
-    return apply_to_team(
-        form,
-        lambda: teams.answer_invitation(
-            context.database,
-            require_edition(context),
-            context.require_person(),
-            invitation_id,
-            form["answer"] == "accept",
-        ),
-    )
+    return apply_action(form, teams.answer_invitation, invitation_id, form["answer"] == "accept")
 
 
 @router.post("/team/leave")
 def leave_team(form: Form) -> Response:
-    context = form.context
-    return apply_to_team(
-        form, lambda: teams.leave_team(context.database, require_edition(context), context.require_person())
-    )
+    return apply_action(form, teams.leave_team)
 
 
 @router.get("/submit")
@@ -163,13 +142,14 @@ def render_submission_form(
     person, edition = context.require_person(), require_edition(context)
     with context.database.read() as session:
         team = teams.find_team(session, edition, person)
-        kinds = [kind for kind in ("daily", "final") if is_released(session, edition, kind, context.now)]
+        released = select(PromptSet.kind).where(
+            PromptSet.edition_id == edition.id, PromptSet.appears <= context.now, PromptSet.kind != "practice"
+        )
+        kinds = session.scalars(released.order_by(PromptSet.kind)).all()
         refusals = explain_refusals(session, edition, team, kinds, context.now) if team else []
     return context.render(
         "submission_form.html",
-        status=problem.status if problem else 200,
-        problems=problem.fields if problem else (),
-        problem_title=problem.title if problem else "",
+        problem=problem,
         form_values=form_values,
         team=team,
         kinds=kinds,
@@ -177,15 +157,6 @@ def render_submission_form(
         weight_classes=get_rules(edition).classes_open_to(team.weight_class) if team else [],
         warnings=warnings,
     )
-
-
-def is_released(session: Session, edition: Edition, kind: str, now: datetime) -> bool:
-    """Whether the prompts of a kind are released."""
-    try:
-        get_prompt_set(session, edition, kind, now)
-    except RequestProblem:
-        return False
-    return True
 
 
 def explain_refusals(
