@@ -121,7 +121,7 @@ def test_bad_input_is_explained(checkpoint: Path, tmp_path: Path) -> None:
         (checkpoint, "transformers", "full", "not empty"),
         (tmp_path / "none", "transformers", "new", "not a checkpoint folder"),
         (tmp_path / "full", "transformers", "new", "config.json does not exist"),
-        (cut, "transformers", "new", "is truncated"),
+        (cut, "transformers", "new", "no complete safetensors file"),
     ):
         with pytest.raises((SmalltaleError, FileProblem), match=message):
             export_checkpoint(source, to, tmp_path / out)

@@ -63,27 +63,22 @@ Y_AXES = (
     YAxis("bits_per_byte", "Bits per byte", "bits per byte, held-out stories"),
     YAxis("loss", "Training loss", "training loss, nats per token"),
 )
+TOKEN_UNITS = ((1e9, 1e9, "billion tokens"), (1e6, 1e6, "million tokens"), (1e3, 1e3, "thousand tokens"))
+TIME_UNITS = (
+    (5400, 3600, "hours of training"),
+    (90, 60, "minutes of training"),
+    (0, 1, "seconds of training"),
+)
+FLOP_UNITS = (
+    (1e18, 1e18, "exaFLOPs"),
+    (1e15, 1e15, "petaFLOPs"),
+    (1e12, 1e12, "teraFLOPs"),
+    (0, 1e9, "gigaFLOPs"),
+)
 X_AXES = (
-    XAxis(
-        "tokens",
-        "tokens",
-        ((1e9, 1e9, "billion tokens"), (1e6, 1e6, "million tokens"), (1e3, 1e3, "thousand tokens")),
-    ),
-    XAxis(
-        "seconds",
-        "time",
-        ((5400, 3600, "hours of training"), (90, 60, "minutes of training"), (0, 1, "seconds of training")),
-    ),
-    XAxis(
-        "flops",
-        "FLOPs",
-        (
-            (1e18, 1e18, "exaFLOPs"),
-            (1e15, 1e15, "petaFLOPs"),
-            (1e12, 1e12, "teraFLOPs"),
-            (0, 1e9, "gigaFLOPs"),
-        ),
-    ),
+    XAxis("tokens", "tokens", TOKEN_UNITS),
+    XAxis("seconds", "time", TIME_UNITS),
+    XAxis("flops", "FLOPs", FLOP_UNITS),
 )
 
 
@@ -97,24 +92,16 @@ class LineStyle:
 
 def make_line_styles(count: int) -> list[LineStyle]:
     """One style per run: all colours with the first pattern, then again with the next."""
-    return [
-        LineStyle(colour=colour, dash=DASHES[number // len(COLOURS) % len(DASHES)])
-        for number, colour in enumerate(islice(cycle(COLOURS), count))
-    ]
+    pairs = islice(cycle((colour, dash) for dash in DASHES for colour in COLOURS), count)
+    return [LineStyle(colour=colour, dash=dash) for colour, dash in pairs]
 
 
 def get_curve(run: TrainingRun, x_axis: XAxis, y_axis: YAxis) -> tuple[np.ndarray, np.ndarray]:
     """x and y of a run's curve: two float arrays (n,), n = 0 if the run lacks a measure."""
-    key, factor = x_axis.key, 1.0
-    if key == "flops":
-        key, factor = "tokens", run.flops_per_token or 0.0
-    points = [
-        (row[key] * factor, row[y_axis.key])
-        for row in run.rows
-        if factor and key in row and y_axis.key in row
-    ]
-    pairs = np.array(points, dtype=float).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+    key, factor = ("tokens", run.flops_per_token or 0.0) if x_axis.key == "flops" else (x_axis.key, 1.0)
+    rows = [row for row in run.rows if factor and key in row and y_axis.key in row]
+    x, y = (np.array([row[column] for row in rows], dtype=float) for column in (key, y_axis.key))
+    return factor * x, y
 
 
 def smooth_curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,11 +121,7 @@ def smooth_curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def available_x_axes(runs: Sequence[TrainingRun]) -> list[XAxis]:
     """The x axes by which at least one run can be plotted: FLOPs need a record of flops_per_token."""
-    return [
-        x_axis
-        for x_axis in X_AXES
-        if any(len(get_curve(run, x_axis, y_axis)[0]) for run in runs for y_axis in Y_AXES)
-    ]
+    return [x for x in X_AXES if any(len(get_curve(run, x, y)[0]) for run in runs for y in Y_AXES)]
 
 
 def list_omissions(runs: Sequence[TrainingRun]) -> list[str]:
@@ -162,27 +145,21 @@ def draw_plot(axes: Axes, runs: Sequence[TrainingRun], x_axis: XAxis, y_axis: YA
     curves = [get_curve(run, x_axis, y_axis) for run in runs]
     lengths = [x[-1] for x, _ in curves if len(x)]
     if not lengths:
-        axes.text(
-            0.5, 0.5, "not measured yet", ha="center", va="center", transform=axes.transAxes, color="grey"
-        )
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "not measured yet", color="grey", **centred)
         axes.set(xticks=[], yticks=[], ylabel=y_axis.title, xlabel=x_axis.title)
         return
     longest = max(lengths)
-    size, unit = next(
-        ((size, name) for minimum, size, name in x_axis.units if longest >= minimum), (1.0, x_axis.title)
-    )
-    tops = []
-    for (x, y), style, order in zip(
-        curves, make_line_styles(len(runs)), range(len(runs), 0, -1), strict=True
-    ):
+    units = [(size, name) for minimum, size, name in x_axis.units if longest >= minimum]
+    size, unit = units[0] if units else (1.0, x_axis.title)
+    tops, styles = [], make_line_styles(len(runs))
+    for (x, y), style, order in zip(curves, styles, range(len(runs), 0, -1), strict=True):
         if not len(x):
             continue
         line: dict[str, Any] = {"color": style.colour, "zorder": 2 + order}
         if y_axis.key == "loss":
-            stride = max(1, len(x) * len(runs) // MAX_RAW_POINTS)
-            axes.plot(
-                x[::stride] / size, y[::stride], ".", markersize=3.5, alpha=0.35, markeredgewidth=0, **line
-            )
+            raw = slice(None, None, max(1, len(x) * len(runs) // MAX_RAW_POINTS))
+            axes.plot(x[raw] / size, y[raw], ".", markersize=3.5, alpha=0.35, markeredgewidth=0, **line)
             x, y = smooth_curve(x, y)
             axes.plot(x / size, y, linestyle=style.dash, linewidth=1.6, **line)
             tops.append(np.max(y[x >= 0.04 * x[-1]]))
@@ -250,9 +227,7 @@ def write_figure(runs: Sequence[TrainingRun], path: Path) -> None:
         for row, y_axis in zip(figure.subplots(2, columns, squeeze=False), Y_AXES, strict=True):
             for axes, x_axis in zip(row, x_axes, strict=True):
                 draw_plot(axes, runs, x_axis, y_axis)
-        handles = [
-            Line2D([], [], color=style.colour, linestyle=style.dash, linewidth=2) for _, style in drawn
-        ]
+        handles = [Line2D([], [], color=line.colour, linestyle=line.dash, linewidth=2) for _, line in drawn]
         legend = figure.legend(
             handles, [str(number) for number in range(len(drawn))], loc="outside lower center", frameon=False
         )

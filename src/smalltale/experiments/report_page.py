@@ -29,15 +29,9 @@ def write_page(runs: Sequence[TrainingRun], path: Path) -> None:
     page = environment.get_template("runs.html.jinja").render(
         generated_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         columns=COLUMNS,
-        runs=[
-            (run, style, format_cells(run))
-            for run, style in zip(runs, make_line_styles(len(runs)), strict=True)
-        ],
+        runs=list(zip(runs, make_line_styles(len(runs)), map(format_cells, runs), strict=True)),
         best=min((bits for run in runs for bits in run.bits_per_byte), default=None),
-        differing={
-            key: [format_setting(setting) for setting in settings]
-            for key, settings in differing_settings(runs).items()
-        },
+        differing={key: list(map(format_setting, row)) for key, row in differing_settings(runs).items()},
         plots=render_plots(runs),
         omissions=list_omissions(runs),
     )

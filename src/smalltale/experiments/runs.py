@@ -119,9 +119,7 @@ def find_runs(folders: Sequence[Path]) -> list[TrainingRun]:
             if not folder.exists():
                 raise FileProblem(f"{folder} does not exist; name a folder that contains runs")
             if not folder.is_dir():
-                raise FileProblem(
-                    f"{folder} is a file; name a folder that `smalltale train` wrote, or one above"
-                )
+                raise FileProblem(f"{folder} is a file; name a folder that `smalltale train` wrote")
             run_folders.update((path.resolve(), path) for path in walk_run_folders(folder))
     if not run_folders:
         raise FileProblem(
@@ -167,24 +165,22 @@ def read_run(folder: Path) -> TrainingRun:
     meta = read_object(folder / "meta.json", problems)
     config = read_object(folder / "config.json", problems)
     counts = {
-        "step": as_number(get_nested(meta, "counts", "steps")),
-        "tokens": as_number(get_nested(meta, "counts", "tokens")),
-        "seconds": as_number(get_nested(meta, "seconds")),
+        "step": get_number(meta, "counts", "steps"),
+        "tokens": get_number(meta, "counts", "tokens"),
+        "seconds": get_number(meta, "seconds"),
     }
-    parameters = as_number(get_nested(config, "counted_parameters"))
+    parameters = get_number(config, "counted_parameters")
     run = TrainingRun(
         folder=folder,
         name=folder.name,
         state="broken",
-        recipe=as_text(get_nested(meta, "recipe", "name")),
-        weight_class=as_text(get_nested(config, "weight_class"))
-        or as_text(get_nested(meta, "recipe", "weight_class")),
+        recipe=get_text(meta, "recipe", "name"),
+        weight_class=get_text(config, "weight_class") or get_text(meta, "recipe", "weight_class"),
         counted_parameters=None if parameters is None else int(parameters),
-        device=as_text(get_nested(meta, "hardware", "name"))
-        or as_text(get_nested(meta, "hardware", "device")),
-        commit=as_text(get_nested(meta, "git_commit")),
-        version=as_text(get_nested(meta, "smalltale_version")),
-        flops_per_token=as_number(get_nested(meta, "flops_per_token")),
+        device=get_text(meta, "hardware", "name") or get_text(meta, "hardware", "device"),
+        commit=get_text(meta, "git_commit"),
+        version=get_text(meta, "smalltale_version"),
+        flops_per_token=get_number(meta, "flops_per_token"),
         settings=collect_settings(meta, config),
         rows=rows,
         counts={key: count for key, count in counts.items() if count is not None},
@@ -208,17 +204,12 @@ def read_finite_rows(folder: Path, problems: list[str]) -> list[dict[str, float]
         return []
     if problem:
         problems.append(f"{METRICS_NAME} has {problem}")
-    finite_rows = [{key: row[key] for key in row if as_number(row[key]) is not None} for row in rows]
-    not_finite = [
-        row["step"]
-        for row, finite in zip(rows, finite_rows, strict=True)
-        if "loss" in row and "loss" not in finite
-    ]
+    not_finite = [row["step"] for row in rows if "loss" in row and get_number(row, "loss") is None]
     if not_finite:
         problems.append(f"the loss was not a number at step {not_finite[0]:,}")
     if not rows:
         problems.append("no step yet")
-    return finite_rows
+    return [{key: row[key] for key in row if get_number(row, key) is not None} for row in rows]
 
 
 def read_object(path: Path, problems: list[str]) -> Mapping[str, Any]:
@@ -244,29 +235,27 @@ def get_nested(table: Any, *keys: str) -> Any:
     return table
 
 
-def as_text(value: Any) -> str | None:
-    """A non-empty string, None for everything else."""
-    return value if isinstance(value, str) and value else None
+def get_text(table: Any, *keys: str) -> str | None:
+    """table[key][key]… if it is a non-empty string, else None."""
+    text = get_nested(table, *keys)
+    return text if isinstance(text, str) and text else None
 
 
-def as_number(value: Any) -> float | None:
-    """A finite number, None for everything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return value
+def get_number(table: Any, *keys: str) -> float | None:
+    """table[key][key]… if it is a finite number, else None."""
+    number = get_nested(table, *keys)
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+    return number if is_number else None
 
 
 def collect_settings(meta: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of a run by its dotted name."""
-    recipe = get_nested(meta, "recipe")
+    recipe = meta.get("recipe")
     sections = dict(recipe) if isinstance(recipe, dict) else {}
-    for name, section in (
-        ("model", get_nested(config, "model")),
-        ("training", get_nested(meta, "training")),
-    ):
+    for name, section in (("model", config.get("model")), ("training", meta.get("training"))):
         if isinstance(section, dict):
             sections[name] = section
-    if val_tokens := as_text(get_nested(meta, "inputs", "val_tokens")):
+    if val_tokens := get_text(meta, "inputs", "val_tokens"):
         sections["held_out"] = val_tokens
     return flatten(sections)
 
@@ -282,9 +271,9 @@ def flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def last_write_time(folder: Path, meta: Mapping[str, Any]) -> float | None:
     """Unix time of a run's last write: of a finished run from its record, else from its files."""
-    if get_nested(meta, "finished") is True:
+    if meta.get("finished") is True:
         try:
-            made_at = datetime.fromisoformat(as_text(get_nested(meta, "made_at")) or "")
+            made_at = datetime.fromisoformat(get_text(meta, "made_at") or "")
             return made_at.replace(tzinfo=made_at.tzinfo or UTC).timestamp()
         except ValueError:
             pass
@@ -296,7 +285,7 @@ def find_state(run: TrainingRun, meta: Mapping[str, Any], written_at: float | No
     """finished, running, stopped or broken."""
     if not meta and (run.folder / "meta.json").exists():
         return "broken"
-    if get_nested(meta, "finished") is True:
+    if meta.get("finished") is True:
         return "finished"
     steps, seconds = run.latest("step"), run.latest("seconds")
     timeout = SILENT_SECONDS + (20 * seconds / steps if steps and seconds else 0.0)
@@ -306,7 +295,7 @@ def find_state(run: TrainingRun, meta: Mapping[str, Any], written_at: float | No
 def budget_share(run: TrainingRun, meta: Mapping[str, Any]) -> float | None:
     """Share of the time or step budget that a run has used."""
     schedule = get_nested(meta, "training", "schedule")
-    minutes, steps = as_number(get_nested(schedule, "minutes")), as_number(get_nested(schedule, "steps"))
+    minutes, steps = get_number(schedule, "minutes"), get_number(schedule, "steps")
     if minutes:
         return min(1.0, (run.latest("seconds") or 0.0) / (60 * minutes))
     if steps:

@@ -77,7 +77,7 @@ def parse_range(text: str) -> SearchRange:
 
 def format_override(key: str, setting: Setting) -> str:
     """A setting as `--set` takes it, which is also a line of TOML except for the quotes of a string."""
-    return f"{key}={setting!r}" if not isinstance(setting, str) else f"{key}={setting}"
+    return f"{key}={setting}" if isinstance(setting, str) else f"{key}={setting!r}"
 
 
 TrialRunner = Callable[[int, Sequence[str], Callable[[object, "RunState"], None]], float | None]
@@ -116,9 +116,7 @@ def open_study(name: str, storage: str) -> optuna.Study:
         ) from error
 
 
-def run_trials(
-    study: optuna.Study, ranges: Sequence[SearchRange], trials: int, run_trial: TrialRunner
-) -> None:
+def run_trials(study: optuna.Study, ranges: Sequence[SearchRange], trials: int, run: TrialRunner) -> None:
     """Run trials until the study has `trials` finished ones, including those of other machines."""
     import optuna
 
@@ -127,9 +125,7 @@ def run_trials(
 
     def objective(trial: optuna.Trial) -> float:
         trial.set_user_attr("worker", [socket.gethostname(), os.getpid()])
-        overrides = [
-            format_override(search_range.key, search_range.suggest(trial)) for search_range in ranges
-        ]
+        overrides = [format_override(search.key, search.suggest(trial)) for search in ranges]
         log.info("trial %d: %s", trial.number, " ".join(overrides))
         evaluations = 0
 
@@ -143,7 +139,7 @@ def run_trials(
                 raise optuna.TrialPruned
 
         try:
-            bits_per_byte = run_trial(trial.number, overrides, on_evaluation)
+            bits_per_byte = run(trial.number, overrides, on_evaluation)
         except SmalltaleError as error:
             log.warning("trial %d failed: %s", trial.number, error)
             trial.set_user_attr("trouble", str(error))
@@ -177,10 +173,11 @@ def requeue_killed_trials(study: optuna.Study) -> None:
 
 
 def is_running(process_id: int) -> bool:
+    """Whether a process of this machine is alive; signal 0 only checks, and another user's process refuses it."""
     try:
         os.kill(process_id, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True

@@ -115,22 +115,16 @@ def add_tokenizer(writer: Any, tokenizer: Tokenizer, rows: int) -> None:
     """Add vocabulary and merges of a byte-level BPE. Raises SmalltaleError for another kind of tokenizer."""
     model = json.loads(tokenizer.engine.to_str())["model"]
     if model["type"] != "BPE":
-        raise SmalltaleError(
-            f"a {model['type']} tokenizer cannot be exported to GGUF; train with --set tokenizer.kind=bpe"
-        )
-    token_by_id = {
-        number: token for token, number in tokenizer.engine.get_vocab(with_added_tokens=True).items()
-    }
-    special = {tokenizer.end_id, tokenizer.pad_id}
+        raise SmalltaleError(f"GGUF has no {model['type']} tokenizer; train with --set tokenizer.kind=bpe")
+    vocabulary = tokenizer.engine.get_vocab(with_added_tokens=True)
+    token_by_id = {number: token for token, number in vocabulary.items()}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([token_by_id.get(number, f"<|unused {number}|>") for number in range(rows)])
-    writer.add_token_types(
-        [CONTROL if number in special or number not in token_by_id else NORMAL for number in range(rows)]
-    )
-    writer.add_token_merges(
-        [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    )
+    normal = token_by_id.keys() - {tokenizer.end_id, tokenizer.pad_id}
+    writer.add_token_types([NORMAL if number in normal else CONTROL for number in range(rows)])
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    writer.add_token_merges(merges)
     writer.add_bos_token_id(tokenizer.end_id)
     writer.add_eos_token_id(tokenizer.end_id)
     writer.add_pad_token_id(tokenizer.pad_id)
@@ -179,9 +173,8 @@ def largest_gguf_difference(path: Path, model: Transformer, prompts: list[list[i
 def request_logprobs(url: str, ids: list[int], vocabulary: int) -> list[dict[str, Any]]:
     """llama.cpp's log-probabilities of the next token: a table with `id` and `logprob` for each token."""
     body = {"prompt": ids, "n_predict": 1, "n_probs": vocabulary, "temperature": -1, "cache_prompt": False}
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=120) as response:

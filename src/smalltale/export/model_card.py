@@ -29,20 +29,18 @@ def write_card(folder: Path, checkpoint: Checkpoint, out: Path, name: str) -> No
 def render_card(folder: Path, checkpoint: Checkpoint, name: str) -> str:
     """The model card in Markdown, with the Hub's metadata as front matter."""
     meta, config = strip_folders(checkpoint.meta), read_json(folder / "config.json")
-    hardware, counts, sources, inputs = (
-        get_table(meta, key) for key in ("hardware", "counts", "sources", "inputs")
-    )
+    hardware, counts = get_table(meta, "hardware"), get_table(meta, "counts")
     corpus, seconds = get_table(get_table(meta, "recipe"), "corpus"), meta.get("seconds")
     facts = {
         "Counted parameters": format_integer(config.get("counted_parameters")),
         "Weight class": config.get("weight_class"),
         "Shape": ", ".join(f"{key} {value}" for key, value in asdict(checkpoint.model.config).items()),
         "Data sources, by the recipe": ", ".join(corpus.get("sources", [])),
-        "Data sources, as read (SHA-256)": format_hashes(sources),
+        "Data sources, as read (SHA-256)": format_hashes(get_table(meta, "sources")),
         "Weights before the first step (SHA-256)": f"`{meta['first_weights']}`"
         if "first_weights" in meta
         else None,
-        "Hashes of the inputs": format_hashes(inputs),
+        "Hashes of the inputs": format_hashes(get_table(meta, "inputs")),
         "Tokenizer hash": f"`{checkpoint.tokenizer.hash}`",
         "Weights (SHA-256 of the checkpoint's model.safetensors)": f"`{sha256_file(folder / 'model.safetensors')}`",
         "Hardware": ", ".join(str(value) for value in hardware.values()),
@@ -113,9 +111,7 @@ def push_to_hub(folder: Path, repository: str, *, private: bool) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if get_token() is None:
-        raise SmalltaleError(
-            f"no Hub token to push {repository} with; set HF_TOKEN, or log in with: hf auth login"
-        )
+        raise SmalltaleError(f"no token to push {repository}; set HF_TOKEN, or log in with: hf auth login")
     try:
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
         url = api.create_repo(repository, exist_ok=True, private=private)
@@ -125,7 +121,5 @@ def push_to_hub(folder: Path, repository: str, *, private: bool) -> str:
             f"{repository} cannot be pushed ({first_line(error)}); check its name (OWNER/NAME) and that the token may write"
         ) from error
     except (OSError, RuntimeError) as error:
-        raise FileProblem(
-            f"the push to {repository} failed ({error}); check the network, then push again"
-        ) from error
+        raise FileProblem(f"pushing to {repository} failed ({error}); check the network and retry") from error
     return str(url)

@@ -76,9 +76,8 @@ def export_checkpoint(folder: Path, to: str, out: Path) -> ExportResult:
         )
         details = {"kind": "export", "format": 1, "to": to, "largest_difference": difference, "run": run}
         write_json(temporary / "meta.json", {**provenance, **details})
-    return ExportResult(
-        files=sorted(path.name for path in out.iterdir()), difference=difference, bound=MAX_DIFFERENCE
-    )
+    files = sorted(path.name for path in out.iterdir())
+    return ExportResult(files=files, difference=difference, bound=MAX_DIFFERENCE)
 
 
 def write_for_transformers(checkpoint: Checkpoint, config: dict[str, Any], out: Path) -> None:
@@ -88,11 +87,9 @@ def write_for_transformers(checkpoint: Checkpoint, config: dict[str, Any], out: 
         "eos_token_id": checkpoint.tokenizer.end_id,
         "pad_token_id": checkpoint.tokenizer.pad_id,
     }
-    extra: dict[str, Any] = {
-        key: config[key] for key in ("counted_parameters", "weight_class") if key in config
-    }
+    recorded = {key: config[key] for key in config if key in ("counted_parameters", "weight_class")}
     model = checkpoint.model
-    write_model(out, model.config, model.state_dict(), {**extra, **special_ids})
+    write_model(out, model.config, model.state_dict(), {**recorded, **special_ids})
     write_json(out / "generation_config.json", special_ids)
     checkpoint.tokenizer.save(out)
 

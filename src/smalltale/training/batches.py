@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from smalltale.model.loss import IGNORE_INDEX
 from smalltale.tokens.token_folder import TokenFolder
+
+Int64Array = NDArray[np.int64]
 
 MIN_FILL = 0.98
 """Complete TinyStories stories, similar in length at 207 tokens on average, fill 95 % of rows of 512 and 79 % of 256."""
@@ -48,23 +51,27 @@ class MicroBatch:
 class RowLayout:
     """Where the pieces of each row are in the token stream, each (B, P), 0-padded; P is a multiple of PIECES_MULTIPLE."""
 
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    starts: Int64Array
+    lengths: Int64Array
 
     @property
     def targets(self) -> int:
         """Number of tokens to predict."""
         return int(self.lengths.sum())
 
+    def to_tensors(self) -> tuple[Tensor, Tensor]:
+        """starts and lengths as CPU tensors."""
+        return torch.from_numpy(self.starts), torch.from_numpy(self.lengths)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
     """Assignment of story pieces to rows: row r holds pieces bounds[r] to bounds[r + 1]."""
 
-    starts: NDArray[np.int64]
+    starts: Int64Array
     """Index of each piece's first token in the token stream."""
-    lengths: NDArray[np.int64]
-    bounds: NDArray[np.int64]
+    lengths: Int64Array
+    bounds: Int64Array
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -74,15 +81,14 @@ class Packing:
         """Pieces of the fullest row, rounded up to a multiple of PIECES_MULTIPLE."""
         return -(-int(np.diff(self.bounds).max()) // PIECES_MULTIPLE) * PIECES_MULTIPLE
 
-    def layout(self, rows: NDArray[np.int64]) -> RowLayout:
+    def layout(self, rows: Int64Array) -> RowLayout:
         """The pieces of these rows, padded to the width of the fullest of all rows."""
         first, count = self.bounds[rows], self.bounds[rows + 1] - self.bounds[rows]
         column = np.arange(self.width)
         used = column < count[:, None]
         piece = np.where(used, first[:, None] + column, 0)
-        return RowLayout(
-            starts=np.where(used, self.starts[piece], 0), lengths=np.where(used, self.lengths[piece], 0)
-        )
+        starts, lengths = np.where(used, self.starts[piece], 0), np.where(used, self.lengths[piece], 0)
+        return RowLayout(starts=starts, lengths=lengths)
 
 
 class PackedRows:
@@ -109,7 +115,7 @@ class PackedRows:
         self.starts, self.lengths = cut_stories(data.train_offsets.astype(np.int64), row_length)
         self.epoch = -1
         self.packing: Packing
-        self.order: NDArray[np.int64]
+        self.order: Int64Array
         self.load_epoch(0)
         self.per_epoch = len(self.packing)
         """Rows per epoch, over all ranks."""
@@ -149,19 +155,14 @@ class PackedRows:
 
     def batch(self, index: int, count: int) -> MicroBatch:
         """Rows index·count to (index + 1)·count of this rank's stream."""
-        layout = self.layout(index, count)
-        starts, lengths = (
-            torch.from_numpy(array).to(self.tokens.device) for array in (layout.starts, layout.lengths)
-        )
+        starts, lengths = (tensor.to(self.tokens.device) for tensor in self.layout(index, count).to_tensors())
         return gather_batch(self.tokens, starts, lengths, self.row_length, self.end_id)
 
 
 def token_tensor(tokens: NDArray[Any], device: torch.device | str) -> Tensor:
     """Tokens as a tensor of the same width; uint16 becomes int16 with the same bits, which every device can index."""
-    narrow = tokens.view({2: np.int16, 4: np.int32, 8: np.int64}[tokens.dtype.itemsize])
-    if not narrow.flags.writeable:
-        narrow = narrow.copy()
-    return torch.from_numpy(narrow).to(device)
+    signed = tokens.view({2: np.int16, 4: np.int32, 8: np.int64}[tokens.dtype.itemsize])
+    return torch.from_numpy(signed if signed.flags.writeable else signed.copy()).to(device)
 
 
 def gather_batch(tokens: Tensor, starts: Tensor, lengths: Tensor, row_length: int, end_id: int) -> MicroBatch:
@@ -197,7 +198,7 @@ def to_int64(tokens: Tensor) -> Tensor:
     return tokens.long() & 0xFFFF if tokens.dtype == torch.int16 else tokens.long()
 
 
-def cut_stories(offsets: NDArray[np.int64], row_length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def cut_stories(offsets: Int64Array, row_length: int) -> tuple[Int64Array, Int64Array]:
     """Start in the stream and length of each story piece; stories longer than a row become row-long pieces."""
     sizes = np.diff(offsets)
     counts = -(-sizes // row_length)
@@ -206,9 +207,7 @@ def cut_stories(offsets: NDArray[np.int64], row_length: int) -> tuple[NDArray[np
     return starts, np.minimum(row_length, np.repeat(offsets[1:], counts) - starts)
 
 
-def pack_rows(
-    starts: NDArray[np.int64], lengths: NDArray[np.int64], row_length: int, random: np.random.Generator
-) -> Packing:
+def pack_rows(starts: Int64Array, lengths: Int64Array, row_length: int, random: Generator) -> Packing:
     """Pack pieces into rows that are at least MIN_FILL full, cutting as few pieces as possible."""
     order, row_of = pack_best_fit(lengths, row_length, random)
     starts, lengths = starts[order], lengths[order]
@@ -227,12 +226,8 @@ def pack_rows(
 
 
 def fill_gaps(
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    row_of: NDArray[np.int64],
-    row_length: int,
-    rows: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    starts: Int64Array, lengths: Int64Array, row_of: Int64Array, row_length: int, rows: int
+) -> tuple[Int64Array, Int64Array, Int64Array]:
     """Keep the fullest `rows` rows; cut the pieces of the other rows to fill the gaps, largest gap first.
 
     Returns start, length and row of each piece.
@@ -243,24 +238,22 @@ def fill_gaps(
     rank_of_row[fullest] = np.arange(len(used))
     row_of = rank_of_row[row_of]
     stays = row_of < rows
-    loose, loose_lengths = starts[~stays], lengths[~stays]
+    cut_starts, cut_lengths = starts[~stays], lengths[~stays]
     # Rows are now numbered from full to empty, so the last rows have the largest gaps.
     gap_ends = np.cumsum((row_length - used[fullest[:rows]])[::-1])
-    piece_ends = np.cumsum(loose_lengths)
+    piece_ends = np.cumsum(cut_lengths)
     ends = np.unique(np.concatenate([piece_ends, gap_ends[(gap_ends > 0) & (gap_ends < piece_ends[-1])]]))
     begins = np.concatenate([[0], ends[:-1]])
     piece = np.searchsorted(piece_ends, begins, side="right")
     row = rows - 1 - np.searchsorted(gap_ends, begins, side="right")
     return (
-        np.concatenate([starts[stays], loose[piece] + begins - (piece_ends - loose_lengths)[piece]]),
+        np.concatenate([starts[stays], cut_starts[piece] + begins - (piece_ends - cut_lengths)[piece]]),
         np.concatenate([lengths[stays], ends - begins]),
         np.concatenate([row_of[stays], row]),
     )
 
 
-def pack_best_fit(
-    lengths: NDArray[np.int64], row_length: int, random: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pack_best_fit(lengths: Int64Array, row_length: int, random: Generator) -> tuple[Int64Array, Int64Array]:
     """Best-fit decreasing: the longest piece first, into the fullest row that still has space for it.
 
     lengths: 1 to row_length each; pieces of equal length are placed together, in random order.
@@ -269,8 +262,8 @@ def pack_best_fit(
     shuffled = random.permutation(len(lengths))
     order = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
     counts = np.bincount(lengths, minlength=row_length + 1)
-    rows_by_space: list[list[NDArray[np.int64]]] = [[] for _ in range(row_length + 1)]
-    placements: list[NDArray[np.int64]] = []
+    rows_by_space: list[list[Int64Array]] = [[] for _ in range(row_length + 1)]
+    placements: list[Int64Array] = []
     total, has_space = 0, np.zeros(row_length + 1, dtype=bool)
     for length in range(row_length, 0, -1):
         remaining = int(counts[length])

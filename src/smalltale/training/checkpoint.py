@@ -28,18 +28,15 @@ from smalltale.model.transformer import Transformer
 from smalltale.tokens.tokenizer import Tokenizer
 from smalltale.training.optim import Optimizers
 
-MAX_ERROR_CHARACTERS = 200
-"""Length limit for torch's description of a damaged file."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
     """Progress of a run."""
 
-    step: int
-    tokens: int
+    step: int = 0
+    tokens: int = 0
     """Tokens trained on so far."""
-    seconds: float
+    seconds: float = 0.0
     """Seconds spent in training steps."""
     fingerprint: str
     """Hash of everything that must be the same to resume: data, shape, recipe, seed."""
@@ -56,7 +53,7 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint as other stages use it."""
+    """A checkpoint as generation, evaluation and export load it."""
 
     model: Transformer
     tokenizer: Tokenizer
@@ -152,10 +149,9 @@ def load_state(state_folder: Path, model: Transformer, optimizers: Optimizers) -
     except torch.OutOfMemoryError:
         raise
     except (SafetensorError, RuntimeError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
-        raise FileProblem(
-            f"{state_folder} is damaged ({reason}); remove {state_folder.parent} to start over"
-        ) from error
+        reason = " ".join(str(error).split())[:200]  # Torch lists every tensor that does not fit.
+        problem = f"{state_folder} is damaged ({reason}); remove {state_folder.parent} to start over"
+        raise FileProblem(problem) from error
 
 
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:

@@ -44,13 +44,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("row_length", "batch_tokens", "head_rows"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"training.{name} = {getattr(self, name)}; it must be at least 1")
+            if (setting := getattr(self, name)) < 1:
+                raise RecipeError(f"training.{name} = {setting}; it must be at least 1")
         for name in ("micro_batch_tokens", "validation_stories", "evaluations", "checkpoint_seconds", "seed"):
-            if not 0 <= getattr(self, name) < 2**63:
-                raise RecipeError(
-                    f"training.{name} = {getattr(self, name)}; it must be at least 0 and below 2⁶³"
-                )
+            if not 0 <= (setting := getattr(self, name)) < 2**63:
+                raise RecipeError(f"training.{name} = {setting}; it must be at least 0 and below 2⁶³")
         if self.batch_tokens % self.row_length:
             raise RecipeError(
                 f"training.batch_tokens = {self.batch_tokens} must be a multiple of row_length = {self.row_length}"

@@ -75,9 +75,7 @@ def choose_device(name: str = "auto", gpu_index: int = 0) -> Device:
             memory_bytes=torch.mps.recommended_max_memory(),
         )
     if name in {"cuda", "mps"}:
-        raise SmalltaleError(
-            f"this machine has no {name} device that torch can use; leave --device out or choose cpu"
-        )
+        raise SmalltaleError(f"this machine has no {name} device for torch; leave --device out or choose cpu")
     return Device(
         kind="cpu",
         name=processor_name(),
@@ -110,11 +108,13 @@ def apple_has_bfloat16(chip_name: str) -> bool:
 
 def cpu_has_bfloat16() -> bool:
     """Whether the processor has AVX512-BF16 or AMX."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return False
-    words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
-    return bool({"avx512_bf16", "amx_bf16"} & words)
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(read_cpuinfo().split())
+
+
+def read_cpuinfo() -> str:
+    """Linux's description of the processor, "" on other systems."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def can_compile() -> bool:
@@ -124,12 +124,8 @@ def can_compile() -> bool:
 
 def processor_name() -> str:
     """The processor's model name, else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    model_name = re.search(r"^model name[^:\n]*:(.*)$", read_cpuinfo(), re.MULTILINE)
+    return model_name[1].strip() if model_name else platform.processor() or platform.machine()
 
 
 def main_memory_bytes() -> int:

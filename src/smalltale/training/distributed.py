@@ -29,9 +29,7 @@ CUDA_GRAPHS: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 """Recorded graphs that may contain collectives: destroying an NCCL group hangs while one of them exists (seen on two H100s)."""
 
 # torch 2.13 renamed all_gather_into_tensor.
-all_gather_single: Callable[[Tensor, Tensor], Any] = getattr(
-    dist, "all_gather_single", dist.all_gather_into_tensor
-)
+all_gather_single: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +89,12 @@ class Distributed:
 
     def check_consistent(self, facts: dict[str, Any]) -> None:
         """Raise SmalltaleError on every rank if a rank's facts differ from those of rank 0 or contain an `error`."""
-        if self.world_size == 1:
-            if facts.get("error"):
-                raise SmalltaleError(facts["error"])
-            return
-        facts_by_rank: list[dict[str, Any]] = [{} for _ in range(self.world_size)]
-        dist.all_gather_object(facts_by_rank, facts)
+        facts_by_rank = [facts] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(facts_by_rank, facts)
         for rank, rank_facts in enumerate(facts_by_rank):
-            if rank_facts.get("error"):
-                raise SmalltaleError(f"rank {rank}: {rank_facts['error']}")
+            if error := rank_facts.get("error"):
+                raise SmalltaleError(f"rank {rank}: {error}" if self.world_size > 1 else error)
         for rank, rank_facts in enumerate(facts_by_rank):
             differing = [key for key, fact in facts_by_rank[0].items() if rank_facts.get(key) != fact]
             if differing:

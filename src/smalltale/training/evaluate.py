@@ -63,10 +63,8 @@ def evaluate(model: Transformer | ForeignModel, tokenizer: Tokenizer, stories: S
         for batch in group_windows(windows, model.config.vocabulary):
             ids = pad_rows([window.ids for window in batch], tokenizer.end_id, device)
             targets = pad_rows([window.targets for window in batch], IGNORE_INDEX, device)
-            logits = model(ids)
-            losses = F.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
-            )
+            logits = model(ids).flatten(0, 1)
+            losses = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none")
             nats += float(losses.double().sum())
             scored += int((targets != IGNORE_INDEX).sum())
             done += len(batch)
@@ -101,8 +99,7 @@ def split_into_windows(ids: list[int], end_id: int, context: int) -> list[Window
     if len(inputs) <= context:
         return [Window(ids=inputs, targets=targets)]
     stride = context - context // 2
-    windows, scored = [], 0
-    start = 0
+    windows, start, scored = [], 0, 0
     while scored < len(targets):
         end = min(start + context, len(targets))
         masked = [IGNORE_INDEX] * (scored - start)
@@ -116,8 +113,7 @@ def group_windows(windows: list[Window], vocabulary: int) -> list[list[Window]]:
     """Windows, sorted by length, in batches whose padded logits stay below MAX_LOGITS."""
     batches: list[list[Window]] = []
     for window in windows:
-        longest = len(window.ids)
-        if not batches or (len(batches[-1]) + 1) * longest * vocabulary > MAX_LOGITS:
+        if not batches or (len(batches[-1]) + 1) * len(window.ids) * vocabulary > MAX_LOGITS:
             batches.append([])
         batches[-1].append(window)
     return batches
@@ -126,6 +122,4 @@ def group_windows(windows: list[Window], vocabulary: int) -> list[list[Window]]:
 def pad_rows(rows: list[list[int]], fill: int, device: torch.device) -> Tensor:
     """Rows of different lengths as one (B, longest) tensor."""
     longest = max(map(len, rows))
-    return torch.tensor(
-        [row + [fill] * (longest - len(row)) for row in rows], dtype=torch.long, device=device
-    )
+    return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device=device)

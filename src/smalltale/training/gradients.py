@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class GradientAccumulator:
         self.layers: list[Callable[..., Tensor]] = [
             torch.compile(block, dynamic=False) if compiled else block for block in model.blocks
         ]
-        self.graphs: dict[tuple[torch.Size, bool], CudaGraphFunction] = {}
+        self.graphs: dict[tuple[tuple[int, ...], bool], CudaGraphFunction] = {}
         self.prefetched: tuple[tuple[int, int, int], list[RowLayout]] | None = None
 
     def fit_micro_batch(self, batch_tokens: int) -> None:
@@ -166,11 +166,10 @@ class GradientAccumulator:
         """
         self.reducing = reduce and self.distributed.world_size > 1
         device = self.rows.tokens.device
-        starts, lengths = (torch.from_numpy(array) for array in (layout.starts, layout.lengths))
-        inputs = (starts, lengths, torch.tensor(scale))
+        inputs = (*layout.to_tensors(), torch.tensor(scale))
         if device.type != "cuda" or not self.compiled:
             return self.forward_backward(*(tensor.to(device) for tensor in inputs))
-        key = (starts.shape, self.reducing)
+        key = (layout.starts.shape, self.reducing)
         graph = self.graphs.get(key)
         if graph is None:
             # Recording runs the function, and would sum the gradients of earlier micro-batches over the ranks.
@@ -215,12 +214,11 @@ class GradientAccumulator:
 class CudaGraphFunction:
     """A function of tensors recorded as a CUDA graph; each call copies its inputs to the recorded addresses.
 
-    The function runs three times before it is recorded, with float inputs set to zero: here the scale of a gradient.
+    The function runs three times before it is recorded, with float inputs (the scale of the loss) set to zero, so that these
+    runs add nothing to the gradients.
     """
 
-    def __init__(
-        self, function: Callable[..., Any], inputs: tuple[Tensor, ...], device: torch.device
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], inputs: Sequence[Tensor], device: torch.device) -> None:
         self.inputs = [tensor.to(device) for tensor in inputs]
         for tensor in self.inputs:
             if tensor.is_floating_point():

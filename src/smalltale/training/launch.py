@@ -62,9 +62,8 @@ def train(
         try:
             data = read_tokens(tokens)
             check_inputs_match(shape, data, tokenizer, config)
-            facts["recipe, tokens or options"] = run_fingerprint = compute_fingerprint(
-                asdict(config), shape, data
-            )
+            fingerprint = compute_fingerprint(asdict(config), shape, data)
+            facts["recipe, tokens or options"] = fingerprint
             check_batch_divides(config, distributed)
             check_run_folder(out)
             check_trackers(config.track)
@@ -77,7 +76,7 @@ def train(
         except SmalltaleError as error:
             facts["error"] = str(error)
         distributed.check_consistent(facts)
-        inputs = RunInputs(recipe=recipe, record=record or {}, tokens=data.meta, fingerprint=run_fingerprint)
+        inputs = RunInputs(recipe=recipe, record=record or {}, tokens=data.meta, fingerprint=fingerprint)
         stack.enter_context(explain_lost_device(device, distributed, out))
         trainer = Trainer(config, shape, data, tokenizer, out, device, distributed, inputs)
         stories = list(read_validation_stories(data, tokenizer, config.validation_stories))
@@ -128,9 +127,7 @@ def lock_run_folder(out: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise FileProblem(
-            f"another process is training into {out}; wait for it, or choose another --out"
-        ) from error
+        raise FileProblem(f"another process is training into {out}; wait, or choose another --out") from error
     except (OSError, NotImplementedError) as error:
         log.debug("%s cannot be locked: %s", out, error)
     try:

@@ -212,14 +212,10 @@ class Optimizers:
         self.adam.step()
         self.zero_grad()
 
-    def gradients(self) -> list[Tensor]:
-        """All gradients: one tensor per stack and per parameter of AdamW."""
-        adam = [parameter.grad for group in self.adam.param_groups for parameter in group["params"]]
-        return [stack.gradients for stack in self.muon.stacks] + adam
-
     def zero_grad(self) -> None:
-        """Set the gradients to zero in place."""
-        torch._foreach_zero_(self.gradients())
+        """Set the gradients to zero in place, where a CUDA graph and the stacks' views find them."""
+        adam = [parameter.grad for group in self.adam.param_groups for parameter in group["params"]]
+        torch._foreach_zero_([stack.gradients for stack in self.muon.stacks] + adam)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every state tensor by `parameter/state`, for a checkpoint; Muon's are views."""

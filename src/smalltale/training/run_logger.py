@@ -45,10 +45,7 @@ class RunLogger:
 
     def log_step(self, row: dict[str, Any], *, tokens: int, seconds: float, progress: float) -> None:
         """Log one step. row: step, tokens, seconds of the run, loss; tokens, seconds: of this step."""
-        self.last_row = {
-            **row,
-            **compute_step_metrics(self.baseline, self.device, tokens=tokens, seconds=seconds),
-        }
+        self.last_row = row | compute_step_metrics(self.baseline, self.device, tokens=tokens, seconds=seconds)
         self.write(self.last_row)
         if not self.silent:
             figures = format_metrics(row["step"], {**self.last_evaluation, **self.last_row})

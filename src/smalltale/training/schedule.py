@@ -29,13 +29,9 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.minutes < math.inf or self.steps < 0 or not (self.minutes or self.steps):
-            raise RecipeError(
-                "a run needs an end: set training.schedule.minutes or training.schedule.steps above 0"
-            )
+            raise RecipeError("a run needs an end: set training.schedule.minutes or .steps above 0")
         if not (0 <= self.warmup_fraction < 1 and 0 <= self.decay_fraction <= 1):
-            raise RecipeError(
-                "training.schedule: warmup_fraction must be in [0, 1) and decay_fraction in [0, 1]"
-            )
+            raise RecipeError("training.schedule needs 0 <= warmup_fraction < 1 and 0 <= decay_fraction <= 1")
 
     def progress(self, step: int, seconds: float) -> float:
         """Spent share of the budget, the larger of the two, at most 1."""

@@ -59,7 +59,7 @@ VARIANTS = {"laptop", "max", "mobile", "mig", "ti", "super", "d", "nvl", "pcie",
 
 @dataclass(frozen=True, kw_only=True)
 class MfuBaseline:
-    """What model FLOPs utilisation (MFU) is computed from, fixed for a run."""
+    """What model FLOPs utilisation (MFU) is computed from, fixed for a run; meta.json contains its fields."""
 
     flops_per_token: int
     peak_flops: float

@@ -110,9 +110,6 @@ class Trainer:
             device=device.torch_device,
         )
         self.state = RunState(
-            step=0,
-            tokens=0,
-            seconds=0.0,
             fingerprint=inputs.fingerprint,
             batch_tokens=config.batch_tokens,
             first_weights=hash_weights(self.model),
@@ -193,7 +190,7 @@ class Trainer:
         self.checkpoints.close()
 
     def warm_up(self, *, fresh: bool) -> float:
-        """Compile and choose the batch sizes before the clock starts, without changing weights. Returns the seconds compiled."""
+        """Compile and choose the batch sizes before the clock starts, without changing weights. Returns its seconds if it compiled."""
         started = time.monotonic()
         if self.compiled:
             log.info("compiling the model (cached by shape; later runs start faster)")
@@ -232,17 +229,10 @@ class Trainer:
             tokens=self.state.tokens + self.state.batch_tokens,
             seconds=self.state.seconds + seconds,
         )
-        self.logger.log_step(
-            {
-                "step": self.state.step,
-                "tokens": self.state.tokens,
-                "seconds": round(self.state.seconds, 4),
-                "loss": loss,
-            },
-            tokens=self.state.batch_tokens,
-            seconds=seconds,
-            progress=self.config.schedule.progress(self.state.step, self.state.seconds),
-        )
+        state = self.state
+        row = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 4), "loss": loss}
+        progress = self.config.schedule.progress(state.step, state.seconds)
+        self.logger.log_step(row, tokens=state.batch_tokens, seconds=seconds, progress=progress)
         return loss, stopping > 0
 
     def recover(self, problem: str) -> None:
@@ -276,9 +266,7 @@ class Trainer:
     def evaluate(self, stories: list[str], on_evaluation: EvaluationCallback | None) -> None:
         """Measure bits per byte on this rank's share of the stories, summed over the ranks; keep the best model."""
         score = evaluate(self.model, self.tokenizer, stories) if stories else None
-        nats, size = self.distributed.all_reduce_sum(
-            score.nats if score else 0.0, score.bytes if score else 0
-        )
+        nats, size = self.distributed.all_reduce_sum(*((score.nats, score.bytes) if score else (0.0, 0)))
         if size:
             bits_per_byte = nats / math.log(2) / size
             self.logger.log_bits_per_byte(self.state.step, bits_per_byte)
@@ -300,18 +288,13 @@ class Trainer:
 
     def meta(self, *, finished: bool) -> dict[str, Any]:
         """The content of meta.json at this point of the run."""
-        baseline = self.logger.baseline
-        return {
-            **build_run_record(
-                asdict(self.config),
-                self.state,
-                self.device,
-                self.distributed,
-                self.inputs.tokens,
-                self.inputs.recipe,
-                finished=finished,
-            ),
-            "flops_per_token": baseline.flops_per_token,
-            "peak_flops": baseline.peak_flops,
-            "peak_name": baseline.peak_name,
-        }
+        record = build_run_record(
+            asdict(self.config),
+            self.state,
+            self.device,
+            self.distributed,
+            self.inputs.tokens,
+            self.inputs.recipe,
+            finished=finished,
+        )
+        return {**record, **asdict(self.logger.baseline)}
