@@ -241,7 +241,9 @@ def measure_dedup() -> list[dict[str, float]]:
         words = hash_words(texts)
         shingles, offsets = hash_ngrams(words, 5)
         sets = [set(shingles[offsets[i] : offsets[i + 1]].tolist()) for i in range(2 * count)]
-        true = [len(sets[i] & sets[i + count]) / len(sets[i] | sets[i + count]) for i in range(count)]
+        similarity = np.array(
+            [len(sets[i] & sets[i + count]) / len(sets[i] | sets[i + count]) for i in range(count)]
+        )
         verdicts = find_duplicates(
             hash_stories(words),
             np.array([len(text) for text in texts]),
@@ -252,20 +254,17 @@ def measure_dedup() -> list[dict[str, float]]:
         )
         gone = verdicts.code != KEPT
         removed = gone[:count] | gone[count : 2 * count]
-        wrong = int(np.count_nonzero(gone[2 * count :])) + sum(
-            bool(r) and t < 0.8 for r, t in zip(removed, true, strict=True)
-        )
-        copies_found = int(np.count_nonzero(removed))
-        above = [t >= 0.8 for t in true]
+        is_duplicate = similarity >= 0.8
+        unrelated_removed = int(gone[2 * count :].sum())
+        wrongly_removed = unrelated_removed + int((removed & ~is_duplicate).sum())
+        recall = int((removed & is_duplicate).sum()) / max(1, int(is_duplicate.sum()))
         rows.append(
             {
-                "overlap": round(sum(true) / count, 3),
-                "removed": round(copies_found / count, 4),
-                "unrelated removed": int(np.count_nonzero(gone[2 * count :])),
-                "recall of pairs at 0.8 or more": round(
-                    sum(bool(r) and a for r, a in zip(removed, above, strict=True)) / max(1, sum(above)), 4
-                ),
-                "precision at 0.8": round(1 - wrong / max(1, int(np.count_nonzero(gone))), 4),
+                "overlap": round(float(similarity.mean()), 3),
+                "removed": round(int(removed.sum()) / count, 4),
+                "unrelated removed": unrelated_removed,
+                "recall of pairs at 0.8 or more": round(recall, 4),
+                "precision at 0.8": round(1 - wrongly_removed / max(1, int(gone.sum())), 4),
             }
         )
     return rows

@@ -140,8 +140,9 @@ def measure(
             choose(prompt, group, choice.weights) for group in split_into_groups(rated, choice.candidates)
         ]
         for number, chosen in enumerate(sets):
-            files += [[]] * (number >= len(files))
-            files[number] = files[number] + [Completion(prompt, story.candidate.text) for story in chosen]
+            if number == len(files):
+                files.append([])
+            files[number] += [Completion(prompt, story.candidate.text) for story in chosen]
         for name in rated[0].figures:
             value = statistics.mean(story.figures[name] for chosen in sets for story in chosen)
             by_prompt.setdefault(name, []).append(value)

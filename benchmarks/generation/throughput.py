@@ -119,10 +119,14 @@ def run_ours(model: Transformer, dtype: torch.dtype, count: int, native: bool = 
 
 @contextmanager
 def start_peer(device: str) -> Iterator[Callable[[int], float]]:
-    """Start the peer in its own process; yields a function from batch size to tokens per second."""
+    """Start the peer in its own process; yields a function from batch size to tokens per second.
+
+    Its OpenMP threads spin, as by default: next to other work on the same cores it is many times slower.
+    """
     policy = os.environ.pop("OMP_WAIT_POLICY", None)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        pool.submit(run_peer_batch, device, 2).result()
+        seconds = time_seconds(lambda: pool.submit(run_peer_batch, device, 2).result())
+        print(f"transformers started in {seconds} s", flush=True)
         if policy is not None:
             os.environ["OMP_WAIT_POLICY"] = policy
         yield lambda batch: pool.submit(run_peer_batch, device, batch).result()

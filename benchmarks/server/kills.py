@@ -4,6 +4,8 @@ Input: nothing, or --postgres URL of an empty database. Output: results/hackatho
 inconsistency found afterwards, which should be none.
 A sender without an answer sends the file again, as a contestant does; "already submitted today" then shows that the first file
 was accepted.
+
+    python -m benchmarks.server.kills [--postgres URL] [--kills 50] [--quick]
 """
 
 from __future__ import annotations
@@ -223,7 +225,9 @@ def count_inconsistencies(session: Session, answers: dict[int, list[int | None]]
         "submissions_without_all_stories": count_deviating(CompletionRow.submission_id, STORIES),
         "submissions_without_their_file": count_deviating(SubmissionFile.submission_id, 1),
         "submissions_without_exactly_one_job": count_deviating(Job.submission_id, 1, Job.state == "done"),
-        "submissions_not_exactly_once_in_the_audit_log": sum(audited[f"hand-in {row.id}"] != 1 for row in rows),
+        "submissions_not_exactly_once_in_the_audit_log": sum(
+            audited[f"hand-in {row.id}"] != 1 for row in rows
+        ),
         "audit_rows_that_break_the_chain": int(find_broken_audit_row(session) is not None),
         "submissions_not_judged": sum(row.state != "judged" or row.slot is None for row in rows),
         "submissions_not_judged_exactly_once_per_story": count_deviating(

@@ -2,6 +2,8 @@
 
 Input: nothing, or --postgres URL of an empty database. Output: results/hackathon.json with the figures of each database.
 With --folder the databases are reused: earlier submissions stay, and the daily limit is reset.
+
+    python -m benchmarks.server.load [--postgres URL] [--folder FOLDER] [--quick]
 """
 
 from __future__ import annotations

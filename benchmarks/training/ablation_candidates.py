@@ -68,7 +68,7 @@ class AdamOnMatrices:
     """AdamW in place of Muon."""
 
     def __init__(self, stacks: list[MatrixStack], rate: float) -> None:
-        self.stacks, self.full, self.rate = stacks, rate, torch.ones(())
+        self.stacks, self.peak_rate, self.rate = stacks, rate, torch.ones(())
         self.parameters = [nn.Parameter(stack.weights) for stack in stacks]
         for parameter, stack in zip(self.parameters, stacks, strict=True):
             parameter.grad = stack.gradients
@@ -77,8 +77,8 @@ class AdamOnMatrices:
         )
 
     def step(self) -> None:
-        # Optimizers sets `rate` to Muon's full rate of 0.02 times the schedule's multiplier.
-        self.adam.param_groups[0]["lr"] = float(self.rate) / 0.02 * self.full
+        # Optimizers sets `rate` to Muon's peak rate of 0.02 times the schedule's multiplier.
+        self.adam.param_groups[0]["lr"] = float(self.rate) / 0.02 * self.peak_rate
         self.adam.step()
 
 

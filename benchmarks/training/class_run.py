@@ -11,7 +11,6 @@ Seconds are those of training steps; start and compilation are recorded separate
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import asdict
@@ -33,6 +32,7 @@ from smalltale.training.config import TrainingConfig
 from smalltale.training.device import choose_device
 from smalltale.training.evaluate import evaluate
 from smalltale.training.launch import train
+from smalltale.training.metrics_file import read_metrics
 from smalltale.training.optim import OptimConfig
 from smalltale.training.schedule import ScheduleConfig
 
@@ -45,14 +45,11 @@ PROMPTS = (
 )
 
 
-def read_curve(metrics: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run; a step's lines in metrics.jsonl are merged into one row."""
-    steps: dict[int, dict[str, Any]] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        steps.setdefault(row["step"], {}).update(row)
+def read_curve(run: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run."""
     columns = ("tokens", "seconds", "loss", "bits_per_byte")
-    return [{key: round(row[key], 4) for key in columns} for row in steps.values() if "bits_per_byte" in row]
+    rows = [row for row in read_metrics(run) if "bits_per_byte" in row]
+    return [{key: round(row[key], 4) for key in columns} for row in rows]
 
 
 def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -78,7 +75,7 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         began = time.perf_counter()
         summary = train(config, shape, arguments.tokens, tokenizer, out)
         total_seconds = time.perf_counter() - began
-        curve = read_curve(out / "metrics.jsonl")
+        curve = read_curve(out)
         model = load_checkpoint(out, choose_device(arguments.device).torch_device).model
         stories = read_stories(arguments.text)[: 100 if arguments.quick else None]
         bits = evaluate(model, tokenizer, stories).bits_per_byte

@@ -24,20 +24,14 @@ from typing import Any
 from benchmarks.lib.records import RESULTS, add_record_arguments, provenance, write_record
 from benchmarks.training.scaling import NO_MULTICAST
 from smalltale.training.device import choose_device
+from smalltale.training.metrics_file import METRICS_NAME, read_rows
 
 
-def read_losses(run: Path) -> dict[int, float]:
-    """Loss by step, from a run's metrics.jsonl."""
-    loss_by_step = {}
-    path = run / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:  # an incomplete last line
-            break
-        if row.get("loss") is not None:
-            loss_by_step[row["step"]] = row["loss"]
-    return loss_by_step
+def read_by_step(run: Path, metric: str) -> dict[int, float]:
+    """One metric by step, from a run's metrics.jsonl; empty before the run has written it."""
+    path = run / METRICS_NAME
+    rows = read_rows(path)[0] if path.exists() else []
+    return {row["step"]: row[metric] for row in rows if metric in row}
 
 
 def child_processes(parent: int) -> list[int]:
@@ -56,16 +50,8 @@ def train(arguments: argparse.Namespace, out: Path, ranks: int, kill_at: int = 0
     """Train into `out`. Returns the seconds, start included. Exits if training fails."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     words += [f"--nproc-per-node={ranks}", "--max-restarts=3", "-m", "smalltale"]
-    words += [
-        "train",
-        arguments.recipe,
-        "--tokens",
-        arguments.tokens,
-        "--tokenizer",
-        arguments.tokenizer,
-        "--out",
-        out,
-    ]
+    words += ["train", arguments.recipe, "--tokens", arguments.tokens]
+    words += ["--tokenizer", arguments.tokenizer, "--out", out]
     settings = {
         "training.schedule.minutes": 0,
         "training.schedule.steps": arguments.steps,
@@ -85,7 +71,7 @@ def train(arguments: argparse.Namespace, out: Path, ranks: int, kill_at: int = 0
     )
     while running.poll() is None:
         time.sleep(0.05)
-        if kill_at and max(read_losses(out), default=0) >= kill_at:
+        if kill_at and max(read_by_step(out, "loss"), default=0) >= kill_at:
             os.kill(child_processes(running.pid)[-1], signal.SIGKILL)
             kill_at = 0
     if running.returncode or kill_at:
@@ -111,11 +97,8 @@ def main() -> None:
             "all": train(arguments, folders["all"], arguments.ranks),
             "killed": train(arguments, folders["killed"], arguments.ranks, kill_at=arguments.steps // 2),
         }
-        curves = {run: read_losses(folder) for run, folder in folders.items()}
-        bits = {
-            run: json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("bits_per_byte")
-            for run, folder in folders.items()
-        }
+        curves = {run: read_by_step(folder, "loss") for run, folder in folders.items()}
+        bits = {run: read_by_step(folder, "bits_per_byte") for run, folder in folders.items()}
 
     def largest_distance(left: str, right: str) -> float:
         return round(max(abs(curves[left][step] - curves[right][step]) for step in curves[left]), 4)
@@ -127,7 +110,7 @@ def main() -> None:
         "steps_logged": {name: len(curve) for name, curve in curves.items()},
         "largest_distance_one_to_all": largest_distance("one", "all"),
         "largest_distance_all_to_killed": largest_distance("all", "killed"),
-        "bits_per_byte": bits,
+        "bits_per_byte": {run: by_step.get(max(by_step, default=0)) for run, by_step in bits.items()},
         "seconds": seconds,
         "recipe": arguments.recipe,
         **provenance(("torch",), arguments.commit),

@@ -41,7 +41,7 @@ NO_MULTICAST = {
     "NVSHMEM_DISABLE_NVLS": "1",
 }
 LINK_BYTES_PER_SECOND = 450e9
-"""NVLink of an H200 in one direction (NVIDIA's data sheet: 900 GB/s in both directions)."""
+"""NVLink of an H100 SXM or H200 in one direction (NVIDIA's data sheet: 900 GB/s in both directions)."""
 
 TOKENS_PER_GPU = 131072
 """Tokens per step of one GPU in weak scaling."""
@@ -95,13 +95,12 @@ def run_worker(settings: dict[str, Any]) -> None:
             (loss,) = distributed.all_reduce_sum(float(share))
             device.synchronize()
             seconds.append(time.perf_counter() - began)
+        gradient_scale = 1 / settings["batch_tokens"]  # Not 0: a GPU multiplies zeros faster.
         for _ in range(4):  # the same computation without communication
             device.synchronize()
             began = time.perf_counter()
             for layout in gradients.layouts(0, settings["batch_tokens"]):
-                gradients.add_micro_batch(
-                    layout, 1 / settings["batch_tokens"]
-                )  # not 0: a GPU multiplies zeros faster
+                gradients.add_micro_batch(layout, gradient_scale)
             device.synchronize()
             compute_seconds.append(time.perf_counter() - began)
         step_seconds_with_communication = []
@@ -154,21 +153,23 @@ def run_ranks(ranks: int, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def compute_expectation() -> dict[str, Any]:
-    """Scaling over several GPUs computed from the measured speed of one, without overlap and without cost of small batches.
+    """Scaling over several GPUs computed from the speed of one GPU in results/training-cuda.json, named in `device`.
 
-    The speed of a shape that was not measured is the medium shape's, scaled by FLOPs per token.
+    Communication does not overlap with computation, and small batches are as fast as large ones. The speed of a shape that
+    was not measured is the medium shape's, scaled by FLOPs per token.
     """
-    measured = json.loads((RESULTS / "training-cuda.json").read_text(encoding="utf-8"))["shapes"]
-    speeds = {name: rows["ours"]["tokens_per_second"] for name, rows in measured.items() if "ours" in rows}
+    record = json.loads((RESULTS / "training-cuda.json").read_text(encoding="utf-8"))
+    speeds = {
+        name: rows["ours"]["tokens_per_second"] for name, rows in record["shapes"].items() if "ours" in rows
+    }
     expected: dict[str, Any] = {}
     for name, (layers, width, heads) in GPU_SHAPES.items():
         shape = ModelConfig(vocabulary=8192, layers=layers, width=width, heads=heads)
-        speed = speeds.get(name) or speeds["medium"] * expected["medium"]["flops"] / shape.flops_per_token(
-            512
-        )
+        flops = shape.flops_per_token(512)
+        speed = speeds.get(name) or speeds["medium"] * expected["medium"]["flops"] / flops
         in_layers = shape.matrix_parameters() - shape.vocabulary * width
         compute = TOKENS_PER_GPU / speed
-        expected[name] = {"flops": shape.flops_per_token(512), "measured": name in speeds}
+        expected[name] = {"flops": flops, "measured": name in speeds}
         for ranks in (2, 4, 8):
             # Each rank sends and receives its share of the float32 gradients, then of the bfloat16 updates.
             sent = (ranks - 1) / ranks * (2 * 4 * shape.matrix_parameters() + 2 * in_layers)
@@ -180,7 +181,7 @@ def compute_expectation() -> dict[str, Any]:
                 "efficiency_weak": round(compute / (compute + sending), 3),
                 "efficiency_strong": round(compute / (compute + ranks * sending), 3),
             }
-    return expected
+    return {"device": record.get("device", record["machine"]), "shapes": expected}
 
 
 def main() -> None:
@@ -189,9 +190,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*")
     parser.add_argument("--tokens", type=Path)
     add_record_arguments(parser)
-    parser.add_argument(
-        "--expect", action="store_true", help="only print the computed scaling on several H200s"
-    )
+    parser.add_argument("--expect", action="store_true", help="only print the scaling computed from one GPU")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -248,7 +247,7 @@ def build_result(
             max(row["loss"] for row in largest["strong"]) - min(row["loss"] for row in largest["strong"]), 4
         ),
         "shapes": table,
-        "expected_on_h200": compute_expectation(),
+        "expected": compute_expectation(),
         **provenance(("torch",), arguments.commit),
         "device": largest["weak"][0]["device"],
         "quick": arguments.quick,
