@@ -53,7 +53,7 @@ def test_an_exported_edition_is_imported_with_its_scores(hackathon: Hackathon, t
         ({"metadata": {"timestamp": "yesterday"}}, "'yesterday' is not a time"),
         ({"metadata": {"parameters": "many"}}, "parameters = 'many'; write a whole number"),
         ({"metadata": {"weight_class": "nano"}}, "unknown weight class 'nano'"),
-        ({"metadata": {"kind": "weekly"}}, "no such prompt set"),
+        ({"metadata": {"kind": "weekly"}}, "the weekly prompts have not appeared yet"),
         ({"scores": "prompt,sample,judge,state\nnobody asked,0,a,ok\n"}, "line 2: KeyError"),
         ({"scores": "prompt,sample\nx,y\n"}, "line 2: ValueError"),
     ],

@@ -98,7 +98,11 @@ def test_an_organisers_form_shows_its_problem_and_keeps_the_values_entered(hacka
     status, text = post("/organise/accounts", handle="boss", act="close")
     assert (status, "that is your own account" in text) == (409, True)
     status, text = post("/organise/accounts", handle="unknown", act="close")
-    assert (status, "no account has the handle unknown" in text, 'value="unknown"' in text) == (404, True, True)
+    assert (status, "no account has the handle unknown" in text, 'value="unknown"' in text) == (
+        404,
+        True,
+        True,
+    )
 
 
 def test_a_closed_account_ends_its_sessions_until_it_is_reopened(hackathon: Hackathon) -> None:
