@@ -435,7 +435,12 @@ def test_judging_jobs_run_before_verifications(hackathon: Hackathon, model: Path
     ("claimed", "config", "verdict", "reason"),
     [
         ({}, None, "verified", ""),
-        ({"counted_parameters": COUNTED - 1}, None, "contradicted", "claims 1,667 parameters, 1,668 were counted"),
+        (
+            {"counted_parameters": COUNTED - 1},
+            None,
+            "contradicted",
+            "claims 1,667 parameters, 1,668 were counted",
+        ),
         ({"model_hash": "ab" * 32}, None, "contradicted", "names the hash abab"),
         ({"weight_class": "tiny"}, None, "contradicted", "over class tiny"),
         ({}, '{"model_type": "my_own"}', "unproven", "my_own"),
