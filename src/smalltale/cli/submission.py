@@ -39,7 +39,7 @@ def check(
     else:
         for line in [f"error: {error}" for error in errors] + [f"warning: {warning}" for warning in warnings]:
             typer.echo(line)
-        state = "accepted" if result.accepted else f"refused, {len(errors)} errors"
+        state = "accepted" if result.accepted else f"refused, {len(errors)} error{'s' * (len(errors) != 1)}"
         typer.echo(f"{file}: {state}, {len(result.rows)} rows")
     if not result.accepted:
         raise typer.Exit(2)
